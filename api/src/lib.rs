@@ -1,0 +1,121 @@
+//! The contract between the parts of Pointsman: generated messages and services, and the value types that both sides
+//! parse the same way.
+//!
+//! Must not know: sockets, files, clocks, or which part it is compiled into. Everything here is a value.
+//!
+//! Main types: the names ([`ServiceName`], [`StageName`], [`ReleaseName`]...), [`Share`] and [`Weight`], [`Digest`],
+//! [`Version`], [`Scope`], and the messages in [`fleet`], [`agent`] and [`operator`].
+
+mod digest;
+mod fingerprint;
+mod histogram;
+mod host;
+mod join_token;
+mod names;
+mod scope;
+mod share;
+mod span;
+mod version;
+
+pub use digest::Digest;
+pub use fingerprint::Fingerprint;
+pub use histogram::Histogram;
+pub use host::{Host, HostTarget};
+pub use join_token::JoinToken;
+pub use names::{ComponentName, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, ServiceName, StageName};
+pub use scope::{Scope, Verb};
+pub use share::{Share, Weight};
+pub use span::Span;
+pub use version::Version;
+
+/// What a text should have been: the error of every value type that is parsed from text.
+///
+/// Displays as one sentence that names what was written and what is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAccepted {
+    /// What was being read: "service name", "share".
+    pub what: &'static str,
+    /// What was written, cut to a readable length.
+    pub written: String,
+    /// The accepted form, in words with an example.
+    pub accepted: &'static str,
+}
+
+impl NotAccepted {
+    pub(crate) fn new(what: &'static str, written: &str, accepted: &'static str) -> Self {
+        // 64 characters show the mistake; a 10 MB name must not become a 10 MB message. Debug form escapes controls.
+        let mut shown: String = written.chars().take(64).collect();
+        if shown.len() < written.len() {
+            shown.push('…');
+        }
+        Self { what, written: shown, accepted }
+    }
+}
+
+impl std::fmt::Display for NotAccepted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} is not a {}: accepted is {}", self.written, self.what, self.accepted)
+    }
+}
+
+impl std::error::Error for NotAccepted {}
+
+/// Gives a type its text form in serde: written by `Display`, read by `FromStr`.
+macro_rules! serde_as_text {
+    ($($name:ty),*) => {$(
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+pub(crate) use serde_as_text;
+
+/// Generated from `proto/pointsman/fleet/v1`: controller and proxy, and joining.
+pub mod fleet {
+    pub use v1::*;
+
+    #[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)]
+    pub(crate) mod v1 {
+        tonic::include_proto!("pointsman.fleet.v1");
+    }
+}
+
+/// Generated from `proto/pointsman/agent/v1`: controller and agent.
+pub mod agent {
+    pub use v1::*;
+
+    #[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)]
+    pub(crate) mod v1 {
+        tonic::include_proto!("pointsman.agent.v1");
+    }
+}
+
+/// Generated from `proto/pointsman/operator/v1`: people and controller.
+pub mod operator {
+    pub use v1::*;
+
+    #[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)]
+    pub(crate) mod v1 {
+        tonic::include_proto!("pointsman.operator.v1");
+    }
+}
+
+/// The resource schema this software writes and the highest it understands (see `Resource.schema`).
+pub const RESOURCE_SCHEMA: u32 = 1;
+
+/// Largest encoded [`fleet::Change`] that is sent in one message; larger ones go as [`fleet::Transfer`] pieces.
+///
+/// Well below tonic's 4 MiB limit, and small enough that a rollback behind it in the stream waits less than 1 ms.
+pub const CHANGE_BYTES: usize = 256 * 1024;
+
+/// Size of one [`fleet::Transfer`] piece.
+pub const PIECE_BYTES: usize = 256 * 1024;
