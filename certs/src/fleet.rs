@@ -1,0 +1,88 @@
+//! The fleet's own certificates: the controller is the authority, each proxy and agent keeps the key that it made.
+//!
+//! Must not know: tokens' life, leases, or what is said over the connections; it says who the other side is.
+//!
+//! A member is named by a SPIFFE URI in its certificate, `spiffe://pointsman/<role>/<name>` (SPIFFE-ID §2). The
+//! controller's certificate carries one fixed DNS name, so a member needs no name or address of it to verify it.
+
+mod authority;
+mod connect;
+mod identity;
+
+pub use authority::FleetCa;
+pub(crate) use authority::{leaf, make_authority};
+pub use connect::operator_channel;
+pub use identity::{Identity, join};
+
+use api::MemberName;
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::CertsError;
+
+/// The name in the controller's certificate. `.internal` is reserved for private use (ICANN resolution 2024.07.29.06).
+const CONTROLLER_NAME: &str = "controller.pointsman.internal";
+
+/// What a member of the fleet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Forwards requests.
+    Proxy,
+    /// Runs releases.
+    Agent,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Proxy => "proxy",
+            Self::Agent => "agent",
+        })
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = CertsError;
+
+    fn from_str(text: &str) -> Result<Self, CertsError> {
+        match text {
+            "proxy" => Ok(Self::Proxy),
+            "agent" => Ok(Self::Agent),
+            _ => Err(CertsError::Material(format!("{text:?} is not a role: accepted is proxy or agent"))),
+        }
+    }
+}
+
+/// Who is at the other end of a connection, by its verified client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// What it is.
+    pub role: Role,
+    /// Its registered name.
+    pub name: MemberName,
+    /// Serial number of the certificate, for revocation.
+    pub serial: Vec<u8>,
+}
+
+fn spiffe_id(role: Role, name: &MemberName) -> String {
+    format!("spiffe://pointsman/{role}/{name}")
+}
+
+/// Reads the member's name from a chain that rustls has verified; `None` when the leaf names no member.
+///
+/// Only a certificate with exactly one URI counts (SPIFFE X509-SVID §2): two names would be a choice for the reader.
+pub fn peer(certificates: &[CertificateDer<'_>]) -> Option<Peer> {
+    let (_, leaf) = X509Certificate::from_der(certificates.first()?).ok()?;
+    let names = leaf.subject_alternative_name().ok()??;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let (uri, None) = (uris.next()?, uris.next()) else { return None };
+    let (role, name) = uri.strip_prefix("spiffe://pointsman/")?.split_once('/')?;
+    Some(Peer { role: role.parse().ok()?, name: name.parse().ok()?, serial: leaf.raw_serial().to_vec() })
+}
+
+#[cfg(test)]
+mod tests;
