@@ -1,0 +1,123 @@
+//! What can be asked for, by people and by the controller's own drivers, and the two ways to answer.
+
+use std::collections::BTreeMap;
+
+use api::{ComponentName, Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, ServiceName, Share, StageName};
+use certs::fleet::Role;
+
+use super::event::Event;
+use super::spec::{ComponentSpec, EnvironmentSpec, ServiceSpec};
+use super::state::{Addresses, Artifact};
+
+/// A wish. People's come with a name and perhaps a reason; drivers' tell what they saw or did.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// A controller begins to lead.
+    Start,
+    /// Files, all or nothing.
+    Apply { environments: Vec<EnvironmentSpec>, services: Vec<ServiceSpec> },
+
+    /// Build a commit, which the caller has found in the repository.
+    Build { service: ServiceName, version: String, commit: String, subject: String },
+    /// Take over what was made elsewhere.
+    AddRelease { service: ServiceName, version: String, commit: String, addresses: Vec<Addresses> },
+    /// Let a release into a stage.
+    Promote { release: ReleaseName, environment: EnvironmentName, share: Option<Share>, bypass: bool },
+    /// Change the share of the entering release.
+    Weigh { stage: StageName, share: Share },
+    /// Everything back to an earlier release.
+    Rollback { stage: StageName, to: Option<ReleaseNumber> },
+    /// Take away the mark "bad".
+    Unhold { stage: StageName, release: ReleaseNumber },
+
+    /// Give out a one-time token.
+    Invite { name: MemberName, role: Role, group: String, secret: Digest, until_ms: u64 },
+    /// A token was used; the certificate has this serial.
+    Join { name: MemberName, serial: String },
+    /// Shut a member out.
+    RevokeMember { name: MemberName },
+    /// Make an operator's token.
+    CreateToken { name: MemberName, secret: Digest, scope: Scope },
+    /// Shut its bearer out.
+    RevokeToken { name: MemberName },
+
+    /// Driver: a build begins.
+    BeginBuild { release: ReleaseName },
+    /// Driver: a build ended.
+    EndBuild { release: ReleaseName, outcome: Result<Built, String> },
+    /// Driver: the entering release is healthy wherever it should be.
+    Enter { stage: StageName, release: ReleaseNumber },
+    /// Driver: it did not become so in time.
+    FailPromotion { stage: StageName, release: ReleaseNumber, problem: String },
+    /// Driver: the time of a warm release is over.
+    EndWarmth { stage: StageName, release: ReleaseNumber },
+    /// Driver: a draining release serves nobody any more, or its time is over.
+    Retire { stage: StageName, release: ReleaseNumber },
+    /// Driver: an agent runs a routed component there.
+    Place { stage: StageName, release: ReleaseNumber, agent: MemberName, address: std::net::SocketAddr },
+    /// Driver: a proxy tells of an override.
+    TellOverride { proxy: MemberName, stage: StageName, release: Option<ReleaseNumber>, until_ms: u64 },
+}
+
+/// What a build made.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Frozen into the release.
+    pub components: BTreeMap<ComponentName, ComponentSpec>,
+    /// One per component.
+    pub artifacts: BTreeMap<ComponentName, Artifact>,
+}
+
+/// Who asks, why and when.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Token name, or "controller".
+    pub by: String,
+    /// May be empty.
+    pub reason: String,
+    /// Milliseconds since the Unix epoch; never before the last event.
+    pub now_ms: u64,
+}
+
+/// The answer to a command that is carried out. Without events, all was so already.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// What happens, in order.
+    pub events: Vec<Event>,
+    /// What a person should know about it, a sentence each.
+    pub lines: Vec<String>,
+}
+
+/// The answer to a command that is not carried out: nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such thing.
+    Unknown(String),
+    /// It cannot be done as things are; says what can be done instead.
+    Refused(String),
+    /// The input is wrong: every mistake, a sentence each.
+    Wrong(Vec<String>),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown(sentence) | Self::Refused(sentence) => f.write_str(sentence),
+            Self::Wrong(mistakes) => f.write_str(&mistakes.join("\n")),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Decision {
+    /// Nothing has to change; says why.
+    pub(super) fn already(line: impl Into<String>) -> Self {
+        Self { events: Vec::new(), lines: vec![line.into()] }
+    }
+
+    /// One event, told by its own sentence.
+    pub(super) fn one(event: Event) -> Self {
+        Self { lines: vec![event.sentence()], events: vec![event] }
+    }
+}

@@ -1,0 +1,60 @@
+//! Command in, events or a refusal out. Changes nothing itself: `--plan` is this function without what follows.
+
+mod access;
+mod apply;
+mod release;
+mod traffic;
+
+#[cfg(test)]
+pub(super) use traffic::START_DEADLINE_MS;
+
+use super::command::{Command, Context, Decision, Refusal};
+use super::event::Event;
+use super::state::State;
+
+/// Answers one command.
+///
+/// # Errors
+/// A [`Refusal`]: nothing changes, and its sentence says why and what can be done instead.
+pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Decision, Refusal> {
+    match command {
+        Command::Start => Ok(Decision::one(Event::Started { term: state.term + 1 })),
+        Command::Apply { environments, services } => apply::apply(state, environments, services, context),
+
+        Command::Build { service, version, commit, subject } => release::request(state, service, version, commit, subject),
+        Command::AddRelease { service, version, commit, addresses } => release::add(state, service, version, commit, addresses),
+        Command::BeginBuild { release } => release::begin_build(state, release),
+        Command::EndBuild { release, outcome } => release::end_build(state, release, outcome),
+
+        Command::Promote { release, environment, share, bypass } => {
+            traffic::Promotion { state, context, release, environment, share: *share, bypass: *bypass }.decide()
+        }
+        Command::Weigh { stage, share } => traffic::weigh(state, stage, *share, context),
+        Command::Rollback { stage, to } => traffic::rollback(state, stage, *to, context),
+        Command::Unhold { stage, release } => traffic::unhold(state, stage, *release),
+        Command::Enter { stage, release } => traffic::enter(state, stage, *release, context),
+        Command::FailPromotion { stage, release, problem } => traffic::fail(state, stage, *release, problem, context),
+        Command::EndWarmth { stage, release } => traffic::end_warmth(state, stage, *release, context),
+        Command::Retire { stage, release } => traffic::retire(state, stage, *release),
+        Command::Place { stage, release, agent, address } => traffic::place(state, stage, *release, agent, *address),
+        Command::TellOverride { proxy, stage, release, until_ms } => {
+            let event = Event::OverrideTold { proxy: proxy.clone(), stage: stage.clone(), release: *release, until_ms: *until_ms };
+            Ok(Decision::one(event))
+        }
+
+        Command::Invite { name, role, group, secret, until_ms } => access::invite(state, name, *role, group, *secret, *until_ms),
+        Command::Join { name, serial } => access::join(state, name, serial, context),
+        Command::RevokeMember { name } => access::revoke_member(state, name),
+        Command::CreateToken { name, secret, scope } => access::create_token(state, name, *secret, scope),
+        Command::RevokeToken { name } => access::revoke_token(state, name),
+    }
+}
+
+/// Refuses a change without a reason where an environment asks for one.
+fn require_reason(state: &State, environment: &api::EnvironmentName, context: &Context) -> Result<(), Refusal> {
+    let required = state.environments.get(environment).is_some_and(|spec| spec.reason_required);
+    if required && context.reason.trim().is_empty() {
+        return Err(Refusal::Refused(format!("{environment} asks for a reason: add --reason \"...\"")));
+    }
+    Ok(())
+}

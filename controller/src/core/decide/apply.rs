@@ -1,0 +1,73 @@
+//! Files that were applied: what they say together with what is there already.
+
+use std::collections::BTreeMap;
+
+use api::EnvironmentName;
+
+use crate::core::command::{Context, Decision, Refusal};
+use crate::core::event::Event;
+use crate::core::spec::{EnvironmentSpec, ServiceSpec};
+use crate::core::state::State;
+
+/// All files or none: mistakes of every file are told at once.
+pub(super) fn apply(
+    state: &State,
+    environments: &[EnvironmentSpec],
+    services: &[ServiceSpec],
+    context: &Context,
+) -> Result<Decision, Refusal> {
+    // What will be there when all of this is applied.
+    let mut after: BTreeMap<&EnvironmentName, &EnvironmentSpec> = state.environments.iter().collect();
+    after.extend(environments.iter().map(|spec| (&spec.name, spec)));
+    let mut mistakes = clashes(&after, environments);
+    mistakes.extend(twice(environments.iter().map(|spec| spec.name.to_string()).chain(services.iter().map(|spec| spec.name.to_string()))));
+    for spec in environments {
+        mistakes.extend(moved_target(state, spec));
+        if super::require_reason(state, &spec.name, context).is_err() {
+            mistakes.push(format!("{} asks for a reason: add --reason \"...\"", spec.name));
+        }
+    }
+    for spec in services {
+        for environment in spec.stages.keys().filter(|name| !after.contains_key(name)) {
+            mistakes.push(format!("service {}: there is no environment {environment}: apply its file first, or together with this one", spec.name));
+        }
+        mistakes.extend(lost_stages(state, spec));
+    }
+    if !mistakes.is_empty() {
+        return Err(Refusal::Wrong(mistakes));
+    }
+    let changed = environments.iter().filter(|spec| state.environments.get(&spec.name) != Some(spec));
+    let mut events: Vec<_> = changed.map(|spec| Event::EnvironmentApplied { spec: spec.clone() }).collect();
+    let changed = services.iter().filter(|spec| state.services.get(&spec.name).is_none_or(|service| &service.spec != *spec));
+    events.extend(changed.map(|spec| Event::ServiceApplied { spec: spec.clone() }));
+    Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
+}
+
+/// Two environments in one zone would claim the same hosts.
+fn clashes(after: &BTreeMap<&EnvironmentName, &EnvironmentSpec>, applied: &[EnvironmentSpec]) -> Vec<String> {
+    let other = |spec: &EnvironmentSpec| after.values().find(|other| other.zone == spec.zone && other.name != spec.name).map(|other| other.name.clone());
+    let clash = |spec: &EnvironmentSpec| other(spec).map(|other| format!("environment {}: zone {} already belongs to {other}", spec.name, spec.zone));
+    applied.iter().filter_map(clash).collect()
+}
+
+fn twice(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = std::collections::BTreeSet::new();
+    let doubled: Vec<_> = names.filter(|name| !seen.insert(name.clone())).collect();
+    doubled.into_iter().map(|name| format!("{name} is given more than once")).collect()
+}
+
+/// What runs in an environment cannot follow it to another target.
+fn moved_target(state: &State, spec: &EnvironmentSpec) -> Option<String> {
+    let before = state.environments.get(&spec.name).filter(|before| before.target != spec.target)?;
+    let users = state.stage_names().filter(|stage| stage.environment == before.name && state.stage(stage).is_some_and(|stage| !stage.running().is_empty()));
+    let users: Vec<_> = users.map(|stage| stage.to_string()).collect();
+    (!users.is_empty()).then(|| format!("environment {}: its target cannot change while releases run there ({})", spec.name, users.join(", ")))
+}
+
+/// A stage that serves must not vanish by an edit.
+fn lost_stages(state: &State, spec: &ServiceSpec) -> Vec<String> {
+    let Some(service) = state.services.get(&spec.name) else { return Vec::new() };
+    let serving = service.stages.iter().filter(|(_, stage)| !stage.running().is_empty());
+    let lost = serving.filter(|(environment, _)| !spec.stages.contains_key(environment));
+    lost.map(|(environment, _)| format!("service {}: stage {environment} serves and cannot be left out", spec.name)).collect()
+}

@@ -1,0 +1,49 @@
+//! What an agent should run: derived from state, never stored.
+
+use api::agent::{EnvironmentVariable, Instance};
+use api::{ComponentName, MemberName, ReleaseName, ReleaseNumber, StageName};
+
+use super::observe::instance_id;
+use super::resources::health_check;
+use super::spec::ComponentSpec;
+use super::state::{Artifact, State};
+
+/// All instances that should run on `agent`, in a fixed order.
+pub fn of_agent(state: &State, agent: &MemberName) -> Vec<Instance> {
+    let Some(member) = state.members.get(agent) else { return Vec::new() };
+    let mut instances = Vec::new();
+    for name in state.stage_names() {
+        let group = state.environments.get(&name.environment).and_then(|environment| environment.group());
+        if group.is_none_or(|group| group.as_str() != member.group) {
+            continue;
+        }
+        let Some(stage) = state.stage(&name) else { continue };
+        for number in stage.running() {
+            instances.extend(of_release(state, &name, number));
+        }
+    }
+    instances
+}
+
+/// The components of a release that run, as they run in a stage.
+pub fn of_release(state: &State, stage: &StageName, number: ReleaseNumber) -> Vec<Instance> {
+    let Some(release) = state.release(&ReleaseName::new(stage.service.clone(), number)) else { return Vec::new() };
+    let runs = release.components.iter().filter(|(_, component)| !component.run.is_empty());
+    runs.filter_map(|(name, component)| Some(instance(stage, number, name, component, release.artifacts.get(name)?))).collect()
+}
+
+fn instance(stage: &StageName, number: ReleaseNumber, name: &ComponentName, component: &ComponentSpec, artifact: &Artifact) -> Instance {
+    let variable = |(name, value): (&String, &String)| EnvironmentVariable { name: name.clone(), value: value.clone() };
+    Instance {
+        id: instance_id(stage, number, name),
+        stage: stage.to_string(),
+        release: number.number(),
+        component: name.to_string(),
+        digest: artifact.digest.to_string(),
+        run: component.run.clone(),
+        environment: component.environment.iter().map(variable).collect(),
+        health: Some(health_check(&component.health)),
+        stop_ms: u32::try_from(component.stop.ms()).unwrap_or(u32::MAX),
+        has_port: component.protocol.is_some(),
+    }
+}

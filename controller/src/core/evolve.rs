@@ -1,0 +1,219 @@
+//! Event in, next state out. Never refuses and never asks: what is on record has happened.
+
+use api::{ReleaseName, ReleaseNumber, Share, StageName};
+
+use super::event::Event;
+use super::state::{
+    Entering, Leaving, Member, MemberProgress, Release, ReleaseProgress, RolledBack, Service, Stage, State, Token,
+};
+
+/// Who, when and why an event happened.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark<'a> {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Token name, or "controller".
+    pub by: &'a str,
+    /// May be empty.
+    pub reason: &'a str,
+    /// Id of the request that asked for it; may be empty.
+    pub request: &'a str,
+}
+
+/// Enough that a client which repeats itself for minutes is recognised at a thousand changes a minute.
+const REQUESTS_KEPT: usize = 4_096;
+
+impl State {
+    /// Takes in one event.
+    pub fn evolve(&mut self, event: &Event, mark: Mark<'_>) {
+        if !mark.request.is_empty() && self.requests.back().is_none_or(|last| last != mark.request) {
+            self.requests.push_back(mark.request.to_owned());
+            if self.requests.len() > REQUESTS_KEPT {
+                self.requests.pop_front();
+            }
+        }
+        match event {
+            Event::Started { term } => self.term = *term,
+            Event::EnvironmentApplied { spec } => {
+                self.environments.insert(spec.name.clone(), spec.clone());
+            }
+            Event::ServiceApplied { spec } => match self.services.get_mut(&spec.name) {
+                Some(service) => service.spec = spec.clone(),
+                None => {
+                    let service = Service { spec: spec.clone(), releases: Default::default(), stages: Default::default() };
+                    self.services.insert(spec.name.clone(), service);
+                }
+            },
+            Event::MemberInvited { .. } | Event::MemberJoined { .. } | Event::MemberRevoked { .. } => self.evolve_member(event),
+            Event::TokenCreated { name, secret, scope } => {
+                let token = Token { secret: *secret, scope: scope.clone(), created_ms: mark.at_ms, by: mark.by.to_owned(), revoked: false };
+                self.tokens.insert(name.clone(), token);
+            }
+            Event::TokenRevoked { name } => {
+                self.tokens.entry(name.clone()).and_modify(|token| token.revoked = true);
+            }
+            Event::OverrideTold { .. } => {}
+            Event::ReleaseRequested { .. } | Event::ReleaseAdded { .. } | Event::BuildStarted { .. } | Event::ReleaseBuilt { .. } | Event::ReleaseFailed { .. } => {
+                self.evolve_release(event, mark);
+            }
+            _ => {
+                if let Some(stage) = event.stage().and_then(|name| self.stage_mut(name)) {
+                    stage.evolve(event, mark.at_ms);
+                }
+            }
+        }
+    }
+
+    fn stage_mut(&mut self, name: &StageName) -> Option<&mut Stage> {
+        Some(self.services.get_mut(&name.service)?.stages.entry(name.environment.clone()).or_default())
+    }
+
+    fn release_mut(&mut self, name: &ReleaseName) -> Option<&mut Release> {
+        self.services.get_mut(&name.service)?.releases.get_mut(&name.number)
+    }
+
+    fn evolve_release(&mut self, event: &Event, mark: Mark<'_>) {
+        let new = |version: &str, commit: &str, subject: &str, progress| Release {
+            version: version.to_owned(),
+            commit: commit.to_owned(),
+            subject: subject.to_owned(),
+            progress,
+            created_ms: mark.at_ms,
+            by: mark.by.to_owned(),
+            reason: mark.reason.to_owned(),
+            components: Default::default(),
+            artifacts: Default::default(),
+            addresses: Vec::new(),
+        };
+        match event {
+            Event::ReleaseRequested { release, version, commit, subject } => {
+                if let Some(service) = self.services.get_mut(&release.service) {
+                    service.releases.insert(release.number, new(version, commit, subject, ReleaseProgress::Queued));
+                }
+            }
+            Event::ReleaseAdded { release, version, commit, components, addresses } => {
+                if let Some(service) = self.services.get_mut(&release.service) {
+                    let mut added = new(version, commit, "", ReleaseProgress::Ready { at_ms: mark.at_ms });
+                    added.components = components.clone();
+                    added.addresses = addresses.clone();
+                    service.releases.insert(release.number, added);
+                }
+            }
+            Event::BuildStarted { release } => {
+                if let Some(release) = self.release_mut(release) {
+                    release.progress = ReleaseProgress::Building;
+                }
+            }
+            Event::ReleaseBuilt { release, components, artifacts } => {
+                if let Some(release) = self.release_mut(release) {
+                    release.progress = ReleaseProgress::Ready { at_ms: mark.at_ms };
+                    release.components = components.clone();
+                    release.artifacts = artifacts.clone();
+                }
+            }
+            Event::ReleaseFailed { release, problem } => {
+                if let Some(release) = self.release_mut(release) {
+                    release.progress = ReleaseProgress::Failed { at_ms: mark.at_ms, problem: problem.clone() };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn evolve_member(&mut self, event: &Event) {
+        match event {
+            Event::MemberInvited { name, role, group, secret, until_ms } => {
+                let progress = MemberProgress::Invited { secret: *secret, until_ms: *until_ms };
+                self.members.insert(name.clone(), Member { role: *role, group: group.clone(), progress });
+            }
+            Event::MemberJoined { name, serial } => {
+                self.members.entry(name.clone()).and_modify(|member| member.progress = MemberProgress::Joined { serial: serial.clone() });
+            }
+            Event::MemberRevoked { name } => {
+                self.members.entry(name.clone()).and_modify(|member| member.progress = MemberProgress::Revoked);
+            }
+            _ => {}
+        }
+    }
+}
+
+// === impl Stage ===
+
+impl Stage {
+    fn evolve(&mut self, event: &Event, at_ms: u64) {
+        match event {
+            Event::Promoted { release, share, starting_until_ms, rollback, .. } => {
+                self.entering = Some(Entering {
+                    release: *release,
+                    share: *share,
+                    starting_until_ms: *starting_until_ms,
+                    rollback: *rollback,
+                    since_ms: at_ms,
+                });
+                self.leaving.remove(release);
+                self.rolled_back = None;
+            }
+            Event::PromotionFailed { release, until_ms, .. } => {
+                self.entering = None;
+                self.leaving.insert(*release, Leaving::Draining { until_ms: *until_ms });
+            }
+            Event::Entered { .. } => {
+                if let Some(entering) = &mut self.entering {
+                    entering.starting_until_ms = None;
+                }
+            }
+            Event::ShareSet { release, share, .. } => self.set_share(*release, *share),
+            Event::Completed { release, warm_until_ms, .. } => self.complete(*release, *warm_until_ms),
+            Event::RolledBack { from, to, warm_until_ms, bad, .. } => self.roll_back(*from, *to, *warm_until_ms, *bad, at_ms),
+            Event::Unheld { release, .. } => {
+                self.bad.remove(release);
+            }
+            Event::WarmthEnded { release, until_ms, .. } => {
+                self.leaving.insert(*release, Leaving::Draining { until_ms: *until_ms });
+            }
+            Event::Retired { release, .. } => {
+                self.leaving.remove(release);
+                self.placed.remove(release);
+            }
+            Event::Placed { release, agent, address, .. } => {
+                self.placed.entry(*release).or_default().insert(agent.clone(), *address);
+            }
+            _ => {}
+        }
+    }
+
+    fn set_share(&mut self, release: ReleaseNumber, share: Share) {
+        if let Some(entering) = &mut self.entering {
+            entering.share = share;
+            if entering.starting_until_ms.is_none() && share > Share::NONE {
+                self.served.insert(release);
+            }
+        }
+    }
+
+    fn complete(&mut self, release: ReleaseNumber, warm_until_ms: u64) {
+        self.entering = None;
+        if let Some(before) = self.stable.replace(release).filter(|before| *before != release) {
+            self.leaving.insert(before, Leaving::Warm { until_ms: warm_until_ms });
+        }
+        self.became_stable(release);
+    }
+
+    fn roll_back(&mut self, from: ReleaseNumber, to: ReleaseNumber, warm_until_ms: u64, bad: bool, at_ms: u64) {
+        self.entering = None;
+        self.stable = Some(to);
+        self.leaving.insert(from, Leaving::Warm { until_ms: warm_until_ms });
+        if bad {
+            self.bad.insert(from);
+        }
+        self.rolled_back = Some(RolledBack { from, to, at_ms });
+        self.became_stable(to);
+    }
+
+    fn became_stable(&mut self, release: ReleaseNumber) {
+        self.leaving.remove(&release);
+        self.served.insert(release);
+        self.past.retain(|past| *past != release);
+        self.past.push(release);
+    }
+}

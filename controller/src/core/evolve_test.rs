@@ -1,0 +1,170 @@
+//! A world in which tests let commands happen: state, observations and a clock that only tests move.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use api::{MemberName, ReleaseNumber, Span, StageName};
+
+use super::evolve::Mark;
+use super::observe::InstanceSeen;
+use super::spec::{ComponentSpec, EnvironmentSpec, HealthSpec, KEEP_WARM, Protocol, ServiceSpec, Source, StageSpec, Target};
+use super::state::{Addresses, Artifact};
+use super::*;
+
+pub(super) struct World {
+    pub(super) state: State,
+    pub(super) seen: Observations,
+    pub(super) now_ms: u64,
+    pub(super) log: Vec<(Event, u64)>,
+}
+
+fn span(ms: u64) -> Span {
+    Span::from_ms(ms).expect("a span")
+}
+
+fn component() -> ComponentSpec {
+    ComponentSpec {
+        folder: "dist".into(),
+        run: vec!["./hello".into(), "--port".into(), "{port}".into()],
+        protocol: Some(Protocol::H1),
+        health: HealthSpec { http: Some("/healthz".into()), every: span(2_000), timeout: span(1_000), fall: 3, rise: 1 },
+        environment: BTreeMap::new(),
+        stop: span(30_000),
+    }
+}
+
+impl World {
+    /// dev -> staging -> production, on agents of group `prod` or with static addresses; nothing released.
+    pub(super) fn new(on_agents: bool) -> Self {
+        let target = if on_agents { Target::Agent { group: "prod".parse().expect("name") } } else { Target::Static };
+        let names = ["dev", "staging", "production"];
+        let environment = |name: &&str| EnvironmentSpec {
+            name: name.parse().expect("name"),
+            zone: format!("{name}.example.com").parse().expect("zone"),
+            time_zone: "UTC".into(),
+            target: target.clone(),
+            keep_warm: KEEP_WARM,
+            reason_required: false,
+        };
+        let stage = |(at, name): (usize, &&str)| {
+            let from = if at == 0 { vec![] } else { vec![names[at - 1].parse().expect("name")] };
+            (name.parse().expect("name"), StageSpec { from, keep_warm: None })
+        };
+        let service = ServiceSpec {
+            name: "hello".parse().expect("name"),
+            source: Some(Source { repository: "/srv/hello.git".into(), branch: "main".into() }),
+            build: None,
+            components: [("web".parse().expect("name"), component())].into(),
+            stages: names.iter().enumerate().map(stage).collect(),
+        };
+        let mut world = Self { state: State::default(), seen: Observations::default(), now_ms: 1_000_000, log: Vec::new() };
+        world.command(Command::Start, "").expect("starts");
+        let apply = Command::Apply { environments: names.iter().map(environment).collect(), services: vec![service] };
+        world.command(apply, "").expect("applies");
+        world
+    }
+
+    pub(super) fn with_static_releases(count: u16) -> Self {
+        let mut world = Self::new(false);
+        for number in 1..=count {
+            let address: SocketAddr = ([10, 0, 0, 1], 8_000 + number).into();
+            let addresses = vec![Addresses { environment: None, component: "web".parse().expect("name"), addresses: vec![address] }];
+            let command = Command::AddRelease { service: "hello".parse().expect("name"), version: format!("1.{number}"), commit: String::new(), addresses };
+            world.command(command, "").expect("added");
+        }
+        world
+    }
+
+    pub(super) fn with_built_releases(count: u32) -> Self {
+        let mut world = Self::new(true);
+        for number in 1..=count {
+            let command = Command::Build { service: "hello".parse().expect("name"), version: String::new(), commit: number.to_string().repeat(40), subject: "s".into() };
+            world.command(command, "").expect("queued");
+            world.run_due();
+            let artifact = Artifact { digest: api::Digest::of(&number.to_be_bytes()), bytes: 1 };
+            let built = command::Built { components: [("web".parse().expect("name"), component())].into(), artifacts: [("web".parse().expect("name"), artifact)].into() };
+            world.command(Command::EndBuild { release: format!("hello@r{number}").parse().expect("name"), outcome: Ok(built) }, "").expect("built");
+        }
+        world
+    }
+
+    pub(super) fn promoted_everywhere(mut self, release: &str) -> Self {
+        self.promote_down(release);
+        self.promote(release, "production", None).expect("production");
+        self
+    }
+
+    /// Through dev and staging.
+    pub(super) fn promote_down(&mut self, release: &str) {
+        self.promote(release, "dev", None).expect("dev");
+        self.promote(release, "staging", None).expect("staging");
+    }
+
+    pub(super) fn context(&self, reason: &str) -> Context {
+        Context { by: "test".into(), reason: reason.into(), now_ms: self.now_ms }
+    }
+
+    pub(super) fn command(&mut self, command: Command, reason: &str) -> Result<Decision, Refusal> {
+        let decision = decide(&self.state, &command, &self.context(reason))?;
+        for event in &decision.events {
+            self.state.evolve(event, Mark { at_ms: self.now_ms, by: "test", reason, request: "" });
+            self.log.push((event.clone(), self.now_ms));
+        }
+        Ok(decision)
+    }
+
+    pub(super) fn promote(&mut self, release: &str, environment: &str, share: Option<api::Share>) -> Result<Decision, Refusal> {
+        let command = Command::Promote { release: release.parse().expect("name"), environment: environment.parse().expect("name"), share, bypass: false };
+        self.command(command, "")
+    }
+
+    pub(super) fn weigh(&mut self, stage: &str, share: &str) -> Result<Decision, Refusal> {
+        self.command(Command::Weigh { stage: stage.parse().expect("name"), share: share.parse().expect("share") }, "")
+    }
+
+    pub(super) fn rollback(&mut self, stage: &str, to: Option<ReleaseNumber>) -> Result<Decision, Refusal> {
+        self.command(Command::Rollback { stage: stage.parse().expect("name"), to }, "")
+    }
+
+    pub(super) fn join_agent(&mut self, name: &str) {
+        let name: MemberName = name.parse().expect("name");
+        let invite = Command::Invite { name: name.clone(), role: certs::fleet::Role::Agent, group: "prod".into(), secret: api::Digest::of(b"s"), until_ms: u64::MAX };
+        self.command(invite, "").expect("invited");
+        self.command(Command::Join { name: name.clone(), serial: "01".into() }, "").expect("joined");
+        self.seen.agents.insert(name, BTreeMap::new());
+    }
+
+    /// The agent runs all that it should, and all of it is healthy.
+    pub(super) fn report_healthy(&mut self, agent: &str) {
+        let name: MemberName = agent.parse().expect("name");
+        let instances = desired::of_agent(&self.state, &name).into_iter().zip(20_000..).map(|(instance, port)| {
+            let address = Some(([10, 0, 0, 1], port).into());
+            (instance.id, InstanceSeen { healthy: true, address, state: "healthy", problem: String::new(), restarts: 0 })
+        });
+        self.seen.agents.insert(name, instances.collect());
+    }
+
+    pub(super) fn pass_ms(&mut self, ms: u64) {
+        self.now_ms += ms;
+    }
+
+    /// Carries out what is due until nothing is; builds are left to the test.
+    pub(super) fn run_due(&mut self) {
+        for _ in 0..100 {
+            let mut moved = false;
+            for due in due(&self.state, &self.seen, self.now_ms) {
+                if let Due::Command(command) = due {
+                    moved |= self.command(command, "").is_ok_and(|decision| !decision.events.is_empty());
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+        panic!("what is due never ends");
+    }
+
+    pub(super) fn stage_names(&self) -> Vec<StageName> {
+        self.state.stage_names().collect()
+    }
+}

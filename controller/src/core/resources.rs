@@ -1,0 +1,97 @@
+//! What proxies should have: derived from state, one stage at a time, never stored.
+//!
+//! A resource's bytes are a function of the state alone, so that two controllers with the same state give the same
+//! fingerprint.
+
+use api::fleet::{self, Resource};
+use api::{EnvironmentName, ReleaseName, ReleaseNumber, StageName};
+use prost::Message;
+
+use super::spec::{HealthSpec, Protocol};
+use super::state::{Stage, State};
+
+/// Largest health interval that fits the message: 49 days.
+fn ms(span: api::Span) -> u32 {
+    u32::try_from(span.ms()).unwrap_or(u32::MAX)
+}
+
+pub(super) fn health_check(health: &HealthSpec) -> fleet::HealthCheck {
+    fleet::HealthCheck {
+        http_path: health.http.clone().unwrap_or_default(),
+        every_ms: ms(health.every),
+        timeout_ms: ms(health.timeout),
+        fall: health.fall,
+        rise: health.rise,
+    }
+}
+
+fn resource(kind: &str, name: String, body: &impl Message) -> Resource {
+    Resource { kind: kind.to_owned(), name, body: body.encode_to_vec().into(), schema: 1 }
+}
+
+/// The zone of an environment.
+pub fn of_environment(state: &State, name: &EnvironmentName) -> Vec<Resource> {
+    let Some(environment) = state.environments.get(name) else { return Vec::new() };
+    let zone = fleet::Zone { environment: name.to_string(), domain: environment.zone.to_string() };
+    vec![resource("zone", environment.zone.to_string(), &zone)]
+}
+
+/// A certificate for a zone.
+pub fn of_certificate(material: &certs::development::Material) -> Resource {
+    let body = fleet::Certificate {
+        dns_names: material.dns_names.clone(),
+        chain_der: material.chain_der.clone(),
+        key_der: material.key_der.clone(),
+    };
+    resource("certificate", material.dns_names.first().cloned().unwrap_or_default(), &body)
+}
+
+/// The stage, its split and the endpoints of its releases; nothing when no release can be reached there.
+pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
+    let Some(stage) = state.stage(name) else { return Vec::new() };
+    let mut resources = Vec::new();
+    let mut backends = Vec::new();
+    for number in stage.routed() {
+        let Some((backend, endpoints)) = backend(state, name, stage, number) else { continue };
+        backends.push(backend);
+        resources.push(resource("endpoints", format!("{name}/{number}"), &endpoints));
+    }
+    if backends.is_empty() {
+        return Vec::new();
+    }
+    let weights = backends.iter().filter_map(|backend| {
+        let share = stage.share(ReleaseNumber::new(backend.release)?);
+        Some(fleet::WeightedRelease { release: backend.release, weight: share.weight().get() }).filter(|weighted| weighted.weight > 0)
+    });
+    resources.push(resource("split", name.to_string(), &fleet::Split { weights: weights.collect() }));
+    let body = fleet::Stage { service: name.service.to_string(), environment: name.environment.to_string(), backends };
+    resources.push(resource("stage", name.to_string(), &body));
+    resources
+}
+
+fn backend(state: &State, name: &StageName, stage: &Stage, number: ReleaseNumber) -> Option<(fleet::Backend, fleet::Endpoints)> {
+    let release = state.release(&ReleaseName::new(name.service.clone(), number))?;
+    let (component, spec) = release.routed()?;
+    let addresses = match state.environments.get(&name.environment)?.group() {
+        Some(group) => placed(state, stage, group, number),
+        None => release.static_addresses(&name.environment),
+    };
+    let endpoints = addresses.iter().map(|address| fleet::Endpoint { address: address.to_string() }).collect();
+    let protocol = match spec.protocol? {
+        Protocol::H1 => fleet::Protocol::H1,
+        Protocol::H2c => fleet::Protocol::H2c,
+    };
+    let backend = fleet::Backend {
+        release: number.number(),
+        component: component.to_string(),
+        protocol: protocol.into(),
+        health: Some(health_check(&spec.health)),
+    };
+    Some((backend, fleet::Endpoints { endpoints }))
+}
+
+/// Where agents that still belong to the group run the release.
+fn placed(state: &State, stage: &Stage, group: &api::MemberName, number: ReleaseNumber) -> Vec<std::net::SocketAddr> {
+    let Some(placed) = stage.placed.get(&number) else { return Vec::new() };
+    state.agents(group).filter_map(|agent| placed.get(agent).copied()).collect()
+}

@@ -1,0 +1,138 @@
+//! The whole core under random orders of commands, deaths and time: what must hold after every step.
+
+use api::{ReleaseNumber, Share};
+use proptest::prelude::*;
+
+use super::evolve::Mark;
+use super::evolve_test::World;
+use super::state::Leaving;
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Promote { release: u32, environment: usize, ppm: Option<u32> },
+    Weigh { environment: usize, ppm: u32 },
+    Rollback { environment: usize, to: Option<u32> },
+    Unhold { environment: usize, release: u32 },
+    AgentHealthy,
+    AgentGone,
+    Drained,
+    Pass { ms: u64 },
+}
+
+const ENVIRONMENTS: [&str; 3] = ["dev", "staging", "production"];
+
+fn step() -> impl Strategy<Value = Step> {
+    let environment = 0..3usize;
+    let ppm = prop_oneof![Just(0u32), Just(100), Just(500_000), Just(1_000_000), 0..=1_000_000u32];
+    prop_oneof![
+        4 => (1..5u32, environment.clone(), proptest::option::of(ppm.clone())).prop_map(|(release, environment, ppm)| Step::Promote { release, environment, ppm }),
+        3 => (environment.clone(), ppm).prop_map(|(environment, ppm)| Step::Weigh { environment, ppm }),
+        3 => (environment.clone(), proptest::option::of(1..5u32)).prop_map(|(environment, to)| Step::Rollback { environment, to }),
+        1 => (environment, 1..5u32).prop_map(|(environment, release)| Step::Unhold { environment, release }),
+        3 => Just(Step::AgentHealthy),
+        1 => Just(Step::AgentGone),
+        1 => Just(Step::Drained),
+        2 => prop_oneof![1..1_000u64, 10_000..400_000u64, Just(3_600_000)].prop_map(|ms| Step::Pass { ms }),
+    ]
+}
+
+fn carry_out(world: &mut World, step: &Step) {
+    let stage = |environment: usize| format!("hello/{}", ENVIRONMENTS[environment]).parse().expect("stage");
+    let number = |release: u32| ReleaseNumber::new(release).expect("not 0");
+    let share = |ppm: u32| Share::from_ppm(ppm).expect("in range");
+    // Refusals are answers like any other here.
+    let _ = match step {
+        Step::Promote { release, environment, ppm } => world.command(
+            Command::Promote {
+                release: format!("hello@r{release}").parse().expect("name"),
+                environment: ENVIRONMENTS[*environment].parse().expect("name"),
+                share: ppm.map(share),
+                bypass: true,
+            },
+            "simulated",
+        ),
+        Step::Weigh { environment, ppm } => world.command(Command::Weigh { stage: stage(*environment), share: share(*ppm) }, ""),
+        Step::Rollback { environment, to } => world.command(Command::Rollback { stage: stage(*environment), to: to.map(number) }, ""),
+        Step::Unhold { environment, release } => world.command(Command::Unhold { stage: stage(*environment), release: number(*release) }, ""),
+        Step::AgentHealthy => {
+            world.report_healthy("a1");
+            Ok(Decision::default())
+        }
+        Step::AgentGone => {
+            world.seen.agents.clear();
+            Ok(Decision::default())
+        }
+        Step::Drained => {
+            for name in world.stage_names() {
+                let leaving: Vec<_> = world.state.stage(&name).into_iter().flat_map(|stage| stage.leaving.keys().copied()).collect();
+                world.seen.drained.extend(leaving.into_iter().map(|release| (name.clone(), release)));
+            }
+            Ok(Decision::default())
+        }
+        Step::Pass { ms } => {
+            world.pass_ms(*ms);
+            Ok(Decision::default())
+        }
+    };
+    world.run_due();
+    world.seen.drained.clear();
+}
+
+/// What must hold at every moment.
+fn check(world: &World) {
+    for name in world.stage_names() {
+        let stage = world.state.stage(&name).expect("listed");
+        let total: u32 = stage.running().into_iter().map(|release| stage.share(release).ppm()).sum();
+        // INVARIANT: weights sum to the whole as soon as anything is stable, and nothing serves before.
+        assert_eq!(total, if stage.stable.is_some() { 1_000_000 } else { 0 }, "{name}: {stage:?}");
+        if let Some(stable) = stage.stable {
+            assert!(!stage.leaving.contains_key(&stable), "{name}: stable leaves: {stage:?}");
+            assert!(stage.entering.as_ref().is_none_or(|entering| entering.release != stable), "{name}: {stage:?}");
+            assert!(!stage.bad.contains(&stable), "{name}: a bad release serves everything: {stage:?}");
+        }
+        if let Some(entering) = &stage.entering {
+            assert!(!stage.leaving.contains_key(&entering.release), "{name}: {stage:?}");
+            // INVARIANT: every state that is not terminal has a deadline or waits for a person by name.
+            assert!(entering.starting_until_ms.is_none_or(|until| until > world.now_ms), "{name}: an overdue start: {stage:?}");
+        }
+        for (release, why) in &stage.leaving {
+            let (Leaving::Warm { until_ms } | Leaving::Draining { until_ms }) = why;
+            assert!(*until_ms > world.now_ms, "{name}: {release} should have left: {stage:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: std::env::var("POINTSMAN_LONG").map_or(256, |_| 20_000), ..ProptestConfig::default() })]
+
+    #[test]
+    fn rollout_invariants_hold_in_any_order(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut world = World::with_built_releases(4);
+        world.join_agent("a1");
+        for step in &steps {
+            carry_out(&mut world, step);
+            check(&world);
+        }
+        // The state is the fold of its events, in text form as they are stored.
+        let mut folded = State::default();
+        for (event, at_ms) in &world.log {
+            let text = serde_json::to_string(event).expect("writes");
+            let event: Event = serde_json::from_str(&text).expect("reads");
+            folded.evolve(&event, Mark { at_ms: *at_ms, by: "test", reason: "", request: "" });
+        }
+        // Reasons stand in the record, not in the event, so releases differ in nothing else here.
+        prop_assert_eq!(&folded.services, &world.state.services);
+
+        // Every path ends: left alone, nothing starts or leaves for ever.
+        world.pass_ms(2 * 3_600_000);
+        world.run_due();
+        world.pass_ms(3_600_000);
+        world.run_due();
+        for name in world.stage_names() {
+            let stage = world.state.stage(&name).expect("listed");
+            prop_assert!(stage.leaving.is_empty(), "{}: {:?}", name, stage);
+            prop_assert!(stage.entering.as_ref().is_none_or(|entering| entering.starting_until_ms.is_none()));
+        }
+    }
+}

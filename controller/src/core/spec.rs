@@ -1,0 +1,130 @@
+//! What operators and teams wrote, as it is meant: the second of the two types of each file.
+//!
+//! Must not know: TOML, places in files, or how a mistake is told; `files` does that. Everything here is already valid
+//! by itself; what needs other state (does the environment exist?) is checked by `decide`.
+
+use std::collections::BTreeMap;
+
+use api::{ComponentName, EnvironmentName, Host, MemberName, ServiceName, Span};
+use serde::{Deserialize, Serialize};
+
+/// How long a release that left is kept ready when nobody says otherwise.
+pub const KEEP_WARM: Span = Span::from_ms(3_600_000).expect("an hour is a span");
+
+/// A place shared by services, owned by the operator (`production.toml`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentSpec {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// DNS zone in which its stages have their implicit hosts.
+    pub zone: Host,
+    /// IANA name, default `UTC`.
+    pub time_zone: String,
+    /// Where releases run.
+    pub target: Target,
+    /// For stages that say nothing; default [`KEEP_WARM`].
+    pub keep_warm: Span,
+    /// Whether every change needs a reason; default no.
+    pub reason_required: bool,
+}
+
+/// Where the releases of an environment run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Addresses given by hand with `release add`.
+    Static,
+    /// Hosts with an agent of this group.
+    Agent {
+        /// The group.
+        group: MemberName,
+    },
+}
+
+/// Something that is built and serves (`pointsman.toml`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// Its name.
+    pub name: ServiceName,
+    /// Where its commits come from; without one, releases are added by hand.
+    pub source: Option<Source>,
+    /// How a commit becomes artifacts; frozen into each release.
+    pub build: Option<BuildSpec>,
+    /// Its parts; frozen into each release. Exactly one has a protocol: that one is routed to.
+    pub components: BTreeMap<ComponentName, ComponentSpec>,
+    /// Where it may be; policy: the newest applied counts.
+    pub stages: BTreeMap<EnvironmentName, StageSpec>,
+}
+
+/// A git repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// URL or path, as `git clone` takes it; schemes https, http, ssh, file, or an absolute path.
+    pub repository: String,
+    /// Branch that `release build` takes without further words; default `main`.
+    pub branch: String,
+}
+
+/// How a commit becomes artifacts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildSpec {
+    /// Program and arguments, run in the checkout.
+    pub command: Vec<String>,
+    /// Longest time; default 15 min.
+    pub timeout: Span,
+    /// Variables set for the command, beside PATH, LANG, HOME and the `POINTSMAN_` ones.
+    pub environment: BTreeMap<String, String>,
+    /// Variables passed on from the controller's own environment, by name.
+    pub pass: Vec<String>,
+}
+
+/// A part of a service with an artifact of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentSpec {
+    /// Folder of the checkout that becomes the artifact, relative, without `..`.
+    pub folder: String,
+    /// Command and arguments, relative to the folder; `{port}` becomes the port. Empty: carried along, not run.
+    pub run: Vec<String>,
+    /// How it is spoken to; none: not routed to.
+    pub protocol: Option<Protocol>,
+    /// How it shows that it is well.
+    pub health: HealthSpec,
+    /// Variables for the running component.
+    pub environment: BTreeMap<String, String>,
+    /// Between SIGTERM and SIGKILL; default 30 s.
+    pub stop: Span,
+}
+
+/// How a component is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1 in clear.
+    H1,
+    /// HTTP/2 in clear with prior knowledge.
+    H2c,
+}
+
+/// How a component shows that it is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthSpec {
+    /// Path that answers 2xx; none: a TCP connection is enough.
+    pub http: Option<String>,
+    /// Default 2 s.
+    pub every: Span,
+    /// Default 1 s.
+    pub timeout: Span,
+    /// Failures in a row until unhealthy, default 3.
+    pub fall: u32,
+    /// Successes in a row until healthy, default 1.
+    pub rise: u32,
+}
+
+/// One service in one environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct StageSpec {
+    /// Environments a release must have served in before; empty: none.
+    pub from: Vec<EnvironmentName>,
+    /// How long a release that left is kept ready; none: as the environment says.
+    pub keep_warm: Option<Span>,
+}

@@ -1,0 +1,253 @@
+//! Tables of commands on a small world: one service in three stages with static addresses or an agent.
+
+use std::collections::BTreeMap;
+
+use api::{ReleaseNumber, Share, StageName};
+
+use super::evolve_test::World;
+use super::*;
+
+fn share(text: &str) -> Share {
+    text.parse().expect("share")
+}
+
+fn stage(text: &str) -> StageName {
+    text.parse().expect("stage")
+}
+
+fn r(number: u32) -> ReleaseNumber {
+    ReleaseNumber::new(number).expect("not 0")
+}
+
+/// Shares of a stage now, by release.
+fn shares(world: &World, name: &str) -> BTreeMap<u32, String> {
+    let Some(found) = world.state.stage(&stage(name)) else { return BTreeMap::new() };
+    let all = found.running().into_iter().map(|release| (release.number(), found.share(release)));
+    all.filter(|(_, share)| *share > Share::NONE).map(|(release, share)| (release, share.to_string())).collect()
+}
+
+fn map(entries: &[(u32, &str)]) -> BTreeMap<u32, String> {
+    entries.iter().map(|(release, share)| (*release, (*share).to_owned())).collect()
+}
+
+#[test]
+fn promotion_follows_the_graph() {
+    let mut world = World::with_static_releases(2);
+    let refusal = world.promote("hello@r1", "production", None).expect_err("has not run upstream");
+    assert!(refusal.to_string().contains("has not served in staging yet"), "{refusal}");
+    world.promote("hello@r1", "dev", None).expect("dev has no upstream");
+    world.promote("hello@r1", "staging", None).expect("ran in dev");
+    world.promote("hello@r1", "production", None).expect("ran in staging");
+    assert_eq!(shares(&world, "hello/production"), map(&[(1, "100%")]));
+}
+
+#[test]
+fn promotion_by_bypass_says_why() {
+    let mut world = World::with_static_releases(1);
+    let bypass = |world: &mut World, reason: &str| {
+        let command = Command::Promote { release: "hello@r1".parse().expect("name"), environment: "production".parse().expect("name"), share: None, bypass: true };
+        world.command(command, reason)
+    };
+    let refusal = bypass(&mut world, " ").expect_err("no reason");
+    assert!(refusal.to_string().contains("--reason"), "{refusal}");
+    bypass(&mut world, "the shop is down").expect("with a reason");
+}
+
+#[test]
+fn promotion_of_what_is_there_changes_nothing() {
+    let mut world = World::with_static_releases(1);
+    world.promote("hello@r1", "dev", None).expect("first");
+    let again = world.promote("hello@r1", "dev", None).expect("again");
+    assert_eq!(again.events, []);
+}
+
+#[test]
+fn rollout_by_weights_to_completion_and_back() {
+    let mut world = World::with_static_releases(3).promoted_everywhere("hello@r1");
+    world.promote_down("hello@r2");
+    world.promote("hello@r2", "production", Some(share("1%"))).expect("canary");
+    assert_eq!(shares(&world, "hello/production"), map(&[(1, "99%"), (2, "1%")]));
+    world.weigh("hello/production", "50%").expect("half");
+    assert_eq!(shares(&world, "hello/production"), map(&[(1, "50%"), (2, "50%")]));
+    world.weigh("hello/production", "100%").expect("all");
+    assert_eq!(shares(&world, "hello/production"), map(&[(2, "100%")]));
+    assert!(world.state.stage(&stage("hello/production")).expect("stage").is_warm(r(1)));
+
+    let decision = world.rollback("hello/production", None).expect("back");
+    assert!(matches!(decision.events[..], [Event::RolledBack { bad: true, .. }]), "{decision:?}");
+    assert_eq!(shares(&world, "hello/production"), map(&[(1, "100%")]));
+}
+
+#[test]
+fn rollback_in_mid_rollout_goes_to_stable() {
+    let mut world = World::with_static_releases(2).promoted_everywhere("hello@r1");
+    world.promote_down("hello@r2");
+    world.promote("hello@r2", "production", Some(share("20%"))).expect("canary");
+    world.rollback("hello/production", None).expect("back");
+    assert_eq!(shares(&world, "hello/production"), map(&[(1, "100%")]));
+    let refusal = world.promote("hello@r2", "production", None).expect_err("marked bad");
+    assert!(refusal.to_string().contains("unhold"), "{refusal}");
+    world.command(Command::Unhold { stage: stage("hello/production"), release: r(2) }, "").expect("unheld");
+    world.promote("hello@r2", "production", None).expect("again");
+}
+
+#[test]
+fn rollback_twice_never_toggles_and_never_goes_further() {
+    let mut world = World::with_static_releases(3).promoted_everywhere("hello@r1").promoted_everywhere("hello@r2").promoted_everywhere("hello@r3");
+    world.rollback("hello/production", None).expect("r3 -> r2");
+    let second = world.rollback("hello/production", None).expect("said to be done");
+    assert_eq!(second.events, []);
+    assert!(second.lines[0].contains("--to"), "{second:?}");
+    assert_eq!(shares(&world, "hello/production"), map(&[(2, "100%")]));
+    world.rollback("hello/production", Some(r(1))).expect("by name");
+    assert_eq!(shares(&world, "hello/production"), map(&[(1, "100%")]));
+    let refusal = world.rollback("hello/production", Some(r(3))).expect_err("bad");
+    assert!(refusal.to_string().contains("marked bad"), "{refusal}");
+}
+
+#[test]
+fn rollback_needs_an_earlier_release() {
+    let mut world = World::with_static_releases(1);
+    assert!(world.rollback("hello/production", None).is_err());
+    world = world.promoted_everywhere("hello@r1");
+    assert!(world.rollback("hello/production", None).is_err());
+}
+
+#[test]
+fn hostile_h86_two_releases_never_enter_one_stage() {
+    let mut world = World::with_static_releases(3).promoted_everywhere("hello@r1");
+    world.promote_down("hello@r2");
+    world.promote_down("hello@r3");
+    world.promote("hello@r2", "production", Some(share("1%"))).expect("canary");
+    let refusal = world.promote("hello@r3", "production", Some(share("1%"))).expect_err("busy");
+    assert!(refusal.to_string().contains("r2 is on its way"), "{refusal}");
+}
+
+#[test]
+fn rollout_on_agents_starts_first_and_fails_by_its_deadline() {
+    let mut world = World::with_built_releases(2);
+    let refusal = world.promote("hello@r1", "dev", None).expect_err("nobody to run it");
+    assert!(refusal.to_string().contains("pointsman join agent"), "{refusal}");
+    world.join_agent("a1");
+    world.promote("hello@r1", "dev", None).expect("starts");
+    assert_eq!(shares(&world, "hello/dev"), map(&[]));
+    world.run_due();
+    assert_eq!(shares(&world, "hello/dev"), map(&[]), "not before it is healthy");
+    world.report_healthy("a1");
+    world.run_due();
+    assert_eq!(shares(&world, "hello/dev"), map(&[(1, "100%")]));
+
+    world.promote("hello@r2", "dev", None).expect("starts");
+    world.pass_ms(decide::START_DEADLINE_MS);
+    world.run_due();
+    assert_eq!(shares(&world, "hello/dev"), map(&[(1, "100%")]), "the stage is untouched");
+    assert!(world.state.stage(&stage("hello/dev")).expect("stage").entering.is_none());
+}
+
+#[test]
+fn a_warm_release_ends_in_its_time_and_only_then() {
+    let mut world = World::with_built_releases(2);
+    world.join_agent("a1");
+    for release in ["hello@r1", "hello@r2"] {
+        world.promote(release, "dev", None).expect("starts");
+        world.report_healthy("a1");
+        world.run_due();
+    }
+    let dev = stage("hello/dev");
+    assert!(world.state.stage(&dev).expect("stage").is_warm(r(1)));
+    world.pass_ms(3_599_000);
+    world.run_due();
+    assert!(world.state.stage(&dev).expect("stage").is_warm(r(1)));
+    world.pass_ms(1_000);
+    world.run_due();
+    assert!(!world.state.stage(&dev).expect("stage").routed().contains(&r(1)));
+    assert!(world.state.stage(&dev).expect("stage").running().contains(&r(1)), "drains first");
+    world.seen.drained.insert((dev.clone(), r(1)));
+    world.run_due();
+    assert!(!world.state.stage(&dev).expect("stage").running().contains(&r(1)));
+
+    let back = world.rollback("hello/dev", None).expect("needs a start");
+    assert!(back.lines[0].contains("has to start first"), "{back:?}");
+    world.report_healthy("a1");
+    world.run_due();
+    assert_eq!(shares(&world, "hello/dev"), map(&[(1, "100%")]));
+}
+
+#[test]
+fn builds_go_one_at_a_time_per_service() {
+    let mut world = World::new(true);
+    for commit in ["a", "b"] {
+        let command = Command::Build { service: "hello".parse().expect("name"), version: String::new(), commit: commit.repeat(40), subject: "s".into() };
+        world.command(command, "").expect("queued");
+    }
+    world.run_due();
+    let builds = due(&world.state, &world.seen, world.now_ms).into_iter().filter_map(|due| match due {
+        Due::Build(release) => Some(release.to_string()),
+        Due::Command(_) => None,
+    });
+    assert_eq!(builds.collect::<Vec<_>>(), ["hello@r1"]);
+    world.command(Command::EndBuild { release: "hello@r1".parse().expect("name"), outcome: Err("exit status 1".into()) }, "").expect("failed");
+    let refusal = world.promote("hello@r1", "dev", None).expect_err("failed");
+    assert!(refusal.to_string().contains("not ready"), "{refusal}");
+}
+
+#[test]
+fn applied_files_are_checked_together() {
+    let world = World::new(false);
+    let mut spec = world.state.services.values().next().expect("service").spec.clone();
+    spec.stages.insert("moon".parse().expect("name"), Default::default());
+    let mut environment = world.state.environments.values().next().expect("environment").clone();
+    environment.name = "other".parse().expect("name");
+    let command = Command::Apply { environments: vec![environment.clone(), environment], services: vec![spec] };
+    let Err(Refusal::Wrong(mistakes)) = decide(&world.state, &command, &world.context("")) else { panic!("applied") };
+    assert!(mistakes.iter().any(|mistake| mistake.contains("no environment moon")), "{mistakes:?}");
+    assert!(mistakes.iter().any(|mistake| mistake.contains("already belongs to")), "{mistakes:?}");
+    assert!(mistakes.iter().any(|mistake| mistake.contains("more than once")), "{mistakes:?}");
+}
+
+#[test]
+fn a_join_token_counts_once_and_in_time() {
+    let mut world = World::new(true);
+    let name: api::MemberName = "p1".parse().expect("name");
+    let invite = Command::Invite { name: name.clone(), role: certs::fleet::Role::Proxy, group: String::new(), secret: api::Digest::of(b"s"), until_ms: world.now_ms + 1_000 };
+    let join = Command::Join { name: name.clone(), serial: "01".into() };
+    world.command(invite.clone(), "").expect("invited");
+    world.pass_ms(1_001);
+    assert!(world.command(join.clone(), "").expect_err("late").to_string().contains("expired"));
+    let invite = match invite {
+        Command::Invite { name, role, group, secret, .. } => Command::Invite { name, role, group, secret, until_ms: world.now_ms + 1_000 },
+        other => other,
+    };
+    world.command(invite.clone(), "").expect("invited again");
+    world.command(join.clone(), "").expect("joined");
+    assert!(world.command(join, "").expect_err("twice").to_string().contains("used before"));
+    assert!(world.command(invite, "").expect_err("taken").to_string().contains("already"));
+}
+
+#[test]
+fn resources_are_a_function_of_the_state() {
+    let mut world = World::with_static_releases(2).promoted_everywhere("hello@r1");
+    let production = stage("hello/production");
+    let before = resources::of_stage(&world.state, &production);
+    assert_eq!(before.iter().map(|r| r.kind.as_str()).collect::<Vec<_>>(), ["endpoints", "split", "stage"]);
+    world.promote_down("hello@r2");
+    assert_eq!(resources::of_stage(&world.state, &production), before);
+    world.promote("hello@r2", "production", Some(share("0.01%"))).expect("canary");
+    let after = resources::of_stage(&world.state, &production);
+    let split: api::fleet::Split = prost::Message::decode(&*after.iter().find(|r| r.kind == "split").expect("split").body).expect("decodes");
+    let weights: Vec<_> = split.weights.iter().map(|weighted| (weighted.release, weighted.weight)).collect();
+    assert_eq!(weights, [(1, 999_900), (2, 100)]);
+}
+
+#[test]
+fn events_round_trip_through_their_text() {
+    let world = World::with_static_releases(2).promoted_everywhere("hello@r1").promoted_everywhere("hello@r2");
+    for (event, _) in &world.log {
+        let text = serde_json::to_value(event).expect("writes");
+        assert_eq!(text["kind"], event.kind());
+        assert_eq!(&serde_json::from_value::<Event>(text).expect("reads"), event);
+        assert!(!event.sentence().is_empty());
+    }
+    let kept = serde_json::to_vec(&world.state).expect("writes");
+    assert_eq!(serde_json::from_slice::<State>(&kept).expect("reads"), world.state);
+}
