@@ -1,1 +1,23 @@
-//! placeholder
+//! The control plane: keeps what happened, decides what should be, and tells proxies and agents.
+//!
+//! Must not know: how a request is forwarded or a process is run; it meets proxies and agents only in the contract.
+//!
+//! The rooms: [`core`] decides (pure), [`store`] keeps events, `engine` is the one thread where both meet, `fleet` and
+//! `measure` hold what proxies report, `server` answers operators, proxies and agents, [`build`] and [`artifact`] make
+//! releases, [`files`] reads what people wrote.
+
+pub mod artifact;
+pub mod build;
+mod builder;
+pub mod core;
+mod engine;
+pub mod files;
+mod fleet;
+mod measure;
+mod run;
+mod secret;
+mod server;
+mod status;
+pub mod store;
+
+pub use run::{ControllerError, Ready, Settings, run};

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use api::{ComponentName, Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, ServiceName, Share, StageName};
+use api::{
+    ComponentName, Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, ServiceName, Share,
+    StageName,
+};
 use certs::fleet::Role;
 
 use super::event::Event;
@@ -11,6 +14,7 @@ use super::state::{Addresses, Artifact};
 
 /// A wish. People's come with a name and perhaps a reason; drivers' tell what they saw or did.
 #[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "fields are named after the words of the design; each variant says what is asked for")]
 pub enum Command {
     /// A controller begins to lead.
     Start,

@@ -21,8 +21,12 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
         Command::Start => Ok(Decision::one(Event::Started { term: state.term + 1 })),
         Command::Apply { environments, services } => apply::apply(state, environments, services, context),
 
-        Command::Build { service, version, commit, subject } => release::request(state, service, version, commit, subject),
-        Command::AddRelease { service, version, commit, addresses } => release::add(state, service, version, commit, addresses),
+        Command::Build { service, version, commit, subject } => {
+            release::request(state, service, version, commit, subject)
+        }
+        Command::AddRelease { service, version, commit, addresses } => {
+            release::add(state, service, version, commit, addresses)
+        }
         Command::BeginBuild { release } => release::begin_build(state, release),
         Command::EndBuild { release, outcome } => release::end_build(state, release, outcome),
 
@@ -38,11 +42,18 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
         Command::Retire { stage, release } => traffic::retire(state, stage, *release),
         Command::Place { stage, release, agent, address } => traffic::place(state, stage, *release, agent, *address),
         Command::TellOverride { proxy, stage, release, until_ms } => {
-            let event = Event::OverrideTold { proxy: proxy.clone(), stage: stage.clone(), release: *release, until_ms: *until_ms };
+            let event = Event::OverrideTold {
+                proxy: proxy.clone(),
+                stage: stage.clone(),
+                release: *release,
+                until_ms: *until_ms,
+            };
             Ok(Decision::one(event))
         }
 
-        Command::Invite { name, role, group, secret, until_ms } => access::invite(state, name, *role, group, *secret, *until_ms),
+        Command::Invite { name, role, group, secret, until_ms } => {
+            access::invite(state, name, *role, group, *secret, *until_ms)
+        }
         Command::Join { name, serial } => access::join(state, name, serial, context),
         Command::RevokeMember { name } => access::revoke_member(state, name),
         Command::CreateToken { name, secret, scope } => access::create_token(state, name, *secret, scope),

@@ -29,10 +29,17 @@ pub fn of_agent(state: &State, agent: &MemberName) -> Vec<Instance> {
 pub fn of_release(state: &State, stage: &StageName, number: ReleaseNumber) -> Vec<Instance> {
     let Some(release) = state.release(&ReleaseName::new(stage.service.clone(), number)) else { return Vec::new() };
     let runs = release.components.iter().filter(|(_, component)| !component.run.is_empty());
-    runs.filter_map(|(name, component)| Some(instance(stage, number, name, component, release.artifacts.get(name)?))).collect()
+    runs.filter_map(|(name, component)| Some(instance(stage, number, name, component, release.artifacts.get(name)?)))
+        .collect()
 }
 
-fn instance(stage: &StageName, number: ReleaseNumber, name: &ComponentName, component: &ComponentSpec, artifact: &Artifact) -> Instance {
+fn instance(
+    stage: &StageName,
+    number: ReleaseNumber,
+    name: &ComponentName,
+    component: &ComponentSpec,
+    artifact: &Artifact,
+) -> Instance {
     let variable = |(name, value): (&String, &String)| EnvironmentVariable { name: name.clone(), value: value.clone() };
     Instance {
         id: instance_id(stage, number, name),

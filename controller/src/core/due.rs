@@ -51,13 +51,17 @@ fn builds(state: &State, seen: &Observations) -> Vec<Due> {
 
 /// Routed instances whose address is not on record yet.
 fn placements(state: &State, seen: &Observations, name: &StageName, stage: &Stage) -> Vec<Command> {
-    let Some(group) = state.environments.get(&name.environment).and_then(|environment| environment.group()) else { return Vec::new() };
+    let Some(group) = state.environments.get(&name.environment).and_then(|environment| environment.group()) else {
+        return Vec::new();
+    };
     let mut commands = Vec::new();
     for release in stage.running() {
         let routed = desired::of_release(state, name, release).into_iter().find(|instance| instance.has_port);
         let Some(routed) = routed else { continue };
         for agent in state.agents(group) {
-            let Some(instance) = seen.agents.get(agent).and_then(|instances| instances.get(&routed.id)) else { continue };
+            let Some(instance) = seen.agents.get(agent).and_then(|instances| instances.get(&routed.id)) else {
+                continue;
+            };
             let known = stage.placed.get(&release).and_then(|agents| agents.get(agent));
             // Only once healthy: an address on record is one that proxies send requests to.
             if let Some(address) = instance.address.filter(|address| instance.healthy && known != Some(address)) {
@@ -97,7 +101,9 @@ pub fn start_problem(state: &State, seen: &Observations, name: &StageName, relea
             let recorded = !instance.has_port || placed.is_some_and(|placed| placed.contains_key(*agent));
             match status {
                 Some(InstanceSeen { healthy: true, .. }) if recorded => healthy += 1,
-                Some(status) if !status.problem.is_empty() => problem = Some(format!("{} on {agent}: {}", instance.component, status.problem)),
+                Some(status) if !status.problem.is_empty() => {
+                    problem = Some(format!("{} on {agent}: {}", instance.component, status.problem))
+                }
                 _ => {}
             }
         }

@@ -15,6 +15,7 @@ pub const EVENT_SCHEMA: u32 = 1;
 /// A fact. Who, when and why stand beside it in the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "fields are named after the words of the design; each variant says what happened")]
 pub enum Event {
     /// A controller took the lead.
     Started { term: u64 },
@@ -36,12 +37,23 @@ pub enum Event {
     /// Its build began.
     BuildStarted { release: ReleaseName },
     /// Its build succeeded; it is ready.
-    ReleaseBuilt { release: ReleaseName, components: BTreeMap<ComponentName, ComponentSpec>, artifacts: BTreeMap<ComponentName, Artifact> },
+    ReleaseBuilt {
+        release: ReleaseName,
+        components: BTreeMap<ComponentName, ComponentSpec>,
+        artifacts: BTreeMap<ComponentName, Artifact>,
+    },
     /// Its build failed.
     ReleaseFailed { release: ReleaseName, problem: String },
 
     /// A release was let into a stage; it has to start first when `starting_until_ms` is given.
-    Promoted { stage: StageName, release: ReleaseNumber, share: Share, starting_until_ms: Option<u64>, rollback: bool, bypass: bool },
+    Promoted {
+        stage: StageName,
+        release: ReleaseNumber,
+        share: Share,
+        starting_until_ms: Option<u64>,
+        rollback: bool,
+        bypass: bool,
+    },
     /// It could not be started; the stage is as it was.
     PromotionFailed { stage: StageName, release: ReleaseNumber, problem: String, until_ms: u64 },
     /// It has started and takes its share.
@@ -153,11 +165,14 @@ impl Event {
                 let stages: Vec<_> = spec.stages.keys().map(ToString::to_string).collect();
                 format!("service {} with stages {} was applied", spec.name, stages.join(", "))
             }
-            Self::ReleaseRequested { release, commit, subject, .. } => format!("{release} was asked for from {} ({subject})", short(commit)),
+            Self::ReleaseRequested { release, commit, subject, .. } => {
+                format!("{release} was asked for from {} ({subject})", short(commit))
+            }
             Self::ReleaseAdded { release, version, .. } => format!("{release} {version} was added").replace("  ", " "),
             Self::BuildStarted { release } => format!("the build of {release} began"),
             Self::ReleaseBuilt { release, artifacts, .. } => {
-                let digests: Vec<_> = artifacts.iter().map(|(name, artifact)| format!("{name} {}", artifact.digest.short())).collect();
+                let digests: Vec<_> =
+                    artifacts.iter().map(|(name, artifact)| format!("{name} {}", artifact.digest.short())).collect();
                 format!("{release} was built: {}", digests.join(", "))
             }
             Self::ReleaseFailed { release, problem } => format!("{release} failed: {problem}"),
@@ -167,7 +182,9 @@ impl Event {
                 let bypass = if *bypass { "; it has not run upstream" } else { "" };
                 format!("{release} {verb} {stage} for {share}{starts}{bypass}")
             }
-            Self::PromotionFailed { stage, release, problem, .. } => format!("{release} did not get into {stage}: {problem}"),
+            Self::PromotionFailed { stage, release, problem, .. } => {
+                format!("{release} did not get into {stage}: {problem}")
+            }
             Self::Entered { stage, release } => format!("{release} has started in {stage}"),
             Self::ShareSet { stage, release, share } => format!("{release} gets {share} of {stage}"),
             Self::Completed { stage, release, .. } => format!("{release} serves all of {stage}"),
@@ -175,7 +192,9 @@ impl Event {
             Self::Unheld { stage, release } => format!("{release} is no longer marked bad in {stage}"),
             Self::WarmthEnded { stage, release, .. } => format!("{release} is no longer kept warm in {stage}"),
             Self::Retired { stage, release } => format!("{release} has left {stage}"),
-            Self::Placed { stage, release, agent, address } => format!("{release} of {stage} runs on {agent} at {address}"),
+            Self::Placed { stage, release, agent, address } => {
+                format!("{release} of {stage} runs on {agent} at {address}")
+            }
             Self::MemberInvited { name, role, .. } => format!("{role} {name} was invited"),
             Self::MemberJoined { name, .. } => format!("{name} joined the fleet"),
             Self::MemberRevoked { name } => format!("{name} was revoked"),
@@ -184,8 +203,12 @@ impl Event {
                 format!("token {name} was made for {}", verbs.join(", "))
             }
             Self::TokenRevoked { name } => format!("token {name} was revoked"),
-            Self::OverrideTold { proxy, stage, release: Some(release), .. } => format!("{proxy} was told on the spot to send {stage} to {release}"),
-            Self::OverrideTold { proxy, stage, release: None, .. } => format!("the override of {stage} on {proxy} ended"),
+            Self::OverrideTold { proxy, stage, release: Some(release), .. } => {
+                format!("{proxy} was told on the spot to send {stage} to {release}")
+            }
+            Self::OverrideTold { proxy, stage, release: None, .. } => {
+                format!("the override of {stage} on {proxy} ended")
+            }
         }
     }
 }

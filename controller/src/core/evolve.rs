@@ -40,20 +40,33 @@ impl State {
             Event::ServiceApplied { spec } => match self.services.get_mut(&spec.name) {
                 Some(service) => service.spec = spec.clone(),
                 None => {
-                    let service = Service { spec: spec.clone(), releases: Default::default(), stages: Default::default() };
+                    let service =
+                        Service { spec: spec.clone(), releases: Default::default(), stages: Default::default() };
                     self.services.insert(spec.name.clone(), service);
                 }
             },
-            Event::MemberInvited { .. } | Event::MemberJoined { .. } | Event::MemberRevoked { .. } => self.evolve_member(event),
+            Event::MemberInvited { .. } | Event::MemberJoined { .. } | Event::MemberRevoked { .. } => {
+                self.evolve_member(event)
+            }
             Event::TokenCreated { name, secret, scope } => {
-                let token = Token { secret: *secret, scope: scope.clone(), created_ms: mark.at_ms, by: mark.by.to_owned(), revoked: false };
+                let token = Token {
+                    secret: *secret,
+                    scope: scope.clone(),
+                    created_ms: mark.at_ms,
+                    by: mark.by.to_owned(),
+                    revoked: false,
+                };
                 self.tokens.insert(name.clone(), token);
             }
             Event::TokenRevoked { name } => {
                 self.tokens.entry(name.clone()).and_modify(|token| token.revoked = true);
             }
             Event::OverrideTold { .. } => {}
-            Event::ReleaseRequested { .. } | Event::ReleaseAdded { .. } | Event::BuildStarted { .. } | Event::ReleaseBuilt { .. } | Event::ReleaseFailed { .. } => {
+            Event::ReleaseRequested { .. }
+            | Event::ReleaseAdded { .. }
+            | Event::BuildStarted { .. }
+            | Event::ReleaseBuilt { .. }
+            | Event::ReleaseFailed { .. } => {
                 self.evolve_release(event, mark);
             }
             _ => {
@@ -127,7 +140,9 @@ impl State {
                 self.members.insert(name.clone(), Member { role: *role, group: group.clone(), progress });
             }
             Event::MemberJoined { name, serial } => {
-                self.members.entry(name.clone()).and_modify(|member| member.progress = MemberProgress::Joined { serial: serial.clone() });
+                self.members
+                    .entry(name.clone())
+                    .and_modify(|member| member.progress = MemberProgress::Joined { serial: serial.clone() });
             }
             Event::MemberRevoked { name } => {
                 self.members.entry(name.clone()).and_modify(|member| member.progress = MemberProgress::Revoked);
@@ -164,7 +179,9 @@ impl Stage {
             }
             Event::ShareSet { release, share, .. } => self.set_share(*release, *share),
             Event::Completed { release, warm_until_ms, .. } => self.complete(*release, *warm_until_ms),
-            Event::RolledBack { from, to, warm_until_ms, bad, .. } => self.roll_back(*from, *to, *warm_until_ms, *bad, at_ms),
+            Event::RolledBack { from, to, warm_until_ms, bad, .. } => {
+                self.roll_back(*from, *to, *warm_until_ms, *bad, at_ms)
+            }
             Event::Unheld { release, .. } => {
                 self.bad.remove(release);
             }

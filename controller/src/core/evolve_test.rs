@@ -7,7 +7,9 @@ use api::{MemberName, ReleaseNumber, Span, StageName};
 
 use super::evolve::Mark;
 use super::observe::InstanceSeen;
-use super::spec::{ComponentSpec, EnvironmentSpec, HealthSpec, KEEP_WARM, Protocol, ServiceSpec, Source, StageSpec, Target};
+use super::spec::{
+    ComponentSpec, EnvironmentSpec, HealthSpec, KEEP_WARM, Protocol, ServiceSpec, Source, StageSpec, Target,
+};
 use super::state::{Addresses, Artifact};
 use super::*;
 
@@ -27,7 +29,13 @@ fn component() -> ComponentSpec {
         folder: "dist".into(),
         run: vec!["./hello".into(), "--port".into(), "{port}".into()],
         protocol: Some(Protocol::H1),
-        health: HealthSpec { http: Some("/healthz".into()), every: span(2_000), timeout: span(1_000), fall: 3, rise: 1 },
+        health: HealthSpec {
+            http: Some("/healthz".into()),
+            every: span(2_000),
+            timeout: span(1_000),
+            fall: 3,
+            rise: 1,
+        },
         environment: BTreeMap::new(),
         stop: span(30_000),
     }
@@ -57,7 +65,8 @@ impl World {
             components: [("web".parse().expect("name"), component())].into(),
             stages: names.iter().enumerate().map(stage).collect(),
         };
-        let mut world = Self { state: State::default(), seen: Observations::default(), now_ms: 1_000_000, log: Vec::new() };
+        let mut world =
+            Self { state: State::default(), seen: Observations::default(), now_ms: 1_000_000, log: Vec::new() };
         world.command(Command::Start, "").expect("starts");
         let apply = Command::Apply { environments: names.iter().map(environment).collect(), services: vec![service] };
         world.command(apply, "").expect("applies");
@@ -68,8 +77,17 @@ impl World {
         let mut world = Self::new(false);
         for number in 1..=count {
             let address: SocketAddr = ([10, 0, 0, 1], 8_000 + number).into();
-            let addresses = vec![Addresses { environment: None, component: "web".parse().expect("name"), addresses: vec![address] }];
-            let command = Command::AddRelease { service: "hello".parse().expect("name"), version: format!("1.{number}"), commit: String::new(), addresses };
+            let addresses = vec![Addresses {
+                environment: None,
+                component: "web".parse().expect("name"),
+                addresses: vec![address],
+            }];
+            let command = Command::AddRelease {
+                service: "hello".parse().expect("name"),
+                version: format!("1.{number}"),
+                commit: String::new(),
+                addresses,
+            };
             world.command(command, "").expect("added");
         }
         world
@@ -78,12 +96,28 @@ impl World {
     pub(super) fn with_built_releases(count: u32) -> Self {
         let mut world = Self::new(true);
         for number in 1..=count {
-            let command = Command::Build { service: "hello".parse().expect("name"), version: String::new(), commit: number.to_string().repeat(40), subject: "s".into() };
+            let command = Command::Build {
+                service: "hello".parse().expect("name"),
+                version: String::new(),
+                commit: number.to_string().repeat(40),
+                subject: "s".into(),
+            };
             world.command(command, "").expect("queued");
             world.run_due();
             let artifact = Artifact { digest: api::Digest::of(&number.to_be_bytes()), bytes: 1 };
-            let built = command::Built { components: [("web".parse().expect("name"), component())].into(), artifacts: [("web".parse().expect("name"), artifact)].into() };
-            world.command(Command::EndBuild { release: format!("hello@r{number}").parse().expect("name"), outcome: Ok(built) }, "").expect("built");
+            let built = command::Built {
+                components: [("web".parse().expect("name"), component())].into(),
+                artifacts: [("web".parse().expect("name"), artifact)].into(),
+            };
+            world
+                .command(
+                    Command::EndBuild {
+                        release: format!("hello@r{number}").parse().expect("name"),
+                        outcome: Ok(built),
+                    },
+                    "",
+                )
+                .expect("built");
         }
         world
     }
@@ -113,8 +147,18 @@ impl World {
         Ok(decision)
     }
 
-    pub(super) fn promote(&mut self, release: &str, environment: &str, share: Option<api::Share>) -> Result<Decision, Refusal> {
-        let command = Command::Promote { release: release.parse().expect("name"), environment: environment.parse().expect("name"), share, bypass: false };
+    pub(super) fn promote(
+        &mut self,
+        release: &str,
+        environment: &str,
+        share: Option<api::Share>,
+    ) -> Result<Decision, Refusal> {
+        let command = Command::Promote {
+            release: release.parse().expect("name"),
+            environment: environment.parse().expect("name"),
+            share,
+            bypass: false,
+        };
         self.command(command, "")
     }
 
@@ -128,7 +172,13 @@ impl World {
 
     pub(super) fn join_agent(&mut self, name: &str) {
         let name: MemberName = name.parse().expect("name");
-        let invite = Command::Invite { name: name.clone(), role: certs::fleet::Role::Agent, group: "prod".into(), secret: api::Digest::of(b"s"), until_ms: u64::MAX };
+        let invite = Command::Invite {
+            name: name.clone(),
+            role: certs::fleet::Role::Agent,
+            group: "prod".into(),
+            secret: api::Digest::of(b"s"),
+            until_ms: u64::MAX,
+        };
         self.command(invite, "").expect("invited");
         self.command(Command::Join { name: name.clone(), serial: "01".into() }, "").expect("joined");
         self.seen.agents.insert(name, BTreeMap::new());
@@ -139,7 +189,10 @@ impl World {
         let name: MemberName = agent.parse().expect("name");
         let instances = desired::of_agent(&self.state, &name).into_iter().zip(20_000..).map(|(instance, port)| {
             let address = Some(([10, 0, 0, 1], port).into());
-            (instance.id, InstanceSeen { healthy: true, address, state: "healthy", problem: String::new(), restarts: 0 })
+            (
+                instance.id,
+                InstanceSeen { healthy: true, address, state: "healthy", problem: String::new(), restarts: 0 },
+            )
         });
         self.seen.agents.insert(name, instances.collect());
     }

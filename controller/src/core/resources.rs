@@ -61,7 +61,8 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
     }
     let weights = backends.iter().filter_map(|backend| {
         let share = stage.share(ReleaseNumber::new(backend.release)?);
-        Some(fleet::WeightedRelease { release: backend.release, weight: share.weight().get() }).filter(|weighted| weighted.weight > 0)
+        Some(fleet::WeightedRelease { release: backend.release, weight: share.weight().get() })
+            .filter(|weighted| weighted.weight > 0)
     });
     resources.push(resource("split", name.to_string(), &fleet::Split { weights: weights.collect() }));
     let body = fleet::Stage { service: name.service.to_string(), environment: name.environment.to_string(), backends };
@@ -69,7 +70,12 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
     resources
 }
 
-fn backend(state: &State, name: &StageName, stage: &Stage, number: ReleaseNumber) -> Option<(fleet::Backend, fleet::Endpoints)> {
+fn backend(
+    state: &State,
+    name: &StageName,
+    stage: &Stage,
+    number: ReleaseNumber,
+) -> Option<(fleet::Backend, fleet::Endpoints)> {
     let release = state.release(&ReleaseName::new(name.service.clone(), number))?;
     let (component, spec) = release.routed()?;
     let addresses = match state.environments.get(&name.environment)?.group() {

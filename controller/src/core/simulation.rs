@@ -52,9 +52,15 @@ fn carry_out(world: &mut World, step: &Step) {
             },
             "simulated",
         ),
-        Step::Weigh { environment, ppm } => world.command(Command::Weigh { stage: stage(*environment), share: share(*ppm) }, ""),
-        Step::Rollback { environment, to } => world.command(Command::Rollback { stage: stage(*environment), to: to.map(number) }, ""),
-        Step::Unhold { environment, release } => world.command(Command::Unhold { stage: stage(*environment), release: number(*release) }, ""),
+        Step::Weigh { environment, ppm } => {
+            world.command(Command::Weigh { stage: stage(*environment), share: share(*ppm) }, "")
+        }
+        Step::Rollback { environment, to } => {
+            world.command(Command::Rollback { stage: stage(*environment), to: to.map(number) }, "")
+        }
+        Step::Unhold { environment, release } => {
+            world.command(Command::Unhold { stage: stage(*environment), release: number(*release) }, "")
+        }
         Step::AgentHealthy => {
             world.report_healthy("a1");
             Ok(Decision::default())
@@ -65,7 +71,8 @@ fn carry_out(world: &mut World, step: &Step) {
         }
         Step::Drained => {
             for name in world.stage_names() {
-                let leaving: Vec<_> = world.state.stage(&name).into_iter().flat_map(|stage| stage.leaving.keys().copied()).collect();
+                let leaving: Vec<_> =
+                    world.state.stage(&name).into_iter().flat_map(|stage| stage.leaving.keys().copied()).collect();
                 world.seen.drained.extend(leaving.into_iter().map(|release| (name.clone(), release)));
             }
             Ok(Decision::default())
@@ -94,7 +101,10 @@ fn check(world: &World) {
         if let Some(entering) = &stage.entering {
             assert!(!stage.leaving.contains_key(&entering.release), "{name}: {stage:?}");
             // INVARIANT: every state that is not terminal has a deadline or waits for a person by name.
-            assert!(entering.starting_until_ms.is_none_or(|until| until > world.now_ms), "{name}: an overdue start: {stage:?}");
+            assert!(
+                entering.starting_until_ms.is_none_or(|until| until > world.now_ms),
+                "{name}: an overdue start: {stage:?}"
+            );
         }
         for (release, why) in &stage.leaving {
             let (Leaving::Warm { until_ms } | Leaving::Draining { until_ms }) = why;

@@ -317,7 +317,10 @@ impl Release {
     pub fn static_addresses(&self, environment: &EnvironmentName) -> Vec<std::net::SocketAddr> {
         let Some((routed, _)) = self.routed() else { return Vec::new() };
         let given = |wanted: Option<&EnvironmentName>| -> Vec<_> {
-            let entries = self.addresses.iter().filter(|entry| &entry.component == routed && entry.environment.as_ref() == wanted);
+            let entries = self
+                .addresses
+                .iter()
+                .filter(|entry| &entry.component == routed && entry.environment.as_ref() == wanted);
             entries.flat_map(|entry| entry.addresses.iter().copied()).collect()
         };
         let own = given(Some(environment));

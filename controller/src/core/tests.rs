@@ -45,7 +45,12 @@ fn promotion_follows_the_graph() {
 fn promotion_by_bypass_says_why() {
     let mut world = World::with_static_releases(1);
     let bypass = |world: &mut World, reason: &str| {
-        let command = Command::Promote { release: "hello@r1".parse().expect("name"), environment: "production".parse().expect("name"), share: None, bypass: true };
+        let command = Command::Promote {
+            release: "hello@r1".parse().expect("name"),
+            environment: "production".parse().expect("name"),
+            share: None,
+            bypass: true,
+        };
         world.command(command, reason)
     };
     let refusal = bypass(&mut world, " ").expect_err("no reason");
@@ -93,7 +98,10 @@ fn rollback_in_mid_rollout_goes_to_stable() {
 
 #[test]
 fn rollback_twice_never_toggles_and_never_goes_further() {
-    let mut world = World::with_static_releases(3).promoted_everywhere("hello@r1").promoted_everywhere("hello@r2").promoted_everywhere("hello@r3");
+    let mut world = World::with_static_releases(3)
+        .promoted_everywhere("hello@r1")
+        .promoted_everywhere("hello@r2")
+        .promoted_everywhere("hello@r3");
     world.rollback("hello/production", None).expect("r3 -> r2");
     let second = world.rollback("hello/production", None).expect("said to be done");
     assert_eq!(second.events, []);
@@ -177,7 +185,12 @@ fn a_warm_release_ends_in_its_time_and_only_then() {
 fn builds_go_one_at_a_time_per_service() {
     let mut world = World::new(true);
     for commit in ["a", "b"] {
-        let command = Command::Build { service: "hello".parse().expect("name"), version: String::new(), commit: commit.repeat(40), subject: "s".into() };
+        let command = Command::Build {
+            service: "hello".parse().expect("name"),
+            version: String::new(),
+            commit: commit.repeat(40),
+            subject: "s".into(),
+        };
         world.command(command, "").expect("queued");
     }
     world.run_due();
@@ -186,7 +199,12 @@ fn builds_go_one_at_a_time_per_service() {
         Due::Command(_) => None,
     });
     assert_eq!(builds.collect::<Vec<_>>(), ["hello@r1"]);
-    world.command(Command::EndBuild { release: "hello@r1".parse().expect("name"), outcome: Err("exit status 1".into()) }, "").expect("failed");
+    world
+        .command(
+            Command::EndBuild { release: "hello@r1".parse().expect("name"), outcome: Err("exit status 1".into()) },
+            "",
+        )
+        .expect("failed");
     let refusal = world.promote("hello@r1", "dev", None).expect_err("failed");
     assert!(refusal.to_string().contains("not ready"), "{refusal}");
 }
@@ -209,13 +227,21 @@ fn applied_files_are_checked_together() {
 fn a_join_token_counts_once_and_in_time() {
     let mut world = World::new(true);
     let name: api::MemberName = "p1".parse().expect("name");
-    let invite = Command::Invite { name: name.clone(), role: certs::fleet::Role::Proxy, group: String::new(), secret: api::Digest::of(b"s"), until_ms: world.now_ms + 1_000 };
+    let invite = Command::Invite {
+        name: name.clone(),
+        role: certs::fleet::Role::Proxy,
+        group: String::new(),
+        secret: api::Digest::of(b"s"),
+        until_ms: world.now_ms + 1_000,
+    };
     let join = Command::Join { name: name.clone(), serial: "01".into() };
     world.command(invite.clone(), "").expect("invited");
     world.pass_ms(1_001);
     assert!(world.command(join.clone(), "").expect_err("late").to_string().contains("expired"));
     let invite = match invite {
-        Command::Invite { name, role, group, secret, .. } => Command::Invite { name, role, group, secret, until_ms: world.now_ms + 1_000 },
+        Command::Invite { name, role, group, secret, .. } => {
+            Command::Invite { name, role, group, secret, until_ms: world.now_ms + 1_000 }
+        }
         other => other,
     };
     world.command(invite.clone(), "").expect("invited again");
@@ -234,7 +260,8 @@ fn resources_are_a_function_of_the_state() {
     assert_eq!(resources::of_stage(&world.state, &production), before);
     world.promote("hello@r2", "production", Some(share("0.01%"))).expect("canary");
     let after = resources::of_stage(&world.state, &production);
-    let split: api::fleet::Split = prost::Message::decode(&*after.iter().find(|r| r.kind == "split").expect("split").body).expect("decodes");
+    let split: api::fleet::Split =
+        prost::Message::decode(&*after.iter().find(|r| r.kind == "split").expect("split").body).expect("decodes");
     let weights: Vec<_> = split.weights.iter().map(|weighted| (weighted.release, weighted.weight)).collect();
     assert_eq!(weights, [(1, 999_900), (2, 100)]);
 }

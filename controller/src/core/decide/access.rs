@@ -7,12 +7,21 @@ use crate::core::command::{Context, Decision, Refusal};
 use crate::core::event::Event;
 use crate::core::state::{MemberProgress, State};
 
-pub(super) fn invite(state: &State, name: &MemberName, role: Role, group: &str, secret: Digest, until_ms: u64) -> Result<Decision, Refusal> {
-    if let Some(member) = state.members.get(name) {
-        if matches!(member.progress, MemberProgress::Joined { .. }) {
-            let role = member.role;
-            return Err(Refusal::Refused(format!("{name} is a {role} of this fleet already: choose another name, or `pointsman fleet revoke {name}` first")));
-        }
+pub(super) fn invite(
+    state: &State,
+    name: &MemberName,
+    role: Role,
+    group: &str,
+    secret: Digest,
+    until_ms: u64,
+) -> Result<Decision, Refusal> {
+    if let Some(member) = state.members.get(name)
+        && matches!(member.progress, MemberProgress::Joined { .. })
+    {
+        let role = member.role;
+        return Err(Refusal::Refused(format!(
+            "{name} is a {role} of this fleet already: choose another name, or `pointsman fleet revoke {name}` first"
+        )));
     }
     Ok(Decision::one(Event::MemberInvited { name: name.clone(), role, group: group.to_owned(), secret, until_ms }))
 }
@@ -20,8 +29,12 @@ pub(super) fn invite(state: &State, name: &MemberName, role: Role, group: &str, 
 pub(super) fn join(state: &State, name: &MemberName, serial: &str, context: &Context) -> Result<Decision, Refusal> {
     let refused = |why: &str| Err(Refusal::Refused(format!("{why}: make a new one with `pointsman join`")));
     match state.members.get(name).map(|member| &member.progress) {
-        Some(MemberProgress::Invited { until_ms, .. }) if *until_ms < context.now_ms => refused("this join token has expired"),
-        Some(MemberProgress::Invited { .. }) => Ok(Decision::one(Event::MemberJoined { name: name.clone(), serial: serial.to_owned() })),
+        Some(MemberProgress::Invited { until_ms, .. }) if *until_ms < context.now_ms => {
+            refused("this join token has expired")
+        }
+        Some(MemberProgress::Invited { .. }) => {
+            Ok(Decision::one(Event::MemberJoined { name: name.clone(), serial: serial.to_owned() }))
+        }
         Some(MemberProgress::Joined { .. }) => refused("this join token was used before"),
         Some(MemberProgress::Revoked) | None => refused("this join token is not known"),
     }
@@ -35,9 +48,16 @@ pub(super) fn revoke_member(state: &State, name: &MemberName) -> Result<Decision
     }
 }
 
-pub(super) fn create_token(state: &State, name: &MemberName, secret: Digest, scope: &Scope) -> Result<Decision, Refusal> {
+pub(super) fn create_token(
+    state: &State,
+    name: &MemberName,
+    secret: Digest,
+    scope: &Scope,
+) -> Result<Decision, Refusal> {
     if state.tokens.get(name).is_some_and(|token| !token.revoked) {
-        return Err(Refusal::Refused(format!("there is a token {name} already: choose another name, or `pointsman token revoke {name}` first")));
+        return Err(Refusal::Refused(format!(
+            "there is a token {name} already: choose another name, or `pointsman token revoke {name}` first"
+        )));
     }
     if scope.verbs.is_empty() {
         return Err(Refusal::Wrong(vec!["a token needs at least one verb: --allow read,promote".into()]));

@@ -20,7 +20,9 @@ pub(super) fn apply(
     let mut after: BTreeMap<&EnvironmentName, &EnvironmentSpec> = state.environments.iter().collect();
     after.extend(environments.iter().map(|spec| (&spec.name, spec)));
     let mut mistakes = clashes(&after, environments);
-    mistakes.extend(twice(environments.iter().map(|spec| spec.name.to_string()).chain(services.iter().map(|spec| spec.name.to_string()))));
+    mistakes.extend(twice(
+        environments.iter().map(|spec| spec.name.to_string()).chain(services.iter().map(|spec| spec.name.to_string())),
+    ));
     for spec in environments {
         mistakes.extend(moved_target(state, spec));
         if super::require_reason(state, &spec.name, context).is_err() {
@@ -29,7 +31,10 @@ pub(super) fn apply(
     }
     for spec in services {
         for environment in spec.stages.keys().filter(|name| !after.contains_key(name)) {
-            mistakes.push(format!("service {}: there is no environment {environment}: apply its file first, or together with this one", spec.name));
+            mistakes.push(format!(
+                "service {}: there is no environment {environment}: apply its file first, or together with this one",
+                spec.name
+            ));
         }
         mistakes.extend(lost_stages(state, spec));
     }
@@ -38,15 +43,20 @@ pub(super) fn apply(
     }
     let changed = environments.iter().filter(|spec| state.environments.get(&spec.name) != Some(spec));
     let mut events: Vec<_> = changed.map(|spec| Event::EnvironmentApplied { spec: spec.clone() }).collect();
-    let changed = services.iter().filter(|spec| state.services.get(&spec.name).is_none_or(|service| &service.spec != *spec));
+    let changed =
+        services.iter().filter(|spec| state.services.get(&spec.name).is_none_or(|service| &service.spec != *spec));
     events.extend(changed.map(|spec| Event::ServiceApplied { spec: spec.clone() }));
     Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
 }
 
 /// Two environments in one zone would claim the same hosts.
 fn clashes(after: &BTreeMap<&EnvironmentName, &EnvironmentSpec>, applied: &[EnvironmentSpec]) -> Vec<String> {
-    let other = |spec: &EnvironmentSpec| after.values().find(|other| other.zone == spec.zone && other.name != spec.name).map(|other| other.name.clone());
-    let clash = |spec: &EnvironmentSpec| other(spec).map(|other| format!("environment {}: zone {} already belongs to {other}", spec.name, spec.zone));
+    let other = |spec: &EnvironmentSpec| {
+        after.values().find(|other| other.zone == spec.zone && other.name != spec.name).map(|other| other.name.clone())
+    };
+    let clash = |spec: &EnvironmentSpec| {
+        other(spec).map(|other| format!("environment {}: zone {} already belongs to {other}", spec.name, spec.zone))
+    };
     applied.iter().filter_map(clash).collect()
 }
 
@@ -59,9 +69,13 @@ fn twice(names: impl Iterator<Item = String>) -> Vec<String> {
 /// What runs in an environment cannot follow it to another target.
 fn moved_target(state: &State, spec: &EnvironmentSpec) -> Option<String> {
     let before = state.environments.get(&spec.name).filter(|before| before.target != spec.target)?;
-    let users = state.stage_names().filter(|stage| stage.environment == before.name && state.stage(stage).is_some_and(|stage| !stage.running().is_empty()));
+    let users = state.stage_names().filter(|stage| {
+        stage.environment == before.name && state.stage(stage).is_some_and(|stage| !stage.running().is_empty())
+    });
     let users: Vec<_> = users.map(|stage| stage.to_string()).collect();
-    (!users.is_empty()).then(|| format!("environment {}: its target cannot change while releases run there ({})", spec.name, users.join(", ")))
+    (!users.is_empty()).then(|| {
+        format!("environment {}: its target cannot change while releases run there ({})", spec.name, users.join(", "))
+    })
 }
 
 /// A stage that serves must not vanish by an edit.
@@ -69,5 +83,6 @@ fn lost_stages(state: &State, spec: &ServiceSpec) -> Vec<String> {
     let Some(service) = state.services.get(&spec.name) else { return Vec::new() };
     let serving = service.stages.iter().filter(|(_, stage)| !stage.running().is_empty());
     let lost = serving.filter(|(environment, _)| !spec.stages.contains_key(environment));
-    lost.map(|(environment, _)| format!("service {}: stage {environment} serves and cannot be left out", spec.name)).collect()
+    lost.map(|(environment, _)| format!("service {}: stage {environment} serves and cannot be left out", spec.name))
+        .collect()
 }

@@ -10,11 +10,11 @@ use crate::core::state::{Entering, Leaving, Release, Stage, State};
 
 /// Longest time between a promotion and its release being healthy everywhere: fetching an artifact over a slow line
 /// takes minutes; after this somebody has to look anyway.
-pub const START_DEADLINE_MS: u64 = 300_000;
+pub(crate) const START_DEADLINE_MS: u64 = 300_000;
 
 /// Longest time that requests in flight keep a draining release alive (hostile.md: drain 30 s), and half as much again
 /// for proxies that learn of it late.
-pub const DRAIN_DEADLINE_MS: u64 = 45_000;
+pub(crate) const DRAIN_DEADLINE_MS: u64 = 45_000;
 
 /// A release wants to enter a stage.
 pub(super) struct Promotion<'a> {
@@ -28,7 +28,8 @@ pub(super) struct Promotion<'a> {
 
 impl Promotion<'_> {
     pub(super) fn decide(&self) -> Result<Decision, Refusal> {
-        let (name, number) = (StageName::new(self.release.service.clone(), self.environment.clone()), self.release.number);
+        let (name, number) =
+            (StageName::new(self.release.service.clone(), self.environment.clone()), self.release.number);
         let release = self.ready_release()?;
         let environment = self.environment_of(&name)?;
         require_reason(self.state, self.environment, self.context)?;
@@ -62,20 +63,37 @@ impl Promotion<'_> {
     }
 
     fn ready_release(&self) -> Result<&Release, Refusal> {
-        let release = self.state.release(self.release).ok_or_else(|| Refusal::Unknown(format!("there is no release {}", self.release)))?;
+        let release = self
+            .state
+            .release(self.release)
+            .ok_or_else(|| Refusal::Unknown(format!("there is no release {}", self.release)))?;
         if !release.is_ready() {
-            return Err(Refusal::Refused(format!("{} is not ready: see `pointsman release show {}`", self.release, self.release)));
+            return Err(Refusal::Refused(format!(
+                "{} is not ready: see `pointsman release show {}`",
+                self.release, self.release
+            )));
         }
         if release.routed().is_none() {
-            return Err(Refusal::Refused(format!("{} has no component with a protocol: nothing could be routed to", self.release)));
+            return Err(Refusal::Refused(format!(
+                "{} has no component with a protocol: nothing could be routed to",
+                self.release
+            )));
         }
         Ok(release)
     }
 
     fn environment_of(&self, name: &StageName) -> Result<&EnvironmentSpec, Refusal> {
-        let declared = self.state.service(&name.service).is_some_and(|service| service.spec.stages.contains_key(&name.environment));
+        let declared = self
+            .state
+            .service(&name.service)
+            .is_some_and(|service| service.spec.stages.contains_key(&name.environment));
         let spec = self.state.environments.get(&name.environment).filter(|_| declared);
-        spec.ok_or_else(|| Refusal::Unknown(format!("there is no stage {name}: add [stage.{}] to pointsman.toml and apply it", name.environment)))
+        spec.ok_or_else(|| {
+            Refusal::Unknown(format!(
+                "there is no stage {name}: add [stage.{}] to pointsman.toml and apply it",
+                name.environment
+            ))
+        })
     }
 
     /// Answers a promotion of what is stable or entering already, and one into another's rollout.
@@ -84,7 +102,9 @@ impl Promotion<'_> {
         match &stage.entering {
             Some(entering) if entering.release == number => {
                 if entering.share == share || self.share.is_none() && entering.starting_until_ms.is_some() {
-                    return Ok(Some(Decision::already(format!("{number} is on its way into {name} for {share} already"))));
+                    return Ok(Some(Decision::already(format!(
+                        "{number} is on its way into {name} for {share} already"
+                    ))));
                 }
                 Ok(Some(weigh(self.state, name, share, self.context)?))
             }
@@ -92,7 +112,9 @@ impl Promotion<'_> {
                 "{} is on its way into {name}: complete it with `pointsman rollout weight {name} 100%`, or `pointsman rollback {name}` first",
                 entering.release
             ))),
-            None if stage.stable == Some(number) => Ok(Some(Decision::already(format!("{number} serves all of {name} already")))),
+            None if stage.stable == Some(number) => {
+                Ok(Some(Decision::already(format!("{number} serves all of {name} already"))))
+            }
             None => Ok(None),
         }
     }
@@ -101,7 +123,9 @@ impl Promotion<'_> {
     fn has_run_upstream(&self, name: &StageName) -> Result<(), Refusal> {
         let Some(service) = self.state.service(&name.service) else { return Ok(()) };
         let from = service.spec.stages.get(&name.environment).map(|stage| stage.from.as_slice()).unwrap_or_default();
-        let ran = |environment: &EnvironmentName| service.stages.get(environment).is_some_and(|stage| stage.served.contains(&self.release.number));
+        let ran = |environment: &EnvironmentName| {
+            service.stages.get(environment).is_some_and(|stage| stage.served.contains(&self.release.number))
+        };
         if from.is_empty() || from.iter().any(ran) {
             return Ok(());
         }
@@ -114,14 +138,23 @@ impl Promotion<'_> {
             )));
         }
         if self.context.reason.trim().is_empty() {
-            return Err(Refusal::Refused(format!("{} has not served in {from} yet: --bypass needs --reason \"...\"", self.release)));
+            return Err(Refusal::Refused(format!(
+                "{} has not served in {from} yet: --bypass needs --reason \"...\"",
+                self.release
+            )));
         }
         Ok(())
     }
 }
 
 /// Whether the release has to be started before it can serve; refuses when it cannot be.
-fn needs_start(state: &State, environment: &EnvironmentSpec, release: &Release, stage: &Stage, number: ReleaseNumber) -> Result<bool, Refusal> {
+fn needs_start(
+    state: &State,
+    environment: &EnvironmentSpec,
+    release: &Release,
+    stage: &Stage,
+    number: ReleaseNumber,
+) -> Result<bool, Refusal> {
     if stage.is_warm(number) {
         return Ok(false);
     }
@@ -134,15 +167,23 @@ fn needs_start(state: &State, environment: &EnvironmentSpec, release: &Release, 
         Target::Agent { group } if state.agents(group).next().is_none() => Err(Refusal::Refused(format!(
             "no agent of group {group} has joined: `pointsman join agent --group {group} --name NAME` invites one"
         ))),
-        Target::Agent { .. } if release.artifacts.is_empty() => {
-            Err(Refusal::Refused(format!("{number} was added with addresses and has nothing that an agent could run in {}", environment.name)))
-        }
+        Target::Agent { .. } if release.artifacts.is_empty() => Err(Refusal::Refused(format!(
+            "{number} was added with addresses and has nothing that an agent could run in {}",
+            environment.name
+        ))),
         Target::Agent { .. } => Ok(true),
     }
 }
 
 /// What follows once the entering release can serve.
-fn take_share(state: &State, name: &StageName, release: ReleaseNumber, share: Share, rollback: bool, context: &Context) -> Vec<Event> {
+fn take_share(
+    state: &State,
+    name: &StageName,
+    release: ReleaseNumber,
+    share: Share,
+    rollback: bool,
+    context: &Context,
+) -> Vec<Event> {
     let warm_until_ms = context.now_ms + state.keep_warm(name).ms();
     let stable = state.stage(name).and_then(|stage| stage.stable);
     match stable.filter(|_| rollback) {
@@ -157,7 +198,8 @@ fn entering<'a>(state: &'a State, name: &StageName) -> Option<&'a Entering> {
 }
 
 fn known(state: &State, name: &StageName) -> Result<(), Refusal> {
-    let declared = state.service(&name.service).is_some_and(|service| service.spec.stages.contains_key(&name.environment));
+    let declared =
+        state.service(&name.service).is_some_and(|service| service.spec.stages.contains_key(&name.environment));
     if declared { Ok(()) } else { Err(Refusal::Unknown(format!("there is no stage {name}"))) }
 }
 
@@ -175,7 +217,10 @@ pub(super) fn weigh(state: &State, name: &StageName, share: Share, context: &Con
     }
     let stable = state.stage(name).and_then(|stage| stage.stable);
     if stable.is_none() && share != Share::ALL {
-        return Err(Refusal::Refused(format!("{} is the first release of {name}: there is nobody else to take the rest", entering.release)));
+        return Err(Refusal::Refused(format!(
+            "{} is the first release of {name}: there is nobody else to take the rest",
+            entering.release
+        )));
     }
     let events = match entering.starting_until_ms {
         Some(_) => vec![Event::ShareSet { stage: name.clone(), release: entering.release, share }],
@@ -184,21 +229,29 @@ pub(super) fn weigh(state: &State, name: &StageName, share: Share, context: &Con
     Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
 }
 
-pub(super) fn rollback(state: &State, name: &StageName, to: Option<ReleaseNumber>, context: &Context) -> Result<Decision, Refusal> {
+pub(super) fn rollback(
+    state: &State,
+    name: &StageName,
+    to: Option<ReleaseNumber>,
+    context: &Context,
+) -> Result<Decision, Refusal> {
     known(state, name)?;
     require_reason(state, &name.environment, context)?;
     let nothing = || Refusal::Refused(format!("nothing serves in {name} yet"));
     let stage = state.stage(name).ok_or_else(nothing)?;
-    if to.is_none() && stage.entering.is_none() {
-        if let Some(last) = stage.rolled_back {
-            // A second rollback, perhaps by a second person, never goes one further back by itself.
-            return Ok(Decision::already(format!(
-                "{name} was rolled back from {} to {} already; to go further back name the release: --to rN",
-                last.from, last.to
-            )));
-        }
+    if to.is_none()
+        && stage.entering.is_none()
+        && let Some(last) = stage.rolled_back
+    {
+        // A second rollback, perhaps by a second person, never goes one further back by itself.
+        return Ok(Decision::already(format!(
+            "{name} was rolled back from {} to {} already; to go further back name the release: --to rN",
+            last.from, last.to
+        )));
     }
-    if let Some(entering) = stage.entering.as_ref().filter(|entering| entering.rollback && to.is_none_or(|to| to == entering.release)) {
+    if let Some(entering) =
+        stage.entering.as_ref().filter(|entering| entering.rollback && to.is_none_or(|to| to == entering.release))
+    {
         return Ok(Decision::already(format!("{} is being fetched back into {name} already", entering.release)));
     }
     let none = || Refusal::Refused(format!("there is no earlier release in {name} to go back to"));
@@ -206,14 +259,27 @@ pub(super) fn rollback(state: &State, name: &StageName, to: Option<ReleaseNumber
     let warm_until_ms = context.now_ms + state.keep_warm(name).ms();
     if let Some(entering) = &stage.entering {
         if entering.release == target {
-            return Err(Refusal::Refused(format!("{target} is on its way into {name}; a rollback goes to a release that served before")));
+            return Err(Refusal::Refused(format!(
+                "{target} is on its way into {name}; a rollback goes to a release that served before"
+            )));
         }
-        let stable = stage.stable.ok_or_else(|| Refusal::Refused(format!("{} is the first release of {name}", entering.release)))?;
+        let stable = stage
+            .stable
+            .ok_or_else(|| Refusal::Refused(format!("{} is the first release of {name}", entering.release)))?;
         if stable == target {
             let bad = entering.starting_until_ms.is_none() && !entering.rollback;
-            return Ok(Decision::one(Event::RolledBack { stage: name.clone(), from: entering.release, to: stable, warm_until_ms, bad }));
+            return Ok(Decision::one(Event::RolledBack {
+                stage: name.clone(),
+                from: entering.release,
+                to: stable,
+                warm_until_ms,
+                bad,
+            }));
         }
-        return Err(Refusal::Refused(format!("{} is on its way into {name}: roll back to {stable} first", entering.release)));
+        return Err(Refusal::Refused(format!(
+            "{} is on its way into {name}: roll back to {stable} first",
+            entering.release
+        )));
     }
     let stable = stage.stable.ok_or_else(nothing)?;
     if stable == target {
@@ -223,12 +289,21 @@ pub(super) fn rollback(state: &State, name: &StageName, to: Option<ReleaseNumber
 }
 
 /// Back to a release that is not stable now: at once when it is warm, else after it has started.
-fn back_to(state: &State, name: &StageName, stage: &Stage, from: ReleaseNumber, to: ReleaseNumber, context: &Context) -> Result<Decision, Refusal> {
+fn back_to(
+    state: &State,
+    name: &StageName,
+    stage: &Stage,
+    from: ReleaseNumber,
+    to: ReleaseNumber,
+    context: &Context,
+) -> Result<Decision, Refusal> {
     if !stage.past.contains(&to) {
         return Err(Refusal::Refused(format!("{to} never served all of {name}: `pointsman promote` lets it in")));
     }
     if stage.bad.contains(&to) {
-        return Err(Refusal::Refused(format!("{to} is marked bad in {name}: `pointsman unhold {name} {to}` takes the mark away")));
+        return Err(Refusal::Refused(format!(
+            "{to} is marked bad in {name}: `pointsman unhold {name} {to}` takes the mark away"
+        )));
     }
     let release = state.release(&ReleaseName::new(name.service.clone(), to));
     let environment = state.environments.get(&name.environment);
@@ -259,8 +334,15 @@ pub(super) fn unhold(state: &State, name: &StageName, release: ReleaseNumber) ->
     Ok(Decision::already(format!("{release} is not marked bad in {name}")))
 }
 
-pub(super) fn enter(state: &State, name: &StageName, release: ReleaseNumber, context: &Context) -> Result<Decision, Refusal> {
-    let Some(entering) = entering(state, name).filter(|entering| entering.release == release && entering.starting_until_ms.is_some()) else {
+pub(super) fn enter(
+    state: &State,
+    name: &StageName,
+    release: ReleaseNumber,
+    context: &Context,
+) -> Result<Decision, Refusal> {
+    let Some(entering) =
+        entering(state, name).filter(|entering| entering.release == release && entering.starting_until_ms.is_some())
+    else {
         return Ok(Decision::default());
     };
     let mut events = vec![Event::Entered { stage: name.clone(), release }];
@@ -268,15 +350,27 @@ pub(super) fn enter(state: &State, name: &StageName, release: ReleaseNumber, con
     Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
 }
 
-pub(super) fn fail(state: &State, name: &StageName, release: ReleaseNumber, problem: &str, context: &Context) -> Result<Decision, Refusal> {
-    if entering(state, name).is_none_or(|entering| entering.release != release || entering.starting_until_ms.is_none()) {
+pub(super) fn fail(
+    state: &State,
+    name: &StageName,
+    release: ReleaseNumber,
+    problem: &str,
+    context: &Context,
+) -> Result<Decision, Refusal> {
+    if entering(state, name).is_none_or(|entering| entering.release != release || entering.starting_until_ms.is_none())
+    {
         return Ok(Decision::default());
     }
     let until_ms = context.now_ms + DRAIN_DEADLINE_MS;
     Ok(Decision::one(Event::PromotionFailed { stage: name.clone(), release, problem: problem.to_owned(), until_ms }))
 }
 
-pub(super) fn end_warmth(state: &State, name: &StageName, release: ReleaseNumber, context: &Context) -> Result<Decision, Refusal> {
+pub(super) fn end_warmth(
+    state: &State,
+    name: &StageName,
+    release: ReleaseNumber,
+    context: &Context,
+) -> Result<Decision, Refusal> {
     let until = state.stage(name).and_then(|stage| stage.leaving.get(&release));
     let Some(Leaving::Warm { until_ms }) = until else { return Ok(Decision::default()) };
     if *until_ms > context.now_ms {
@@ -292,9 +386,16 @@ pub(super) fn retire(state: &State, name: &StageName, release: ReleaseNumber) ->
     }
 }
 
-pub(super) fn place(state: &State, name: &StageName, release: ReleaseNumber, agent: &MemberName, address: std::net::SocketAddr) -> Result<Decision, Refusal> {
+pub(super) fn place(
+    state: &State,
+    name: &StageName,
+    release: ReleaseNumber,
+    agent: &MemberName,
+    address: std::net::SocketAddr,
+) -> Result<Decision, Refusal> {
     let stage = state.stage(name).filter(|stage| stage.running().contains(&release));
-    let known = stage.is_none_or(|stage| stage.placed.get(&release).and_then(|agents| agents.get(agent)) == Some(&address));
+    let known =
+        stage.is_none_or(|stage| stage.placed.get(&release).and_then(|agents| agents.get(agent)) == Some(&address));
     if known {
         return Ok(Decision::default());
     }

@@ -1,0 +1,345 @@
+//! The one thread where decisions are made: it owns state and store, takes messages in order, and tells everybody.
+//!
+//! Must not know: gRPC, TLS, git or processes. It is told what was seen and says what should be.
+//!
+//! Order within a command: decide, append (on disk), evolve, publish. A crash in between is answered by folding the
+//! events again and asking what is due.
+
+mod fault;
+mod inbox;
+mod members;
+mod publish;
+mod records;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use api::fleet::{ControllerMessage, Hello};
+use api::{MemberName, ReleaseName, Version};
+use certs::fleet::Role;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::{error, info, warn};
+
+pub(crate) use fault::Fault;
+pub(crate) use inbox::{Handle, Priority};
+pub(crate) use members::AgentSender;
+pub(crate) use publish::Publisher;
+pub(crate) use records::{event_of, fold};
+
+use crate::core::observe::InstanceSeen;
+use crate::core::state::MemberProgress;
+use crate::core::{Command, Context, Due, Event, Mark, Observations, Refusal, State, decide, due};
+use crate::fleet::Fleet;
+use crate::store::{Checkpoint, Record, Store, StoreError};
+use inbox::{Inbox, Message};
+use members::Agents;
+
+/// How often time is asked what is due when nothing else happens.
+const TICK: Duration = Duration::from_millis(250);
+/// A start folds at most so many events after the last checkpoint: some 20 ms.
+const CHECKPOINT_EVERY: u64 = 1_000;
+
+/// A command with who asks for it.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) command: Command,
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    /// Drawn by the caller; may be empty.
+    pub(crate) request: String,
+    /// Decide only.
+    pub(crate) plan: bool,
+}
+
+/// A command that was carried out (or, with `plan`, could be).
+#[derive(Debug, Clone)]
+pub(crate) struct Accepted {
+    /// Last event; 0 when there was none.
+    pub(crate) event: u64,
+    pub(crate) events: Vec<Event>,
+    pub(crate) lines: Vec<String>,
+    /// What proxies have once they have it.
+    pub(crate) version: Version,
+    /// When the command arrived.
+    pub(crate) arrived: Instant,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug)]
+pub(crate) enum NotDone {
+    Refused(Refusal),
+    Store(StoreError),
+    /// The controller is stopping.
+    Stopping,
+}
+
+/// What the engine is made of.
+pub(crate) struct Engine {
+    pub(crate) state: State,
+    pub(crate) store: Store,
+    pub(crate) seen: Observations,
+    pub(crate) publisher: Publisher,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) agents: Agents,
+    happened: broadcast::Sender<Arc<Record>>,
+    builds: mpsc::UnboundedSender<ReleaseName>,
+    fault: Fault,
+    /// Time of the last event: no later one carries an earlier time, whatever the clock does.
+    last_ms: u64,
+    checkpointed: u64,
+    /// What an operator should know now.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What the engine needs from outside.
+pub(crate) struct Parts {
+    pub(crate) state: State,
+    pub(crate) store: Store,
+    pub(crate) checkpointed: u64,
+    pub(crate) last_ms: u64,
+    pub(crate) publisher: Publisher,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) happened: broadcast::Sender<Arc<Record>>,
+    pub(crate) builds: mpsc::UnboundedSender<ReleaseName>,
+    pub(crate) fault: Fault,
+}
+
+/// Starts the engine on a thread of its own. The receiver tells when it ended, and why if not on purpose.
+pub(crate) fn start(parts: Parts) -> (Handle, oneshot::Receiver<Result<(), NotDone>>) {
+    let inbox = Arc::new(Inbox::default());
+    let handle = Handle::new(inbox.clone());
+    let (ended, receiver) = oneshot::channel();
+    let engine = Engine {
+        state: parts.state,
+        store: parts.store,
+        seen: Observations::default(),
+        publisher: parts.publisher,
+        fleet: parts.fleet,
+        agents: Agents::default(),
+        happened: parts.happened,
+        builds: parts.builds,
+        fault: parts.fault,
+        last_ms: parts.last_ms,
+        checkpointed: parts.checkpointed,
+        warnings: Vec::new(),
+    };
+    let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
+        let result = engine.run(&inbox);
+        inbox.close();
+        // The receiver is gone only when the whole controller is.
+        let _ = ended.send(result);
+    });
+    thread.expect("the operating system gives a thread");
+    (handle, receiver)
+}
+
+// === impl Engine ===
+
+impl Engine {
+    fn run(mut self, inbox: &Inbox) -> Result<(), NotDone> {
+        self.take_the_lead()?;
+        loop {
+            let asked = match inbox.take(TICK) {
+                Some(Message::Stop) => break,
+                Some(Message::Command(submission, arrived, reply)) => {
+                    let result = self.carry_out(*submission, arrived);
+                    let fatal = matches!(&result, Err(NotDone::Store(StoreError::Uncertain { .. })));
+                    let _ = reply.send(result); // The asker may have gone; what was done is done.
+                    if fatal {
+                        error!("the event store failed; the controller ends and has to be started again");
+                        break;
+                    }
+                    true
+                }
+                Some(Message::Change(change)) => {
+                    change(&mut self);
+                    true
+                }
+                Some(Message::Read(read)) => {
+                    read(&self);
+                    false
+                }
+                None => true,
+            };
+            if asked {
+                self.do_what_is_due();
+            }
+        }
+        self.checkpoint();
+        Ok(())
+    }
+
+    fn take_the_lead(&mut self) -> Result<(), NotDone> {
+        let start = Submission {
+            command: Command::Start,
+            by: "controller".into(),
+            reason: String::new(),
+            request: String::new(),
+            plan: false,
+        };
+        self.carry_out(start, Instant::now())?;
+        let names: Vec<_> = self.state.environments.keys().cloned().collect();
+        self.publisher.begin_term(self.state.term, &self.state, &names);
+        let joined = self.state.members.iter().filter(|(_, member)| {
+            member.role == Role::Proxy && matches!(member.progress, MemberProgress::Joined { .. })
+        });
+        self.fleet.expect(joined.map(|(name, _)| name.clone()));
+        info!(term = self.state.term, events = self.store.last(), "leads");
+        Ok(())
+    }
+
+    /// Decides, records and publishes one command.
+    fn carry_out(&mut self, submission: Submission, arrived: Instant) -> Result<Accepted, NotDone> {
+        let nothing = |engine: &Self, lines| Accepted {
+            event: 0,
+            events: Vec::new(),
+            lines,
+            version: engine.publisher.version(),
+            arrived,
+        };
+        if !submission.request.is_empty() && self.state.requests.contains(&submission.request) {
+            return Ok(nothing(self, vec!["this request was carried out before".into()]));
+        }
+        let now_ms = self.now_ms();
+        let context = Context { by: submission.by, reason: submission.reason, now_ms };
+        let decision = decide(&self.state, &submission.command, &context).map_err(NotDone::Refused)?;
+        if submission.plan || decision.events.is_empty() {
+            return Ok(Accepted { events: decision.events, ..nothing(self, decision.lines) });
+        }
+        self.fault.point("before_append", &decision.events);
+        let records =
+            decision.events.iter().map(|event| records::new_record(event, &context, &submission.request)).collect();
+        let records = self.store.append(records).map_err(NotDone::Store)?;
+        self.fault.point("after_append", &decision.events);
+        self.last_ms = now_ms;
+        for event in &decision.events {
+            self.state.evolve(
+                event,
+                Mark { at_ms: now_ms, by: &context.by, reason: &context.reason, request: &submission.request },
+            );
+        }
+        self.fault.point("after_evolve", &decision.events);
+        self.publish(&decision.events);
+        self.fault.point("after_publish", &decision.events);
+        let event = records.last().map_or(0, |record| record.seq);
+        for record in records {
+            // Nobody may be listening.
+            let _ = self.happened.send(Arc::new(record));
+        }
+        Ok(Accepted {
+            event,
+            events: decision.events,
+            lines: decision.lines,
+            version: self.publisher.version(),
+            arrived,
+        })
+    }
+
+    /// Brings proxies and agents up to date after some events.
+    fn publish(&mut self, events: &[Event]) {
+        self.publisher.refresh(&self.state, events, &self.fleet);
+        for event in events {
+            if let Event::MemberRevoked { name } = event {
+                self.fleet.disconnect(name);
+                self.agents.disconnect(name);
+            }
+        }
+        self.agents.refresh(&self.state);
+    }
+
+    fn do_what_is_due(&mut self) {
+        self.seen.drained = self.fleet.drained(&self.state, self.publisher.version());
+        let now_ms = self.now_ms();
+        for due in due(&self.state, &self.seen, now_ms) {
+            match due {
+                Due::Build(release) => {
+                    // Marked here, so that it is asked for once; the builder takes the mark away.
+                    self.seen.building.insert(release.clone());
+                    let _ = self.builds.send(release);
+                }
+                Due::Command(command) => {
+                    let submission = Submission {
+                        command,
+                        by: "controller".into(),
+                        reason: String::new(),
+                        request: String::new(),
+                        plan: false,
+                    };
+                    if let Err(problem) = self.carry_out(submission, Instant::now()) {
+                        warn!(?problem, "what is due could not be done; it will be tried again");
+                        return;
+                    }
+                }
+            }
+        }
+        if self.store.last() >= self.checkpointed + CHECKPOINT_EVERY {
+            self.checkpoint();
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let seq = self.store.last();
+        let state = match serde_json::to_vec(&self.state) {
+            Ok(state) => state,
+            Err(problem) => return warn!(%problem, "no checkpoint: the next start folds all events"),
+        };
+        match self.store.save_checkpoint(&Checkpoint { seq, schema: State::SCHEMA, state }) {
+            Ok(()) => self.checkpointed = seq,
+            Err(problem) => warn!(%problem, "no checkpoint: the next start folds more events"),
+        }
+    }
+
+    /// The time for the next event: never before the last one, so that a clock that went back reorders nothing.
+    pub(crate) fn now_ms(&mut self) -> u64 {
+        let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let clock_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
+        let back_ms = self.last_ms.saturating_sub(clock_ms);
+        self.warnings.retain(|warning| !warning.starts_with("the clock"));
+        // A second of disagreement is what a time service corrects in passing.
+        if back_ms > 1_000 {
+            self.warnings.push(format!(
+                "the clock of the controller is {} s before its last event; new events carry that event's time",
+                back_ms / 1_000
+            ));
+        }
+        clock_ms.max(self.last_ms)
+    }
+
+    // === Observations ===
+
+    /// A proxy connected: tells it what it needs, and counts it in. In one step, so that no change falls between.
+    pub(crate) fn attach_proxy(
+        &mut self,
+        name: &MemberName,
+        connection: u64,
+        hello: &Hello,
+        messages: mpsc::Sender<ControllerMessage>,
+    ) {
+        let needed = self.publisher.catch_up(hello);
+        let current = needed.is_empty();
+        if needed.into_iter().all(|message| messages.try_send(message).is_ok()) {
+            let now_ms = self.now_ms();
+            self.fleet.attach(name, connection, hello, messages, now_ms, current);
+        }
+    }
+
+    /// An agent connected.
+    pub(crate) fn attach_agent(&mut self, name: MemberName, sender: AgentSender) {
+        self.agents.attach(name, sender, &self.state);
+    }
+
+    /// An agent reported all that it runs.
+    pub(crate) fn observe_agent(&mut self, name: MemberName, connection: u64, instances: Vec<(String, InstanceSeen)>) {
+        if self.agents.is_current(&name, connection) {
+            self.seen.agents.insert(name, instances.into_iter().collect());
+        }
+    }
+
+    /// An agent's connection ended.
+    pub(crate) fn detach_agent(&mut self, name: &MemberName, connection: u64) {
+        if self.agents.is_current(name, connection) {
+            self.agents.disconnect(name);
+            self.seen.agents.remove(name);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What the fleet of proxies should have: all resources, their version, and the way there from an earlier version.
+//!
+//! A change of one stage touches that stage's resources only, whatever the number of stages.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use api::fleet::controller_message::Kind;
+use api::fleet::{Change, ControllerMessage, Hello, Resource, ResourceKey, ResourceSet, Transfer};
+use api::{CHANGE_BYTES, Digest, EnvironmentName, Fingerprint, PIECE_BYTES, StageName, Version};
+use certs::development::DevelopmentCa;
+use prost::Message;
+use tracing::warn;
+
+use crate::core::{Event, State, resources};
+use crate::fleet::Fleet;
+
+/// Changes that are kept for proxies which were away: a thousand small ones are some 100 KB.
+const LOG_LENGTH: usize = 1_024;
+
+type Key = (String, String);
+
+/// The resources of now and the latest changes.
+pub(crate) struct Publisher {
+    version: Version,
+    resources: BTreeMap<Key, Resource>,
+    fingerprint: Fingerprint,
+    log: VecDeque<Arc<Change>>,
+    authority: DevelopmentCa,
+}
+
+impl Publisher {
+    /// Opens the development CA in `folder`; publishes nothing before [`Publisher::begin_term`].
+    pub(crate) fn new(folder: &Path) -> Result<Self, certs::CertsError> {
+        let authority = DevelopmentCa::open_or_create(folder)?;
+        Ok(Self {
+            version: Version::default(),
+            resources: BTreeMap::new(),
+            fingerprint: Fingerprint::default(),
+            log: VecDeque::new(),
+            authority,
+        })
+    }
+
+    /// The version of now.
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The development CA's certificate, for clients.
+    pub(crate) fn authority_pem(&self) -> String {
+        self.authority.certificate_pem()
+    }
+
+    /// Derives everything anew, as the first version of a term.
+    pub(super) fn begin_term(&mut self, term: u64, state: &State, environments: &[EnvironmentName]) {
+        self.version = Version::first_of(term);
+        self.resources.clear();
+        self.fingerprint = Fingerprint::default();
+        self.log.clear();
+        let mut set = ResourceSet::default();
+        for name in environments {
+            set.upserts.extend(self.environment(state, name));
+        }
+        for name in state.stage_names() {
+            set.upserts.extend(resources::of_stage(state, &name));
+        }
+        self.apply(&set);
+    }
+
+    /// Brings the resources that some events touch up to date, as one change, and sends it to all connected proxies.
+    pub(super) fn refresh(&mut self, state: &State, events: &[Event], fleet: &Fleet) {
+        let mut set = ResourceSet::default();
+        for event in events {
+            match event {
+                Event::EnvironmentApplied { spec } => self.refresh_environment(state, &spec.name, &mut set),
+                // What ran on a revoked agent is no endpoint any more, in whatever stage.
+                Event::MemberRevoked { .. } => {
+                    for name in state.stage_names() {
+                        self.refresh_stage(state, &name, &mut set);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut stages: Vec<&StageName> = events.iter().filter_map(Event::stage).collect();
+        stages.sort();
+        stages.dedup();
+        for name in stages {
+            self.refresh_stage(state, name, &mut set);
+        }
+        if set.upserts.is_empty() && set.removals.is_empty() {
+            return;
+        }
+        let base = self.version;
+        self.version = base.next();
+        self.apply(&set);
+        let change = Arc::new(Change {
+            version: Some(self.version.into()),
+            base: Some(base.into()),
+            set: Some(set),
+            fingerprint: self.fingerprint.to_bytes().to_vec(),
+        });
+        if self.log.len() == LOG_LENGTH {
+            self.log.pop_front();
+        }
+        self.log.push_back(change.clone());
+        fleet.send_to_all(&change_messages(&change));
+    }
+
+    /// What a proxy with this hello needs to have everything.
+    pub(crate) fn catch_up(&self, hello: &Hello) -> Vec<ControllerMessage> {
+        let have = hello.have.map(Version::from);
+        let same = hello.fingerprint == self.fingerprint.to_bytes();
+        match have {
+            Some(have) if have == self.version && same => Vec::new(),
+            // The same bytes under an older name: a controller that started again, say.
+            Some(have) if same && have < self.version => self.messages_for(Some(have), ResourceSet::default()),
+            Some(have) if self.knows(have) => {
+                let after = self
+                    .log
+                    .iter()
+                    .filter(|change| change.version.is_some_and(|version| Version::from(version) > have));
+                after.flat_map(|change| change_messages(change)).collect()
+            }
+            _ => self.everything(),
+        }
+    }
+
+    /// The full state, for a proxy that has nothing or refused a change.
+    pub(crate) fn everything(&self) -> Vec<ControllerMessage> {
+        let set = ResourceSet { upserts: self.resources.values().cloned().collect(), removals: Vec::new() };
+        pieces(self.version, None, &set, self.fingerprint)
+    }
+
+    /// Whether the changes after `have` are all in the log.
+    fn knows(&self, have: Version) -> bool {
+        have.term == self.version.term
+            && self.log.iter().any(|change| change.base.is_some_and(|base| Version::from(base) == have))
+    }
+
+    fn messages_for(&self, base: Option<Version>, set: ResourceSet) -> Vec<ControllerMessage> {
+        let change = Change {
+            version: Some(self.version.into()),
+            base: base.map(Into::into),
+            set: Some(set),
+            fingerprint: self.fingerprint.to_bytes().to_vec(),
+        };
+        change_messages(&change)
+    }
+
+    fn environment(&self, state: &State, name: &EnvironmentName) -> Vec<Resource> {
+        let mut found = resources::of_environment(state, name);
+        if let Some(environment) = state.environments.get(name) {
+            match self.authority.wildcard(&environment.zone, SystemTime::now()) {
+                Ok(material) => found.push(resources::of_certificate(&material)),
+                Err(problem) => warn!(zone = %environment.zone, %problem, "no certificate for the zone"),
+            }
+        }
+        found
+    }
+
+    fn refresh_environment(&self, state: &State, name: &EnvironmentName, set: &mut ResourceSet) {
+        let wanted = self.environment(state, name);
+        // A zone that moved leaves its old name behind.
+        let stale = self.resources.values().filter(|resource| {
+            let zone = (resource.kind == "zone").then(|| api::fleet::Zone::decode(&*resource.body).ok()).flatten();
+            zone.is_some_and(|zone| zone.environment == name.as_str())
+                && !wanted.iter().any(|new| new.name == resource.name)
+        });
+        set.removals
+            .extend(stale.map(|resource| ResourceKey { kind: resource.kind.clone(), name: resource.name.clone() }));
+        set.upserts.extend(wanted.into_iter().filter(|new| self.is_news(new)));
+    }
+
+    fn refresh_stage(&self, state: &State, name: &StageName, set: &mut ResourceSet) {
+        let wanted = resources::of_stage(state, name);
+        let (first, last) = (format!("{name}/"), format!("{name}0")); // '0' follows '/' in ASCII.
+        let endpoints = self
+            .resources
+            .range(("endpoints".to_owned(), first)..("endpoints".to_owned(), last))
+            .map(|(key, _)| key.clone());
+        let own = ["split", "stage"].map(|kind| (kind.to_owned(), name.to_string()));
+        let present = endpoints.chain(own.into_iter().filter(|key| self.resources.contains_key(key)));
+        let gone = present.filter(|(kind, name)| !wanted.iter().any(|new| new.kind == *kind && new.name == *name));
+        set.removals.extend(gone.map(|(kind, name)| ResourceKey { kind, name }));
+        set.upserts.extend(wanted.into_iter().filter(|new| self.is_news(new)));
+    }
+
+    fn is_news(&self, resource: &Resource) -> bool {
+        self.resources.get(&(resource.kind.clone(), resource.name.clone())) != Some(resource)
+    }
+
+    fn apply(&mut self, set: &ResourceSet) {
+        for key in &set.removals {
+            if let Some(old) = self.resources.remove(&(key.kind.clone(), key.name.clone())) {
+                self.fingerprint.remove(&old);
+            }
+        }
+        for resource in &set.upserts {
+            self.fingerprint.add(resource);
+            if let Some(old) = self.resources.insert((resource.kind.clone(), resource.name.clone()), resource.clone()) {
+                self.fingerprint.remove(&old);
+            }
+        }
+    }
+}
+
+/// A change as one message, or as pieces when it is large.
+fn change_messages(change: &Change) -> Vec<ControllerMessage> {
+    if change.encoded_len() <= CHANGE_BYTES {
+        return vec![ControllerMessage { kind: Some(Kind::Change(change.clone())) }];
+    }
+    let set = change.set.clone().unwrap_or_default();
+    let version = change.version.map(Version::from).unwrap_or_default();
+    transfer(version, change.base.map(Version::from), &set, &change.fingerprint)
+}
+
+fn pieces(
+    version: Version,
+    base: Option<Version>,
+    set: &ResourceSet,
+    fingerprint: Fingerprint,
+) -> Vec<ControllerMessage> {
+    transfer(version, base, set, &fingerprint.to_bytes())
+}
+
+fn transfer(version: Version, base: Option<Version>, set: &ResourceSet, fingerprint: &[u8]) -> Vec<ControllerMessage> {
+    let bytes = bytes::Bytes::from(set.encode_to_vec());
+    let sha256 = Digest::of(&bytes).as_bytes().to_vec();
+    let piece = |offset: usize| Transfer {
+        version: Some(version.into()),
+        base: base.map(Into::into),
+        total_bytes: bytes.len() as u64,
+        sha256: sha256.clone(),
+        offset: offset as u64,
+        data: bytes.slice(offset..bytes.len().min(offset + PIECE_BYTES)),
+        fingerprint: fingerprint.to_vec(),
+    };
+    // Nothing at all is still one piece.
+    let offsets = (0..bytes.len().max(1)).step_by(PIECE_BYTES);
+    offsets.map(|offset| ControllerMessage { kind: Some(Kind::Transfer(piece(offset))) }).collect()
+}

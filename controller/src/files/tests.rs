@@ -1,0 +1,384 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::spec::{Protocol, Target};
+
+const SERVICE: &str = r#"schema = 1
+service = "hello"
+source = { repository = "https://git.example.com/hello.git" }
+[build]
+command = ["./build.sh", "--fast"]
+timeout = "5m"
+environment = { PROFILE = "release" }
+pass = ["CARGO_HOME"]
+[component.web]
+folder = "dist"
+run = ["./hello", "--port", "{port}"]
+protocol = "h2c"
+health = { http = "/healthz", every = "5s", fall = 2 }
+environment = { LOG = "info" }
+stop = "10s"
+[component.assets]
+folder = "public"
+[stage.dev]
+[stage.staging]
+from = "dev"
+[stage.production]
+from = ["staging", "dev"]
+keep_warm = "24h"
+"#;
+
+const ENVIRONMENT: &str = r#"schema = 1
+environment = "production"
+zone = "production.example.com"
+time_zone = "Australia/Sydney"
+target = { kind = "agent", group = "prod" }
+tls = { source = "development" }
+keep_warm = "2h"
+reason_required = true
+"#;
+
+fn service(text: &str) -> ServiceSpec {
+    match parse("f", text) {
+        Ok(File::Service(spec)) => spec,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Mistakes without the file's name: `line:column: message`.
+fn mistakes(text: &str) -> Vec<String> {
+    let mistakes = parse("f", text).expect_err(text);
+    mistakes.iter().map(|mistake| mistake.to_string().replacen("f:", "", 1)).collect()
+}
+
+/// Each line replaces the line of `base` that begins with the same key, or is added to the top; one mistake is expected.
+fn check(base: &str, table: &[(&str, &str)]) {
+    for (line, expected) in table {
+        let key = line.split(['=', ' ']).next().unwrap_or_default();
+        let mut lines: Vec<&str> = base.lines().collect();
+        let at = lines.iter().position(|old| old.split(['=', ' ']).next() == Some(key));
+        match at {
+            Some(at) => lines[at] = line,
+            None => lines.insert(1, line),
+        }
+        let place = at.unwrap_or(1) + 1;
+        let found = mistakes(&lines.join("\n"));
+        assert!(found.len() == 1, "{line}: {found:?}");
+        assert!(found[0].starts_with(&format!("{place}:")), "{line}: line {place} in {found:?}");
+        assert!(found[0].contains(expected), "{line}: {expected:?} in {found:?}");
+    }
+}
+
+#[test]
+fn a_service_file_is_read_as_it_is_meant() {
+    let spec = service(SERVICE);
+    let source = spec.source.expect("source");
+    assert_eq!((source.repository.as_str(), source.branch.as_str()), ("https://git.example.com/hello.git", "main"));
+    let build = spec.build.expect("build");
+    assert_eq!((build.command.join(" ").as_str(), build.timeout.ms()), ("./build.sh --fast", 300_000));
+    assert_eq!((build.environment["PROFILE"].as_str(), build.pass), ("release", vec!["CARGO_HOME".to_owned()]));
+    let web = &spec.components[&"web".parse::<api::ComponentName>().expect("name")];
+    assert_eq!((web.folder.as_str(), web.protocol, web.stop.ms()), ("dist", Some(Protocol::H2c), 10_000));
+    assert_eq!(web.health.http.as_deref(), Some("/healthz"));
+    let health = (web.health.every.ms(), web.health.timeout.ms(), web.health.fall, web.health.rise);
+    assert_eq!(health, (5_000, 1_000, 2, 1));
+    let from = |stage: &str| {
+        let stage = &spec.stages[&stage.parse::<api::EnvironmentName>().expect("name")];
+        (stage.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), stage.keep_warm.map(api::Span::ms))
+    };
+    assert_eq!(from("dev"), (String::new(), None));
+    assert_eq!(from("staging"), ("dev".to_owned(), None));
+    assert_eq!(from("production"), ("staging dev".to_owned(), Some(86_400_000)));
+}
+
+#[test]
+fn an_environment_file_is_read_as_it_is_meant() {
+    let spec = match parse("f", ENVIRONMENT) {
+        Ok(File::Environment(spec)) => spec,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((spec.name.as_str(), spec.zone.as_str()), ("production", "production.example.com"));
+    assert_eq!(
+        (spec.time_zone.as_str(), spec.keep_warm.ms(), spec.reason_required),
+        ("Australia/Sydney", 7_200_000, true)
+    );
+    assert_eq!(spec.target, Target::Agent { group: "prod".parse().expect("group") });
+
+    let least = "schema=1\nenvironment=\"dev\"\nzone=\"localhost\"\ntarget={kind=\"static\"}";
+    let Ok(File::Environment(spec)) = parse("f", least) else { panic!("least") };
+    assert_eq!((spec.time_zone.as_str(), spec.keep_warm.ms(), spec.reason_required), ("UTC", 3_600_000, false));
+    assert_eq!(spec.target, Target::Static);
+}
+
+#[test]
+fn the_template_parses_as_it_is_and_with_its_comments_switched_on() {
+    let name: api::ServiceName = "web-shop".parse().expect("name");
+    let text = template(&name);
+    assert_eq!(service(&text).name, name);
+    assert!(text.contains("./web-shop") && !text.contains("SERVICE"));
+    let all: String = text
+        .lines()
+        .map(|line| {
+            line.strip_prefix("# environment").map_or(line.to_owned(), |rest| format!("environment{rest}")) + "\n"
+        })
+        .collect();
+    let all = all.replace("# pass =", "pass =").replace("# stop =", "stop =");
+    let spec = service(&all);
+    assert_eq!(spec.build.expect("build").environment["PROFILE"], "release");
+}
+
+#[test]
+fn hostile_h83_environment_values_are_refused_with_the_accepted_form() {
+    check(
+        ENVIRONMENT,
+        &[
+            ("schema = 2", "`schema` is a whole number from 1 to 1"),
+            ("schema = \"1\"", "`schema` is a whole number from 1 to 1"),
+            ("environment = \"Prod\"", "environment name: accepted is"),
+            ("environment = \"a/b\"", "accepted is"),
+            ("environment = \"..\"", "accepted is"),
+            ("environment = \"a--b\"", "accepted is"),
+            ("environment = 7", "`environment` is a string in quotes, not an integer"),
+            ("zone = \"10.0.0.1\"", "is not a DNS name: accepted is"),
+            ("zone = \"a.example.\"", "is not a DNS name: accepted is"),
+            ("time_zone = \"Mars/Olympus\"", "\"Mars/Olympus\" is not a time zone: accepted are"),
+            ("time_zone = \"\"", "is not a time zone"),
+            ("target = { kind = \"kubernetes\" }", "\"kubernetes\" is not available yet"),
+            ("target = { kind = \"agents\", group = \"a\" }", "did you mean \"agent\"?"),
+            ("target = { kind = \"agent\" }", "`target` needs `group`"),
+            ("target = { kind = \"static\", group = \"a\" }", "only a target of kind \"agent\" has a group"),
+            ("target = \"agent\"", "`target` is a table, not a string"),
+            ("target = {}", "`target` needs `kind`"),
+            ("tls = { source = \"acme\" }", "\"acme\" is not available yet: accepted is \"development\""),
+            ("tls = { source = \"x\" }", "\"x\" is not a source of certificates"),
+            ("keep_warm = \"0s\"", "is not a duration: accepted is"),
+            ("keep_warm = \"-1h\"", "is not a duration"),
+            ("keep_warm = \"10000y\"", "is not a duration"),
+            ("keep_warm = 3600", "`keep_warm` is a string in quotes, not an integer"),
+            ("reason_required = \"yes\"", "`reason_required` is true or false, not a string"),
+            ("zoen = \"a\"", "the file has no key `zoen`, did you mean `zone`? (accepted: schema, environment, zone"),
+            ("service = \"x\"", "not both"),
+            ("windows = []", "`windows` is not supported by this version"),
+            ("denial = \"hidden\"", "`denial` is not supported by this version"),
+            ("at_close = \"pause\"", "`at_close` is not supported by this version"),
+            ("approvals = {}", "`approvals` is not supported by this version"),
+        ],
+    );
+}
+
+#[test]
+fn hostile_h83_service_values_are_refused_with_the_accepted_form() {
+    check(
+        SERVICE,
+        &[
+            ("service = \"a--b\"", "is not a service name: accepted is"),
+            ("source = { repository = \"-x\" }", "is not a repository: accepted is"),
+            ("source = { branch = \"main\" }", "`source` needs `repository`"),
+            ("source = { repository = \"/a\", branch = \"-x\" }", "is not the name of a branch or tag"),
+            ("source = { repository = \"/a\", tags = \"v{semver}\" }", "`tags` is not supported by this version"),
+            ("command = []", "`command` names no program"),
+            ("command = \"./build.sh\"", "`command` is a list of strings such as"),
+            ("command = [\"a\", 1]", "`command` holds strings, not an integer"),
+            ("command = [\"a\\u0000\"]", "NUL"),
+            ("timeout = \"1h1d\"", "`timeout`: \"1h1d\" is not a duration"),
+            ("pass = [\"A B\"]", "\"A B\" is not a variable name"),
+            ("pass = [\"POINTSMAN_TOKEN\"]", "names that begin with POINTSMAN_ are set by Pointsman"),
+            ("pass = [\"PROFILE\"]", "both set by `environment` and passed on by `pass`"),
+            ("environment = { PROFILE = 1 }", "`PROFILE` is a string in quotes, not an integer"),
+            ("environment = { \"\" = \"x\" }", "is not a variable name"),
+            ("folder = \"../dist\"", "\"../dist\" is not a folder of the checkout"),
+            ("folder = \"/dist\"", "is not a folder of the checkout"),
+            ("folder = \"\"", "is not a folder of the checkout"),
+            ("run = [\"/bin/sh\", \"{port}\"]", "\"/bin/sh\" is not a program of the artifact"),
+            ("run = [\"a/../../b\", \"{port}\"]", "is not a program of the artifact"),
+            ("run = [\"./hello\"]", "must contain \"{port}\""),
+            ("run = []", "`run` is empty"),
+            ("protocol = \"tls\"", "\"tls\" is not available yet"),
+            ("protocol = \"http\"", "\"http\" is not a protocol: accepted are"),
+            ("health = { http = \"healthz\" }", "\"healthz\" is not a path"),
+            ("health = { http = \"/a b\" }", "is not a path"),
+            ("health = { fall = 0 }", "`fall` is a whole number from 1 to 100"),
+            ("health = { rise = 1e9 }", "`rise` is a whole number from 1 to 100"),
+            ("health = { fall = 99999999999999999999 }", "`fall` is a whole number from 1 to 100"),
+            ("health = { evry = \"2s\" }", "did you mean `every`?"),
+            ("keep_warm = \"\"", "is not a duration"),
+        ],
+    );
+}
+
+#[test]
+fn hostile_h83_what_this_version_does_not_act_on_is_refused() {
+    for key in
+        ["strategy", "sticky", "steps", "objective", "on_worse", "enter", "public", "approvals", "windows", "at_close"]
+    {
+        let found = mistakes(&format!("{SERVICE}{key} = \"x\"\n"));
+        assert_eq!(found, [format!("24:1: `{key}` is not supported by this version")]);
+    }
+    let found = mistakes(&SERVICE.replace("folder = \"public\"", "folder = \"public\"\nimage_digest_file = \"x\""));
+    assert_eq!(found, ["18:1: `image_digest_file` is not supported by this version"]);
+}
+
+#[test]
+fn exactly_one_component_is_routed_to() {
+    let none = SERVICE.replace("protocol = \"h2c\"\n", "");
+    assert_eq!(mistakes(&none).len(), 1);
+    assert!(mistakes(&none)[0].contains("one component needs `protocol = \"h1\"`"), "{:?}", mistakes(&none));
+    let two = SERVICE.replace("folder = \"public\"", "folder = \"public\"\nprotocol = \"h1\"");
+    assert_eq!(mistakes(&two), ["12:1: [component.assets] has a protocol already: requests go to one component only"]);
+    let least = service("schema = 1\nservice = \"hello\"");
+    assert!(least.components.is_empty() && least.stages.is_empty() && least.source.is_none());
+    let nothing = mistakes("schema = 1\nservice = \"hello\"\n[build]\ncommand = [\"make\"]");
+    assert!(nothing[0].starts_with("3:") && nothing[0].contains("[build] makes nothing"), "{nothing:?}");
+}
+
+#[test]
+fn hostile_h83_cycles_in_the_stage_graph_are_named() {
+    let file = |stages: &[(&str, &str)]| {
+        let stages = stages.iter().map(|(name, from)| format!("[stage.{name}]\nfrom = {from}\n"));
+        format!("schema = 1\nservice = \"hello\"\n{}", stages.collect::<String>())
+    };
+    for (stages, expected) in [
+        (&[("a", "\"a\"")][..], "a -> a,"),
+        (&[("a", "\"b\""), ("b", "\"a\"")][..], "b -> a -> b,"),
+        (&[("a", "\"c\""), ("b", "\"a\""), ("c", "\"b\"")][..], "-> c ->"),
+        (&[("a", "[]"), ("b", "[\"a\", \"c\"]"), ("c", "\"b\"")][..], "c -> b -> c,"),
+    ] {
+        let found = mistakes(&file(stages));
+        assert!(found.len() == 1 && found[0].contains("the stages form a cycle: "), "{found:?}");
+        assert!(found[0].contains(expected), "{expected} in {found:?}");
+    }
+    // Many ways to one stage are no cycle.
+    service(&file(&[("a", "[]"), ("b", "\"a\""), ("c", "\"a\""), ("d", "[\"b\", \"c\", \"a\"]")]));
+    let found = mistakes(&file(&[("dev", "[]"), ("prod", "[\"dve\", \"dev\", \"dev\"]")]));
+    assert!(found[0].contains("which this file does not have, did you mean \"dev\"? (it has: dev, prod)"), "{found:?}");
+    assert!(found[1].contains("names \"dev\" twice"), "{found:?}");
+    // A long chain needs no stack.
+    let mut long: Vec<String> = (1..20_000).map(|n| format!("[stage.s{n}]\nfrom=\"s{}\"\n", n - 1)).collect();
+    long.push("[stage.s0]\nfrom=\"s19999\"\n".to_owned());
+    let found = mistakes(&format!("schema = 1\nservice = \"hello\"\n{}", long.concat()));
+    assert!(found.len() == 1 && found[0].contains("form a cycle") && found[0].len() < 400, "{}", found[0].len());
+}
+
+#[test]
+fn hostile_h83_all_mistakes_are_told_at_once() {
+    let text = "schema = 3\nservice = \"Hello\"\nsorce = {}\n[build]\ncommand = []\ntimeout = \"-1\"\n[component.\"a b\"]\n\
+                [component.web]\nfolder = \"/x\"\nprotocol = \"h3\"\n[stage.dev]\nfrom = \"none\"\nkeep_warm = \"1y\"\n";
+    let lines: Vec<usize> = parse("f", text).expect_err("many").iter().map(|mistake| mistake.line).collect();
+    assert_eq!(lines, [1, 2, 3, 5, 6, 7, 9, 10, 12, 13]);
+    assert_eq!(
+        mistakes("")[..1],
+        ["1:1: the file needs `environment = \"...\"` (operator) or `service = \"...\"` (team) on top"]
+    );
+    assert_eq!(mistakes("service = \"a\""), ["1:1: the file needs `schema`"]);
+}
+
+#[test]
+fn syntax_errors_are_told_together_and_do_not_cause_others() {
+    let text =
+        "schema = 1\nservice = hello\nsource = { repository = \"ftp://x/y\" }\n[build\ncommand = [\"x\"]\nfoo = 1\n";
+    let found = parse("f", text).expect_err("syntax");
+    let lines: Vec<usize> = found.iter().map(|mistake| mistake.line).collect();
+    assert_eq!(lines, [2, 3, 4], "{found:?}");
+    assert!(found[0].message.starts_with("not TOML: ") && found[1].message.contains("is not a repository"));
+    let twice = mistakes("schema = 1\nschema = 1\nservice = \"a\"\n");
+    assert!(twice[0].starts_with("2:1: not TOML: duplicate key"), "{twice:?}");
+}
+
+#[test]
+fn hostile_h83_large_and_unreadable_files_are_refused() {
+    let large = format!("schema = 1\nservice = \"a\"\n{}", "#".repeat(10_000_000));
+    assert_eq!(mistakes(&large).len(), 1);
+    assert!(mistakes(&large)[0].contains("accepted are at most 1048576 (1 MiB)"));
+    assert_eq!(mistakes("schema = 1\nservice = \"a\0\""), ["2:13: this is a NUL character: a file is text"]);
+    let bytes = parse_bytes("f", b"schema = 1\n\xc3\xa4 \xff").expect_err("not text");
+    assert_eq!(bytes[0].to_string(), "f:2:3: this is not UTF-8 text");
+    // Columns count characters.
+    assert!(mistakes("schema = 1\nservice = \"a\"\nsource = { repository = \"ä\", x = 1 }")[1].starts_with("3:30: "));
+    // A mistake in every line of a large file ends after a hundred.
+    let many: String = (0..50_000).map(|n| format!("key{n} = 1\n")).collect();
+    let found = mistakes(&format!("schema = 1\nservice = \"a\"\n{many}"));
+    assert_eq!(found.len(), 101);
+    assert!(found[100].ends_with("and 49900 more mistakes"), "{}", found[100]);
+    for deep in
+        ["[".repeat(100_000), format!("a = {}", "[".repeat(100_000)), "a.".repeat(100_000), "{a=".repeat(100_000)]
+    {
+        assert!(!mistakes(&deep).is_empty());
+    }
+}
+
+#[test]
+fn hostile_h84_repositories_have_few_forms() {
+    for good in [
+        "https://git.example.com/hello.git",
+        "http://127.0.0.1:3000/a/b",
+        "ssh://git@git.example.com:22/hello.git",
+        "ssh://git.example.com/hello.git",
+        "file:///srv/git/hello.git",
+        "git@git.example.com:team/hello.git",
+        "/srv/git/hello",
+    ] {
+        assert_eq!(check_repository(good), Ok(()), "{good}");
+    }
+    for bad in [
+        "",
+        "hello",
+        "./hello",
+        "-u/x",
+        "--upload-pack=x",
+        "ext::sh -c x",
+        "ext::sh@x:y",
+        "ftp://x/y",
+        "git://x/y",
+        "https://",
+        "https:///x",
+        "https://x",
+        "ssh://-oProxyCommand=x/y",
+        "ssh://a@-oProxyCommand=x/y",
+        "git@-oProxyCommand=x:y",
+        "-oX@host:y",
+        "a@b::c",
+        "file://host/x",
+        "file://",
+        "https://x/y z",
+        "/a\nb",
+        "/a\0b",
+        "https://token@git.example.com/x",
+        "https://user:secret@git.example.com/x",
+        "ssh://user:secret@git.example.com/x",
+    ] {
+        let why = check_repository(bad).expect_err(bad);
+        assert!(!why.contains("secret"), "{why}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_input_panics(text in any::<String>()) {
+        let result = parse("f", &text);
+        prop_assert!(result.is_ok() || !result.expect_err("mistakes").is_empty());
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = parse_bytes("f", &bytes);
+    }
+
+    /// Valid files with pieces put in, left out and doubled: closer to what the walk sees than noise.
+    #[test]
+    fn no_damaged_file_panics(
+        environment in any::<bool>(),
+        cut in 0usize..600,
+        skip in 0usize..40,
+        piece in prop::sample::select(vec!["", "\"", "[", "]", "{", "}", "=", ".", "\n", "'''", "\\", "[[a]]", "ä", "0x", "1979-05-27", "from = ", "nan"]),
+        piece_too in "[\\PC\n]{0,5}",
+    ) {
+        let text = if environment { ENVIRONMENT } else { SERVICE };
+        let floor = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let damaged = format!("{}{piece}{piece_too}{}", &text[..floor(cut)], &text[floor(cut + skip)..]);
+        if let Err(mistakes) = parse("f", &damaged) {
+            prop_assert!(!mistakes.is_empty());
+            let lines = damaged.split('\n').count();
+            prop_assert!(mistakes.iter().all(|mistake| (1..=lines).contains(&mistake.line) && mistake.column >= 1));
+        }
+    }
+}

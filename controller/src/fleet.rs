@@ -1,0 +1,287 @@
+//! The proxies as they report: who is connected, what each serves, who lags.
+//!
+//! Must not know: what a version contains, or who asked for it.
+//!
+//! Written by the connections' tasks and the engine, read by whoever waits for the fleet or shows it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::fleet::{ControllerMessage, Counts, Hello, Progress, progress};
+use api::{MemberName, ReleaseNumber, StageName, Version};
+use tokio::sync::{mpsc, watch};
+
+use crate::core::State;
+use crate::core::state::Leaving;
+use crate::measure::Measure;
+
+/// A proxy from which nothing was heard for so long is no longer waited for. Ten of its reports.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+
+/// Messages that may wait for one proxy: a full state of 5,000 stages is a dozen, the rest is small changes.
+pub(crate) const QUEUE: usize = 1_024;
+
+pub(crate) struct Fleet {
+    inner: Mutex<Inner>,
+    /// Moves on whenever a proxy's state does.
+    moved: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    proxies: BTreeMap<MemberName, Proxy>,
+    measure: Measure,
+}
+
+/// One proxy as last heard of.
+#[derive(Debug, Clone)]
+pub(crate) struct Proxy {
+    connection: u64,
+    messages: Option<mpsc::Sender<ControllerMessage>>,
+    /// What it serves and has saved, and since when we know.
+    pub(crate) active: Option<(Version, Instant)>,
+    pub(crate) heard: Instant,
+    pub(crate) heard_ms: u64,
+    /// When its last counts came.
+    counted: Option<Instant>,
+    pub(crate) software: String,
+    pub(crate) workers: u32,
+    /// Why it does not have the newest version; empty: nothing known.
+    pub(crate) problem: String,
+    /// Break-glass overrides in force: stage and release.
+    pub(crate) overrides: BTreeMap<String, u32>,
+}
+
+/// A proxy beside a version that somebody waits for.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    pub(crate) name: MemberName,
+    /// When it was known to have the version; none: it has not.
+    pub(crate) active_at: Option<Instant>,
+    /// Whether it is still waited for.
+    pub(crate) leased: bool,
+    pub(crate) last: Option<Version>,
+    pub(crate) problem: String,
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// Whether it was heard of lately.
+    pub(crate) fn is_leased(&self, now: Instant) -> bool {
+        now.duration_since(self.heard) < LEASE
+    }
+
+    /// Queues messages; a proxy that does not take them is disconnected and will ask again.
+    fn send(&mut self, messages: &[ControllerMessage]) {
+        let full = |sender: &mpsc::Sender<ControllerMessage>| {
+            messages.iter().any(|message| sender.try_send(message.clone()).is_err())
+        };
+        if self.messages.as_ref().is_some_and(full) {
+            self.messages = None;
+        }
+    }
+
+    /// Whether its stream is open.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.messages.is_some()
+    }
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    pub(crate) fn new() -> Self {
+        Self { inner: Mutex::default(), moved: watch::Sender::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere leaves the maps whole; the next report corrects what it should have written.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn move_on(&self) {
+        self.moved.send_modify(|count| *count += 1);
+    }
+
+    /// Changes whenever a proxy's state does.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    /// Proxies that belong to the fleet and were not heard of yet: they have one lease to come back.
+    pub(crate) fn expect(&self, names: impl Iterator<Item = MemberName>) {
+        let now = Instant::now();
+        let absent = Proxy {
+            connection: 0,
+            messages: None,
+            active: None,
+            heard: now,
+            heard_ms: 0,
+            counted: None,
+            software: String::new(),
+            workers: 0,
+            problem: String::new(),
+            overrides: BTreeMap::new(),
+        };
+        self.lock().proxies.extend(names.map(|name| (name, absent.clone())));
+    }
+
+    /// Takes in a connection, in place of an older one of the same proxy.
+    pub(crate) fn attach(
+        &self,
+        name: &MemberName,
+        connection: u64,
+        hello: &Hello,
+        messages: mpsc::Sender<ControllerMessage>,
+        now_ms: u64,
+        current: bool,
+    ) {
+        let now = Instant::now();
+        let have = hello.have.map(Version::from);
+        let mut inner = self.lock();
+        let before = inner.proxies.get(name);
+        // A proxy that comes back with what it had keeps the moment since which it is known to have it.
+        let known = before.and_then(|proxy| proxy.active).filter(|(version, _)| Some(*version) == have);
+        let proxy = Proxy {
+            connection,
+            messages: Some(messages),
+            active: known.or(have.filter(|_| current).map(|version| (version, now))),
+            heard: now,
+            heard_ms: now_ms,
+            counted: None,
+            software: hello.software.clone(),
+            workers: hello.workers,
+            problem: String::new(),
+            overrides: BTreeMap::new(),
+        };
+        inner.proxies.insert(name.clone(), proxy);
+        drop(inner);
+        self.move_on();
+    }
+
+    /// The stream of a connection ended.
+    pub(crate) fn detach(&self, name: &MemberName, connection: u64) {
+        if let Some(proxy) = self.lock().proxies.get_mut(name).filter(|proxy| proxy.connection == connection) {
+            proxy.messages = None;
+        }
+        self.move_on();
+    }
+
+    /// Ends the connection of a member that was revoked, and forgets it.
+    pub(crate) fn disconnect(&self, name: &MemberName) {
+        self.lock().proxies.remove(name);
+        self.move_on();
+    }
+
+    /// Queues messages for every connected proxy.
+    pub(crate) fn send_to_all(&self, messages: &[ControllerMessage]) {
+        let mut inner = self.lock();
+        for proxy in inner.proxies.values_mut() {
+            proxy.send(messages);
+        }
+    }
+
+    /// Queues messages for one connection of a proxy.
+    pub(crate) fn send(&self, name: &MemberName, connection: u64, messages: &[ControllerMessage]) {
+        let mut inner = self.lock();
+        let Some(proxy) = inner.proxies.get_mut(name).filter(|proxy| proxy.connection == connection) else { return };
+        proxy.send(messages);
+    }
+
+    /// Takes in how far a version has come.
+    pub(crate) fn progress(&self, name: &MemberName, connection: u64, report: &Progress, now_ms: u64) {
+        let mut inner = self.lock();
+        let Some(proxy) = inner.proxies.get_mut(name).filter(|proxy| proxy.connection == connection) else { return };
+        (proxy.heard, proxy.heard_ms) = (Instant::now(), now_ms);
+        let version = report.version.map(Version::from).unwrap_or_default();
+        match report.state() {
+            progress::State::Active => {
+                proxy.active = Some((version, Instant::now()));
+                proxy.problem.clear();
+            }
+            progress::State::Unsaved => {
+                proxy.problem = format!("serves {version} but could not save it: {}", report.note)
+            }
+            progress::State::Rejected => {
+                let reasons = report.rejections.iter().map(|rejection| {
+                    let place = [rejection.resource.as_str(), rejection.field.as_str()].join(" ");
+                    format!("{}: {}", place.trim(), rejection.reason)
+                });
+                proxy.problem = format!("refused {version}: {}", reasons.collect::<Vec<_>>().join("; "));
+            }
+            _ => return,
+        }
+        drop(inner);
+        self.move_on();
+    }
+
+    /// Takes in counters.
+    pub(crate) fn counts(&self, name: &MemberName, connection: u64, counts: &Counts, now_ms: u64) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(proxy) = inner.proxies.get_mut(name).filter(|proxy| proxy.connection == connection) else { return };
+        let now = Instant::now();
+        (proxy.heard, proxy.heard_ms, proxy.counted) = (now, now_ms, Some(now));
+        inner.measure.take_in(name, counts, now);
+    }
+
+    /// Takes in a break-glass override (`release` 0: it ended); says whether that is news.
+    pub(crate) fn override_told(&self, name: &MemberName, stage: &str, release: u32) -> bool {
+        let mut inner = self.lock();
+        let Some(proxy) = inner.proxies.get_mut(name) else { return false };
+        match release {
+            0 => proxy.overrides.remove(stage).is_some(),
+            release => proxy.overrides.insert(stage.to_owned(), release) != Some(release),
+        }
+    }
+
+    /// All proxies ever heard of since the start, beside a version.
+    pub(crate) fn standings(&self, version: Version) -> Vec<Standing> {
+        let now = Instant::now();
+        let standing = |(name, proxy): (&MemberName, &Proxy)| Standing {
+            name: name.clone(),
+            active_at: proxy.active.filter(|(active, _)| *active >= version).map(|(_, at)| at),
+            leased: proxy.is_leased(now),
+            last: proxy.active.map(|(version, _)| version),
+            problem: proxy.problem.clone(),
+        };
+        self.lock().proxies.iter().map(standing).collect()
+    }
+
+    /// A copy of what is known of every proxy.
+    pub(crate) fn proxies(&self) -> BTreeMap<MemberName, Proxy> {
+        self.lock().proxies.clone()
+    }
+
+    /// Lets `look` read the counters.
+    pub(crate) fn with_measure<T>(&self, look: impl FnOnce(&Measure) -> T) -> T {
+        look(&self.lock().measure)
+    }
+
+    /// Draining releases that every proxy has taken out and that nobody serves any more.
+    ///
+    /// A proxy counts once it is ACTIVE at `version` and has sent counts since then.
+    pub(crate) fn drained(&self, state: &State, version: Version) -> BTreeSet<(StageName, ReleaseNumber)> {
+        let mut draining = Vec::new();
+        for name in state.stage_names() {
+            let leaving = state.stage(&name).into_iter().flat_map(|stage| &stage.leaving);
+            let releases =
+                leaving.filter(|(_, why)| matches!(why, Leaving::Draining { .. })).map(|(release, _)| *release);
+            draining.extend(releases.map(|release| (name.clone(), release)));
+        }
+        if draining.is_empty() {
+            return BTreeSet::new();
+        }
+        let (inner, now) = (self.lock(), Instant::now());
+        let caught_up = |proxy: &Proxy| {
+            let since = proxy.active.filter(|(active, _)| *active == version).map(|(_, at)| at);
+            since.zip(proxy.counted).is_some_and(|(since, counted)| counted > since)
+        };
+        if !inner.proxies.values().filter(|proxy| proxy.is_leased(now)).all(caught_up) {
+            return BTreeSet::new();
+        }
+        draining.into_iter().filter(|(stage, release)| inner.measure.outstanding(stage, *release) == 0).collect()
+    }
+}

@@ -1,0 +1,153 @@
+//! What the proxies counted, folded over the fleet: totals since the controller started, and the last seconds.
+//!
+//! Must not know: clocks. `now` is an argument.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use api::fleet::{Counts, ReleaseCounts};
+use api::{Histogram, MemberName, ReleaseNumber, StageName};
+
+/// "The last seconds": long enough for a rate that does not jump, short enough to see what a step did.
+pub(crate) const WINDOW: Duration = Duration::from_secs(10);
+
+/// Counters of one release in one stage.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Totals {
+    pub(crate) requests: u64,
+    /// Answers of class 5xx, gRPC errors beside HTTP 200, and requests without an answer.
+    pub(crate) failed: u64,
+    pub(crate) latency: Histogram,
+}
+
+/// Stage and release, as they are counted.
+type Key = (String, u32);
+
+#[derive(Default)]
+pub(crate) struct Measure {
+    proxies: HashMap<MemberName, Reported>,
+    totals: HashMap<Key, Totals>,
+    /// Differences of the last seconds, oldest first.
+    recent: VecDeque<(Instant, Key, Totals)>,
+}
+
+/// The last counters of one run of one proxy.
+#[derive(Default)]
+struct Reported {
+    run: u64,
+    releases: HashMap<Key, (Totals, u64)>,
+}
+
+impl Measure {
+    /// Takes in a report: counters only grow within a run, so what counts is the difference to the one before.
+    pub(crate) fn take_in(&mut self, proxy: &MemberName, counts: &Counts, now: Instant) {
+        let reported = self.proxies.entry(proxy.clone()).or_default();
+        if reported.run != counts.run {
+            *reported = Reported { run: counts.run, ..Reported::default() };
+        }
+        for release in &counts.releases {
+            let key = (release.stage.clone(), release.release);
+            let totals = Totals::from(release);
+            let (before, outstanding) = reported.releases.entry(key.clone()).or_default();
+            let difference = totals.since(before);
+            (*before, *outstanding) = (totals, release.outstanding);
+            if difference.requests > 0 || difference.failed > 0 || difference.latency.total() > 0 {
+                self.totals.entry(key.clone()).or_default().add(&difference);
+                self.recent.push_back((now, key, difference));
+            }
+        }
+        while self.recent.front().is_some_and(|(at, ..)| now.duration_since(*at) >= WINDOW) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Since the controller started, as far as the proxies' runs reach back.
+    pub(crate) fn total(&self, stage: &StageName, release: ReleaseNumber) -> Totals {
+        self.totals.get(&(stage.to_string(), release.number())).cloned().unwrap_or_default()
+    }
+
+    /// Over the last [`WINDOW`].
+    pub(crate) fn recent(&self, stage: &StageName, release: ReleaseNumber, now: Instant) -> Totals {
+        let (stage, mut sum) = (stage.to_string(), Totals::default());
+        for (at, key, difference) in &self.recent {
+            if now.duration_since(*at) < WINDOW && key.0 == stage && key.1 == release.number() {
+                sum.add(difference);
+            }
+        }
+        sum
+    }
+
+    /// Requests in flight now, by all proxies.
+    pub(crate) fn outstanding(&self, stage: &StageName, release: ReleaseNumber) -> u64 {
+        let key = (stage.to_string(), release.number());
+        self.proxies
+            .values()
+            .filter_map(|reported| reported.releases.get(&key))
+            .map(|(_, outstanding)| outstanding)
+            .sum()
+    }
+}
+
+// === impl Totals ===
+
+impl From<&ReleaseCounts> for Totals {
+    fn from(counts: &ReleaseCounts) -> Self {
+        let errors = counts.by_class.get(4).copied().unwrap_or(0);
+        Self {
+            requests: counts.requests,
+            failed: errors + counts.grpc_errors + counts.unanswered,
+            latency: counts.latency.as_ref().map(Histogram::from).unwrap_or_default(),
+        }
+    }
+}
+
+impl Totals {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            failed: self.failed.saturating_sub(before.failed),
+            latency: self.latency.since(&before.latency),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        self.latency.merge(&other.latency);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(run: u64, requests: u64, errors: u64, outstanding: u64) -> Counts {
+        let by_class = vec![0, requests - errors, 0, 0, errors];
+        let release = ReleaseCounts {
+            stage: "hello/dev".into(),
+            release: 1,
+            requests,
+            by_class,
+            outstanding,
+            ..ReleaseCounts::default()
+        };
+        Counts { run, releases: vec![release], ..Counts::default() }
+    }
+
+    #[test]
+    fn totals_survive_a_restart_of_a_proxy_and_leave_the_window() {
+        let (stage, release): (StageName, _) = ("hello/dev".parse().expect("stage"), ReleaseNumber::FIRST);
+        let (one, other): (MemberName, MemberName) = ("p1".parse().expect("name"), "p2".parse().expect("name"));
+        let (mut measure, start) = (Measure::default(), Instant::now());
+        measure.take_in(&one, &report(7, 100, 5, 2), start);
+        measure.take_in(&other, &report(8, 10, 0, 1), start);
+        measure.take_in(&one, &report(7, 150, 5, 0), start + Duration::from_secs(1));
+        measure.take_in(&one, &report(9, 20, 1, 3), start + Duration::from_secs(2));
+        let total = measure.total(&stage, release);
+        assert_eq!((total.requests, total.failed), (180, 6));
+        assert_eq!(measure.outstanding(&stage, release), 4);
+        assert_eq!(measure.recent(&stage, release, start + Duration::from_secs(2)).requests, 180);
+        assert_eq!(measure.recent(&stage, release, start + Duration::from_secs(11)).requests, 20);
+        assert_eq!(measure.recent(&stage, release, start + Duration::from_secs(13)).requests, 0);
+    }
+}

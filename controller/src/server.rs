@@ -1,0 +1,72 @@
+//! The controller's one port: operators with tokens, members of the fleet with certificates, joiners with a secret.
+//!
+//! Must not know: what is decided. It says who asks, hands the wish to the engine, and words the answer.
+//!
+//! Nothing answers without a credential: each service checks before it reads its first message.
+
+mod accept;
+mod agents;
+mod joining;
+mod operator;
+mod proxies;
+mod who;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use api::agent::agents_server::AgentsServer;
+use api::fleet::fleet_server::FleetServer;
+use api::fleet::joining_server::JoiningServer;
+use api::operator::operator_server::OperatorServer;
+use certs::fleet::FleetCa;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+
+use crate::artifact::Layout;
+use crate::build::BuildFolders;
+use crate::engine::Handle;
+use crate::fleet::Fleet;
+use crate::store::Record;
+
+pub(crate) use operator::Selector;
+
+/// Largest message taken from an operator: files of 1 MiB, a handful at once. Fleet messages are far smaller.
+const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// A peer that is gone is noticed within two of these.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// What every service needs.
+pub(crate) struct Shared {
+    pub(crate) engine: Handle,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) happened: broadcast::Sender<Arc<Record>>,
+    pub(crate) ca: FleetCa,
+    pub(crate) layout: Layout,
+    pub(crate) folders: BuildFolders,
+    pub(crate) data: PathBuf,
+    /// Host and port that joiners are told; none: nobody outside this machine can reach it.
+    pub(crate) advertise: Option<String>,
+    /// Numbers connections, so that the end of an old one is not taken for that of a new one.
+    pub(crate) connections: AtomicU64,
+}
+
+/// Serves until `stop`, then ends all streams.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    shared: Arc<Shared>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let operator = OperatorServer::new(operator::Service(shared.clone())).max_decoding_message_size(MESSAGE_BYTES);
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .add_service(operator)
+        .add_service(JoiningServer::new(joining::Service(shared.clone())))
+        .add_service(FleetServer::new(proxies::Service(shared.clone())))
+        .add_service(AgentsServer::new(agents::Service(shared)))
+        .serve_with_incoming_shutdown(accept::incoming(listener, tls), stop)
+        .await
+}

@@ -1,0 +1,64 @@
+//! Joining: a one-time secret becomes a certificate.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use api::fleet::joining_server::Joining;
+use api::fleet::{JoinReply, JoinRequest};
+use certs::fleet::peer;
+use rustls::pki_types::CertificateDer;
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use super::Shared;
+use super::who::{hex, status, stopping};
+use crate::core::Command;
+use crate::core::state::MemberProgress;
+use crate::engine::{Engine, Priority, Submission};
+use crate::secret;
+
+pub(super) struct Service(pub(super) Arc<Shared>);
+
+#[tonic::async_trait]
+impl Joining for Service {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        let request = request.into_inner();
+        let given = request.secret;
+        let find = move |engine: &Engine| {
+            let invited = engine.state.members.iter().find(|(_, member)| match &member.progress {
+                MemberProgress::Invited { secret, .. } => secret::matches(&given, secret),
+                _ => false,
+            });
+            invited.map(|(name, member)| (name.clone(), member.role))
+        };
+        let unknown = || {
+            Status::permission_denied(
+                "this join token is not known, or was used before: make a new one with `pointsman join`",
+            )
+        };
+        let (name, role) = self.0.engine.read(find).await.ok_or_else(stopping)?.ok_or_else(unknown)?;
+        let certificate_der = self
+            .0
+            .ca
+            .sign(&request.csr_der, role, &name, SystemTime::now())
+            .map_err(|problem| Status::invalid_argument(problem.to_string()))?;
+        let signed = peer(&[CertificateDer::from(certificate_der.as_slice())])
+            .ok_or_else(|| Status::internal("the certificate names nobody"))?;
+        // Recorded before it is given out: of two that use one token at once, the second is refused here.
+        let submission = Submission {
+            command: Command::Join { name: name.clone(), serial: hex(&signed.serial) },
+            by: name.to_string(),
+            reason: String::new(),
+            request: String::new(),
+            plan: false,
+        };
+        self.0.engine.submit(submission, Priority::Normal).await.map_err(status)?;
+        info!(%name, %role, software = request.software, "joined");
+        Ok(Response::new(JoinReply {
+            name: name.to_string(),
+            role: role.to_string(),
+            certificate_der,
+            ca_der: self.0.ca.certificate_der().to_vec(),
+        }))
+    }
+}

@@ -1,0 +1,144 @@
+//! What people ask for. Each call: who asks, may they, what does it mean, what does the engine say.
+
+mod access;
+mod apply;
+mod change;
+mod releases;
+mod seeing;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use api::operator::operator_server::Operator;
+use api::operator::*;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+pub(crate) use seeing::Selector;
+
+use super::Shared;
+use super::who::{self, status};
+use crate::core::Command;
+use crate::engine::{Accepted, Priority, Submission};
+
+pub(super) struct Service(pub(super) Arc<Shared>);
+
+/// A stream of answers.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Shared {
+    /// Has an operator's command carried out.
+    async fn ask(
+        &self,
+        who: &who::Operator,
+        command: Command,
+        reason: String,
+        request: String,
+        priority: Priority,
+    ) -> Result<Accepted, Status> {
+        let submission = Submission { command, by: who.name.to_string(), reason, request, plan: false };
+        self.engine.submit(submission, priority).await.map_err(status)
+    }
+}
+
+#[tonic::async_trait]
+impl Operator for Service {
+    type ReleaseLogsStream = Answers<LogPiece>;
+    type ChangeStream = Answers<ChangeUpdate>;
+    type StatusStream = Answers<StatusReply>;
+    type HistoryStream = Answers<HistoryEntry>;
+    type BackupStream = Answers<BackupPiece>;
+
+    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyReply>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.apply(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_environments(&self, request: Request<ListRequest>) -> Result<Response<Environments>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.list_environments(who).await.map(Response::new)
+    }
+
+    async fn list_services(&self, request: Request<ListRequest>) -> Result<Response<Services>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.list_services(who).await.map(Response::new)
+    }
+
+    async fn build_release(&self, request: Request<BuildReleaseRequest>) -> Result<Response<Release>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.build_release(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn add_release(&self, request: Request<AddReleaseRequest>) -> Result<Response<Release>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.add_release(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_releases(&self, request: Request<ListReleasesRequest>) -> Result<Response<Releases>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.list_releases(&who, &request.into_inner().service).await.map(Response::new)
+    }
+
+    async fn show_release(&self, request: Request<ReleaseRequest>) -> Result<Response<Release>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.show_release(&who, &request.into_inner().release).await.map(Response::new)
+    }
+
+    async fn release_logs(
+        &self,
+        request: Request<ReleaseLogsRequest>,
+    ) -> Result<Response<Self::ReleaseLogsStream>, Status> {
+        let who = self.0.operator(&request).await?;
+        releases::logs(self.0.clone(), &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn change(&self, request: Request<ChangeRequest>) -> Result<Response<Self::ChangeStream>, Status> {
+        let who = self.0.operator(&request).await?;
+        change::change(self.0.clone(), &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
+        let who = self.0.operator(&request).await?;
+        seeing::status(self.0.clone(), who, &request.into_inner()).await.map(Response::new)
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<Self::HistoryStream>, Status> {
+        let who = self.0.operator(&request).await?;
+        seeing::history(self.0.clone(), who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn create_token(&self, request: Request<CreateTokenRequest>) -> Result<Response<CreateTokenReply>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.create_token(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_tokens(&self, request: Request<ListRequest>) -> Result<Response<Tokens>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.list_tokens(&who).await.map(Response::new)
+    }
+
+    async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Result<Response<Done>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.revoke_token(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn create_join(&self, request: Request<CreateJoinRequest>) -> Result<Response<CreateJoinReply>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.create_join(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_fleet(&self, request: Request<ListRequest>) -> Result<Response<FleetMembers>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.list_fleet(&who).await.map(Response::new)
+    }
+
+    async fn revoke_member(&self, request: Request<RevokeMemberRequest>) -> Result<Response<Done>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.revoke_member(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn backup(&self, request: Request<ListRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let who = self.0.operator(&request).await?;
+        access::backup(self.0.clone(), &who).await.map(Response::new)
+    }
+}

@@ -1,0 +1,159 @@
+//! Tokens, joining, the fleet's members, and the backup.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::operator::{
+    BackupPiece, CreateJoinReply, CreateJoinRequest, CreateTokenReply, CreateTokenRequest, Done, FleetMembers,
+    RevokeMemberRequest, RevokeTokenRequest, Token, Tokens,
+};
+use api::{JoinToken, MemberName, Scope, Span, Verb};
+use certs::fleet::Role;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::Answers;
+use crate::core::Command;
+use crate::engine::{Engine, Priority};
+use crate::server::Shared;
+use crate::server::who::{Operator, parse, stopping, wrong};
+use crate::{secret, status};
+
+/// Long enough to carry the token to another machine, short enough that a forgotten one is worthless.
+const JOIN_VALID: Span = Span::from_ms(15 * 60_000).expect("15 minutes are a span");
+const PIECE_BYTES: usize = 256 * 1024;
+
+impl Shared {
+    pub(super) async fn create_token(
+        &self,
+        who: &Operator,
+        request: CreateTokenRequest,
+    ) -> Result<CreateTokenReply, Status> {
+        who.may(Verb::Admin, None, None)?;
+        let name: MemberName = parse(&request.name)?;
+        let scope = read_scope(&request)?;
+        let secret = secret::draw().map_err(Status::internal)?;
+        let command = Command::CreateToken { name: name.clone(), secret: secret::hash(&secret), scope };
+        self.ask(who, command, request.reason, String::new(), Priority::Normal).await?;
+        Ok(CreateTokenReply { token: secret::operator_token(&name, &secret) })
+    }
+
+    pub(super) async fn list_tokens(&self, who: &Operator) -> Result<Tokens, Status> {
+        who.may(Verb::Read, None, None)?;
+        fn words<T: ToString>(list: &[T]) -> Vec<String> {
+            list.iter().map(ToString::to_string).collect()
+        }
+        let list = |engine: &Engine| {
+            let token = |(name, token): (&MemberName, &crate::core::state::Token)| Token {
+                name: name.to_string(),
+                verbs: words(&token.scope.verbs),
+                services: words(&token.scope.services),
+                environments: words(&token.scope.environments),
+                created_ms: token.created_ms,
+                by: token.by.clone(),
+                revoked: token.revoked,
+            };
+            Tokens { tokens: engine.state.tokens.iter().map(token).collect() }
+        };
+        self.engine.read(list).await.ok_or_else(stopping)
+    }
+
+    pub(super) async fn revoke_token(&self, who: &Operator, request: RevokeTokenRequest) -> Result<Done, Status> {
+        who.may(Verb::Admin, None, None)?;
+        let name = parse(&request.name)?;
+        self.ask(who, Command::RevokeToken { name }, request.reason, String::new(), Priority::Normal).await?;
+        Ok(Done {})
+    }
+
+    pub(super) async fn create_join(
+        &self,
+        who: &Operator,
+        request: CreateJoinRequest,
+    ) -> Result<CreateJoinReply, Status> {
+        who.may(Verb::Fleet, None, None)?;
+        let role: Role = parse(&request.role)?;
+        let name: MemberName = parse(&request.name)?;
+        let group = match role {
+            Role::Agent => {
+                parse::<MemberName>(if request.group.is_empty() { "default" } else { &request.group })?.to_string()
+            }
+            Role::Proxy if request.group.is_empty() => String::new(),
+            Role::Proxy => {
+                return Err(Status::invalid_argument("--group is for agents: a proxy serves all environments"));
+            }
+        };
+        let valid = if request.valid_ms == 0 { Some(JOIN_VALID) } else { Span::from_ms(request.valid_ms) };
+        let valid = valid.ok_or_else(|| Status::invalid_argument("a join token is valid for 1ms to 366d"))?;
+        let controller = self.advertise.clone().ok_or_else(|| {
+            Status::failed_precondition("the controller listens on all addresses and does not know which one others reach: start it with --advertise HOST:PORT")
+        })?;
+        let secret = secret::draw().map_err(Status::internal)?;
+        // The engine's clock, which never goes back, decides when the token expires.
+        let now_ms = status::clock_ms();
+        let until_ms = now_ms + valid.ms();
+        let command = Command::Invite { name, role, group, secret: secret::hash(&secret), until_ms };
+        self.ask(who, command, request.reason, String::new(), Priority::Normal).await?;
+        let token = JoinToken { controller, ca: self.ca.fingerprint(), secret };
+        Ok(CreateJoinReply { token: token.to_string(), expires_ms: until_ms })
+    }
+
+    pub(super) async fn list_fleet(&self, who: &Operator) -> Result<FleetMembers, Status> {
+        who.may(Verb::Read, None, None)?;
+        let list = |engine: &Engine| FleetMembers { members: status::fleet(engine, Instant::now()) };
+        self.engine.read(list).await.ok_or_else(stopping)
+    }
+
+    pub(super) async fn revoke_member(&self, who: &Operator, request: RevokeMemberRequest) -> Result<Done, Status> {
+        who.may(Verb::Fleet, None, None)?;
+        let name = parse(&request.name)?;
+        self.ask(who, Command::RevokeMember { name }, request.reason, String::new(), Priority::Traffic).await?;
+        Ok(Done {})
+    }
+}
+
+fn read_scope(request: &CreateTokenRequest) -> Result<Scope, Status> {
+    fn all<T: std::str::FromStr<Err = api::NotAccepted>>(words: &[String], mistakes: &mut Vec<String>) -> Vec<T> {
+        let mut read =
+            |word: &String| word.parse().map_err(|problem: api::NotAccepted| mistakes.push(problem.to_string())).ok();
+        words.iter().filter_map(&mut read).collect()
+    }
+    let mut mistakes = Vec::new();
+    let scope = Scope {
+        verbs: all(&request.verbs, &mut mistakes),
+        services: all(&request.services, &mut mistakes),
+        environments: all(&request.environments, &mut mistakes),
+    };
+    if mistakes.is_empty() { Ok(scope) } else { Err(wrong(&mistakes)) }
+}
+
+/// A consistent copy of the event store, made beside it and sent in pieces.
+pub(super) async fn backup(shared: Arc<Shared>, who: &Operator) -> Result<Answers<BackupPiece>, Status> {
+    who.may(Verb::Admin, None, None)?;
+    let copy = shared.data.join(format!("backup-{}.unfinished", secret::draw().map_err(Status::internal)?));
+    let path = copy.clone();
+    let made = shared.engine.read(move |engine| engine.store.backup(&path)).await.ok_or_else(stopping)?;
+    let opened = made
+        .map_err(|problem| problem.to_string())
+        .and_then(|_| std::fs::File::open(&copy).map_err(|problem| problem.to_string()));
+    // The open file stays readable; nothing is left behind whatever happens next.
+    let _ = std::fs::remove_file(&copy);
+    let mut file = opened.map_err(|problem| Status::internal(format!("the backup could not be made: {problem}")))?;
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut data = Vec::with_capacity(PIECE_BYTES);
+            let piece =
+                match std::io::Read::read_to_end(&mut std::io::Read::take(&mut file, PIECE_BYTES as u64), &mut data) {
+                    Ok(0) => return,
+                    Ok(_) => Ok(BackupPiece { data }),
+                    Err(problem) => Err(Status::internal(format!("the backup cannot be read: {problem}"))),
+                };
+            let ends = piece.is_err();
+            if sender.blocking_send(piece).is_err() || ends {
+                return;
+            }
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(receiver)))
+}

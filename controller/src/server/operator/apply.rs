@@ -1,0 +1,112 @@
+//! `apply`, and the lists of what was applied.
+
+use api::operator::{ApplyReply, ApplyRequest, Environment, Environments, Mistake, Service, ServiceStage, Services};
+use api::{HostTarget, Verb};
+use tonic::Status;
+
+use crate::core::spec::{EnvironmentSpec, ServiceSpec, Target};
+use crate::core::{Command, Refusal, State};
+use crate::engine::{NotDone, Priority, Submission};
+use crate::files::{self, File};
+use crate::server::Shared;
+use crate::server::who::{Operator, status, stopping};
+
+impl Shared {
+    /// Reads all files, then applies all or none.
+    pub(super) async fn apply(&self, who: &Operator, request: ApplyRequest) -> Result<ApplyReply, Status> {
+        let (mut environments, mut services, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
+        if request.files.is_empty() {
+            return Err(Status::invalid_argument("no file was given: -f FILE"));
+        }
+        for file in &request.files {
+            match files::parse(&file.name, &file.text) {
+                Ok(File::Environment(spec)) => environments.push(spec),
+                Ok(File::Service(spec)) => services.push(spec),
+                Err(found) => mistakes.extend(found.into_iter().map(told)),
+            }
+        }
+        for spec in &environments {
+            who.may(Verb::Apply, None, Some(&spec.name))?;
+        }
+        for spec in &services {
+            who.may(Verb::Apply, Some(&spec.name), None)?;
+        }
+        // Mistakes within files and between them are told together.
+        let submission = Submission {
+            command: Command::Apply { environments, services },
+            by: who.name.to_string(),
+            reason: request.reason,
+            request: String::new(),
+            plan: request.plan || !mistakes.is_empty(),
+        };
+        match self.engine.submit(submission, Priority::Normal).await {
+            Ok(accepted) if mistakes.is_empty() => Ok(ApplyReply { mistakes, changes: accepted.lines }),
+            Ok(_) => Ok(ApplyReply { mistakes, changes: Vec::new() }),
+            Err(NotDone::Refused(Refusal::Wrong(between))) => {
+                mistakes.extend(between.into_iter().map(|message| Mistake { message, ..Mistake::default() }));
+                Ok(ApplyReply { mistakes, changes: Vec::new() })
+            }
+            Err(other) => Err(status(other)),
+        }
+    }
+
+    pub(super) async fn list_environments(&self, who: Operator) -> Result<Environments, Status> {
+        let list = move |engine: &crate::engine::Engine| {
+            let seen = engine.state.environments.values().filter(|spec| who.sees(None, Some(&spec.name)));
+            Environments { environments: seen.map(environment).collect() }
+        };
+        self.engine.read(list).await.ok_or_else(stopping)
+    }
+
+    pub(super) async fn list_services(&self, who: Operator) -> Result<Services, Status> {
+        let list = move |engine: &crate::engine::Engine| {
+            let seen = engine.state.services.values().filter(|service| who.sees(Some(&service.spec.name), None));
+            let newest = |service: &crate::core::state::Service| {
+                service.releases.last_key_value().map_or(0, |(number, _)| number.number())
+            };
+            Services { services: seen.map(|entry| service(&engine.state, &entry.spec, newest(entry))).collect() }
+        };
+        self.engine.read(list).await.ok_or_else(stopping)
+    }
+}
+
+fn told(mistake: files::Mistake) -> Mistake {
+    let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Mistake { file: mistake.file, line: place(mistake.line), column: place(mistake.column), message: mistake.message }
+}
+
+fn environment(spec: &EnvironmentSpec) -> Environment {
+    let (target, group) = match &spec.target {
+        Target::Static => ("static", String::new()),
+        Target::Agent { group } => ("agent", group.to_string()),
+    };
+    Environment {
+        name: spec.name.to_string(),
+        zone: spec.zone.to_string(),
+        time_zone: spec.time_zone.clone(),
+        target: target.to_owned(),
+        group,
+        keep_warm: spec.keep_warm.to_string(),
+    }
+}
+
+fn service(state: &State, spec: &ServiceSpec, newest_release: u32) -> Service {
+    let stage = |(environment, stage): (&api::EnvironmentName, &crate::core::spec::StageSpec)| {
+        let host = state.environments.get(environment).map(|environment| {
+            HostTarget { service: spec.name.clone(), release: None }.host(&environment.zone).to_string()
+        });
+        ServiceStage {
+            environment: environment.to_string(),
+            from: stage.from.iter().map(ToString::to_string).collect(),
+            hosts: host.into_iter().collect(),
+            keep_warm_ms: state.keep_warm(&api::StageName::new(spec.name.clone(), environment.clone())).ms(),
+        }
+    };
+    Service {
+        name: spec.name.to_string(),
+        repository: spec.source.as_ref().map(|source| source.repository.clone()).unwrap_or_default(),
+        branch: spec.source.as_ref().map(|source| source.branch.clone()).unwrap_or_default(),
+        stages: spec.stages.iter().map(stage).collect(),
+        newest_release,
+    }
+}

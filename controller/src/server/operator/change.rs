@@ -1,0 +1,266 @@
+//! `promote`, `rollout weight`, `rollback`, `unhold`: decided at once, then followed until the whole fleet has it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::operator::change_request::Verb as Wanted;
+use api::operator::change_update::Kind;
+use api::operator::{ChangeRequest, ChangeUpdate, Decided, Lagging, Outcome, Switched};
+use api::{EnvironmentName, ReleaseName, ReleaseNumber, Share, StageName, Verb, Version};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::Answers;
+use crate::core::event::Event;
+use crate::core::state::Leaving;
+use crate::core::{Command, due};
+use crate::engine::{Accepted, Engine, Priority, Submission};
+use crate::fleet::{LEASE, Standing};
+use crate::server::Shared;
+use crate::server::who::{Operator, parse, status};
+
+/// How often somebody who waits for a start hears what it waits for.
+const LOOK: Duration = Duration::from_millis(200);
+
+type Updates = mpsc::Sender<Result<ChangeUpdate, Status>>;
+
+/// Carries out a change; the answers end when the fleet has it, or at once without waiting.
+pub(super) async fn change(
+    shared: Arc<Shared>,
+    who: &Operator,
+    request: ChangeRequest,
+) -> Result<Answers<ChangeUpdate>, Status> {
+    let wanted = request.verb.ok_or_else(|| Status::invalid_argument("no verb was given"))?;
+    let (verb, stage, command) = read(wanted)?;
+    who.may(verb, Some(&stage.service), Some(&stage.environment))?;
+    let submission = Submission {
+        command,
+        by: who.name.to_string(),
+        reason: request.reason,
+        request: request.request_id,
+        plan: request.plan,
+    };
+    let accepted = shared.engine.submit(submission, Priority::Traffic).await.map_err(status)?;
+    let (sender, receiver) = mpsc::channel(64);
+    let decided = Decided { event: accepted.event, lines: accepted.lines.clone() };
+    let _ = sender.try_send(Ok(update(Kind::Decided(decided)))); // An empty queue takes one message.
+    if !request.plan {
+        let follow = Follow { shared, stage, accepted, updates: sender };
+        tokio::spawn(follow.run(request.no_wait));
+    }
+    Ok(Box::pin(ReceiverStream::new(receiver)))
+}
+
+fn read(wanted: Wanted) -> Result<(Verb, StageName, Command), Status> {
+    let share = |ppm: u32| {
+        Share::from_ppm(ppm).ok_or_else(|| {
+            Status::invalid_argument(format!("a share is at most 1,000,000 parts per million, not {ppm}"))
+        })
+    };
+    let number = |number: u32| {
+        ReleaseNumber::new(number).ok_or_else(|| Status::invalid_argument("a release number begins at 1"))
+    };
+    Ok(match wanted {
+        Wanted::Promote(promote) => {
+            let (release, environment): (ReleaseName, EnvironmentName) =
+                (parse(&promote.release)?, parse(&promote.environment)?);
+            let stage = StageName::new(release.service.clone(), environment.clone());
+            let share = promote.share_ppm.map(share).transpose()?;
+            (Verb::Promote, stage, Command::Promote { release, environment, share, bypass: promote.bypass })
+        }
+        Wanted::Weight(weight) => {
+            let stage: StageName = parse(&weight.stage)?;
+            (Verb::Promote, stage.clone(), Command::Weigh { stage, share: share(weight.share_ppm)? })
+        }
+        Wanted::Rollback(rollback) => {
+            let stage: StageName = parse(&rollback.stage)?;
+            (Verb::Rollback, stage.clone(), Command::Rollback { stage, to: rollback.to.map(number).transpose()? })
+        }
+        Wanted::Unhold(unhold) => {
+            let stage: StageName = parse(&unhold.stage)?;
+            (Verb::Rollback, stage.clone(), Command::Unhold { stage, release: number(unhold.release)? })
+        }
+    })
+}
+
+fn update(kind: Kind) -> ChangeUpdate {
+    ChangeUpdate { kind: Some(kind) }
+}
+
+/// A change on its way to the fleet.
+struct Follow {
+    shared: Arc<Shared>,
+    stage: StageName,
+    accepted: Accepted,
+    updates: Updates,
+}
+
+/// How a start stands.
+enum Start {
+    Waits(String),
+    /// It serves from this version on.
+    Done(Version),
+    Failed(String),
+}
+
+impl Follow {
+    async fn run(self, no_wait: bool) {
+        let mut outcome = self.outcome();
+        if no_wait {
+            return self.say(Kind::Outcome(self.with_warmth(outcome).await)).await;
+        }
+        let mut version = self.accepted.version;
+        let mut since = self.accepted.arrived;
+        if let Some(release) = self.starting() {
+            match self.wait_for_start(release).await {
+                Ok(serving) => (version, since) = (serving, Instant::now()),
+                Err(failed) => {
+                    outcome.failed = failed;
+                    return self.say(Kind::Outcome(outcome)).await;
+                }
+            }
+        }
+        (outcome.switched, outcome.lagging) = self.wait_for_fleet(version, since).await;
+        self.say(Kind::Outcome(self.with_warmth(outcome).await)).await;
+    }
+
+    /// Whoever asked may have gone; the change goes on.
+    async fn say(&self, kind: Kind) {
+        let _ = self.updates.send(Ok(update(kind))).await;
+    }
+
+    /// The release that has to start first.
+    fn starting(&self) -> Option<ReleaseNumber> {
+        self.accepted.events.iter().find_map(|event| match event {
+            Event::Promoted { release, starting_until_ms: Some(_), .. } => Some(*release),
+            _ => None,
+        })
+    }
+
+    async fn wait_for_start(&self, release: ReleaseNumber) -> Result<Version, String> {
+        let mut said = String::new();
+        loop {
+            let (stage, after) = (self.stage.clone(), self.accepted.event);
+            match self.shared.engine.read(move |engine| start_of(engine, &stage, release, after)).await {
+                None => return Err("the controller is stopping; the release goes on starting when it is back".into()),
+                Some(Start::Failed(problem)) => return Err(problem),
+                Some(Start::Done(version)) => return Ok(version),
+                Some(Start::Waits(what)) if what != said => {
+                    said = what;
+                    self.say(Kind::Waiting(said.clone())).await;
+                }
+                Some(Start::Waits(_)) => {}
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until every proxy that holds a lease has the version, and tells each as it comes.
+    async fn wait_for_fleet(&self, version: Version, since: Instant) -> (Vec<Switched>, Vec<Lagging>) {
+        let mut moved = self.shared.fleet.watch();
+        let deadline = tokio::time::Instant::now() + LEASE;
+        let mut switched: Vec<Switched> = Vec::new();
+        loop {
+            moved.mark_unchanged();
+            let standings = self.shared.fleet.standings(version);
+            for standing in &standings {
+                let Some(at) = standing.active_at else { continue };
+                if switched.iter().all(|known| known.proxy != standing.name.as_str()) {
+                    let us = u64::try_from(at.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX);
+                    let news = Switched { proxy: standing.name.to_string(), us };
+                    self.say(Kind::Switched(news.clone())).await;
+                    switched.push(news);
+                }
+            }
+            let behind: Vec<_> = standings.into_iter().filter(|standing| standing.active_at.is_none()).collect();
+            let awaited = behind.iter().any(|standing| standing.leased);
+            if !awaited || tokio::time::timeout_at(deadline, moved.changed()).await.is_err() {
+                return (switched, behind.into_iter().map(lagging).collect());
+            }
+        }
+    }
+
+    /// What the change was, for people.
+    fn outcome(&self) -> Outcome {
+        let mut outcome = Outcome::default();
+        for event in &self.accepted.events {
+            match event {
+                Event::RolledBack { from, to, .. } => {
+                    (outcome.from_release, outcome.to_release) = (from.number(), to.number());
+                    outcome.undo = format!(
+                        "pointsman unhold {stage} {from} && pointsman promote {service}@{from} --to {environment}",
+                        stage = self.stage,
+                        service = self.stage.service,
+                        environment = self.stage.environment
+                    );
+                }
+                Event::Promoted { release, .. }
+                | Event::ShareSet { release, .. }
+                | Event::Completed { release, .. } => {
+                    outcome.to_release = release.number();
+                    outcome.undo = format!("pointsman rollback {}", self.stage);
+                }
+                Event::Unheld { .. } => outcome.undo.clear(),
+                _ => {}
+            }
+        }
+        outcome
+    }
+
+    /// Until when the release that left is kept warm.
+    async fn with_warmth(&self, mut outcome: Outcome) -> Outcome {
+        let stage = self.stage.clone();
+        let (from, to) = (ReleaseNumber::new(outcome.from_release), ReleaseNumber::new(outcome.to_release));
+        let find = move |engine: &Engine| {
+            let found = engine.state.stage(&stage)?;
+            let left = from.or_else(|| found.past.iter().rev().copied().find(|past| Some(*past) != to))?;
+            let first = found.past.len() < 2 && from.is_none();
+            match found.leaving.get(&left) {
+                Some(Leaving::Warm { until_ms }) => Some((first, left, *until_ms)),
+                _ => Some((first, left, 0)),
+            }
+        };
+        match self.shared.engine.read(find).await.flatten() {
+            Some((false, left, until_ms)) => (outcome.from_release, outcome.warm_until_ms) = (left.number(), until_ms),
+            // Without an earlier release there is nothing to go back to.
+            _ if outcome.from_release == 0 => outcome.undo.clear(),
+            _ => {}
+        }
+        outcome
+    }
+}
+
+fn start_of(engine: &Engine, stage: &StageName, release: ReleaseNumber, after: u64) -> Start {
+    let found = engine.state.stage(stage);
+    let entering = found.and_then(|stage| stage.entering.as_ref()).filter(|entering| entering.release == release);
+    if entering.is_some_and(|entering| entering.starting_until_ms.is_some()) {
+        let problem = due::start_problem(&engine.state, &engine.seen, stage, release);
+        return Start::Waits(problem.unwrap_or_else(|| format!("{release} has started")));
+    }
+    if entering.is_some() || found.is_some_and(|stage| stage.stable == Some(release)) {
+        return Start::Done(engine.publisher.version());
+    }
+    let why = engine.store.read(after + 1, 1_000).unwrap_or_default().into_iter().find_map(|record| {
+        let ended =
+            record.about == stage.to_string() && matches!(record.kind.as_str(), "promotion_failed" | "rolled_back");
+        ended.then(|| {
+            record
+                .payload
+                .get("problem")
+                .and_then(|problem| problem.as_str())
+                .unwrap_or("it was rolled back")
+                .to_owned()
+        })
+    });
+    Start::Failed(why.unwrap_or_else(|| format!("{release} did not get into {stage}")))
+}
+
+fn lagging(standing: Standing) -> Lagging {
+    let why = match (standing.leased, standing.problem.is_empty()) {
+        (_, false) => standing.problem,
+        (true, true) => "has not answered yet".to_owned(),
+        (false, true) => "is away".to_owned(),
+    };
+    Lagging { proxy: standing.name.to_string(), last: standing.last.map(Into::into), why }
+}

@@ -1,0 +1,118 @@
+//! The stream of one proxy: its hello, what it needs, then changes down and reports up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use api::MemberName;
+use api::fleet::controller_message::Kind as Down;
+use api::fleet::fleet_server::Fleet;
+use api::fleet::proxy_message::Kind as Up;
+use api::fleet::{ControllerMessage, Override, Progress, ProxyMessage, Welcome, progress};
+use certs::fleet::Role;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::Shared;
+use crate::core::Command;
+use crate::engine::{Priority, Submission};
+use crate::fleet::{LEASE, QUEUE};
+use crate::status::clock_ms;
+
+/// First message of a proxy (limits by default: first bytes 10 s).
+const HELLO: Duration = Duration::from_secs(10);
+/// A proxy that refuses is sent everything again, at most so often: refusing again must not become a storm.
+const RESEND: Duration = Duration::from_secs(5);
+
+pub(super) struct Service(pub(super) Arc<Shared>);
+
+#[tonic::async_trait]
+impl Fleet for Service {
+    type ConnectStream = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<ControllerMessage, Status>> + Send>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<ProxyMessage>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let name = self.0.member(&request, Role::Proxy).await?;
+        let mut messages = request.into_inner();
+        let hello = match timeout(HELLO, messages.next()).await {
+            Ok(Some(Ok(ProxyMessage { kind: Some(Up::Hello(hello)) }))) => hello,
+            _ => return Err(Status::invalid_argument("the first message of a proxy is its hello")),
+        };
+        let connection = self.0.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let lease_ms = u32::try_from(LEASE.as_millis()).unwrap_or(u32::MAX);
+        let welcome = Down::Welcome(Welcome { name: name.to_string(), lease_ms });
+        let _ = sender.try_send(ControllerMessage { kind: Some(welcome) }); // An empty queue takes one message.
+        info!(proxy = %name, software = hello.software, "connected");
+        let session = Session { shared: self.0.clone(), name: name.clone(), connection, sent_all: None };
+        let attached = name.clone();
+        self.0.engine.tell(move |engine| engine.attach_proxy(&attached, connection, &hello, sender));
+        tokio::spawn(session.listen(messages));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver).map(Ok))))
+    }
+}
+
+/// The upward half of a proxy's stream.
+struct Session {
+    shared: Arc<Shared>,
+    name: MemberName,
+    connection: u64,
+    /// When everything was sent again last.
+    sent_all: Option<Instant>,
+}
+
+impl Session {
+    async fn listen(mut self, mut messages: Streaming<ProxyMessage>) {
+        while let Some(Ok(message)) = messages.next().await {
+            let now_ms = clock_ms();
+            match message.kind {
+                Some(Up::Progress(report)) => self.progress(&report, now_ms),
+                Some(Up::Counts(counts)) => self.shared.fleet.counts(&self.name, self.connection, &counts, now_ms),
+                Some(Up::Override(told)) => self.override_told(&told).await,
+                Some(Up::Hello(_)) | None => {}
+            }
+        }
+        info!(proxy = %self.name, "disconnected");
+        self.shared.fleet.detach(&self.name, self.connection);
+    }
+
+    fn progress(&mut self, report: &Progress, now_ms: u64) {
+        self.shared.fleet.progress(&self.name, self.connection, report, now_ms);
+        if report.state() != progress::State::Rejected {
+            return;
+        }
+        warn!(proxy = %self.name, rejections = ?report.rejections, "refused a change; it is sent everything again");
+        let wait = self.sent_all.map_or(Duration::ZERO, |last| RESEND.saturating_sub(last.elapsed()));
+        self.sent_all = Some(Instant::now() + wait);
+        let (engine, name, connection) = (self.shared.engine.clone(), self.name.clone(), self.connection);
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            engine.tell(move |engine| engine.fleet.send(&name, connection, &engine.publisher.everything()));
+        });
+    }
+
+    async fn override_told(&self, told: &Override) {
+        if !self.shared.fleet.override_told(&self.name, &told.stage, told.release) {
+            return;
+        }
+        let Ok(stage) = told.stage.parse() else { return };
+        let release = api::ReleaseNumber::new(told.release);
+        let command = Command::TellOverride { proxy: self.name.clone(), stage, release, until_ms: told.until_ms };
+        let submission = Submission {
+            command,
+            by: told.by.clone(),
+            reason: told.reason.clone(),
+            request: String::new(),
+            plan: false,
+        };
+        if let Err(problem) = self.shared.engine.submit(submission, Priority::Normal).await {
+            warn!(proxy = %self.name, ?problem, "an override could not be recorded");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Who asks: operators by token, members by certificate; and how refusals are worded for them.
+
+use api::{EnvironmentName, MemberName, Scope, ServiceName, Verb};
+use certs::fleet::{Role, peer};
+use tonic::{Request, Status};
+
+use super::Shared;
+use crate::core::Refusal;
+use crate::core::state::MemberProgress;
+use crate::engine::NotDone;
+use crate::secret;
+
+/// An operator whose token was accepted.
+#[derive(Debug, Clone)]
+pub(super) struct Operator {
+    pub(super) name: MemberName,
+    scope: Scope,
+}
+
+impl Shared {
+    /// The operator behind a request.
+    pub(super) async fn operator<T>(&self, request: &Request<T>) -> Result<Operator, Status> {
+        let wrong = || {
+            Status::unauthenticated(
+                "this token is not accepted: it is unknown or was revoked; `pointsman login` with a valid one",
+            )
+        };
+        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let bearer = header.and_then(|value| value.strip_prefix("Bearer "));
+        let (name, secret) = bearer.and_then(secret::parse_operator_token).ok_or_else(wrong)?;
+        let (looked_up, secret) = (name.clone(), secret.to_owned());
+        let find = move |engine: &crate::engine::Engine| {
+            let token = engine.state.tokens.get(&looked_up).filter(|token| !token.revoked)?;
+            secret::matches(&secret, &token.secret).then(|| token.scope.clone())
+        };
+        let scope = self.engine.read(find).await.ok_or_else(stopping)?.ok_or_else(wrong)?;
+        Ok(Operator { name, scope })
+    }
+
+    /// The member behind a request: its certificate is the one that was given out, and was not revoked since.
+    pub(super) async fn member<T>(&self, request: &Request<T>, role: Role) -> Result<MemberName, Status> {
+        let certificates = request.peer_certs();
+        let seen = certificates.as_deref().and_then(|chain| peer(chain)).filter(|seen| seen.role == role);
+        let seen = seen.ok_or_else(|| {
+            Status::unauthenticated(format!("only a {role} of this fleet may call this: its certificate is missing"))
+        })?;
+        let (name, serial) = (seen.name.clone(), hex(&seen.serial));
+        let find = move |engine: &crate::engine::Engine| {
+            let member = engine.state.members.get(&seen.name);
+            member.is_some_and(|member| member.role == role && member.progress == MemberProgress::Joined { serial })
+        };
+        if self.engine.read(find).await.ok_or_else(stopping)? {
+            return Ok(name);
+        }
+        Err(Status::permission_denied(format!(
+            "{name} does not belong to this fleet any more: it was revoked, or joined again elsewhere"
+        )))
+    }
+}
+
+impl Operator {
+    /// Refuses what the token's scope does not permit.
+    pub(super) fn may(
+        &self,
+        verb: Verb,
+        service: Option<&ServiceName>,
+        environment: Option<&EnvironmentName>,
+    ) -> Result<(), Status> {
+        if self.scope.permits(verb, service, environment) {
+            return Ok(());
+        }
+        let place = match (service, environment) {
+            (Some(service), Some(environment)) => format!(" on {service}/{environment}"),
+            (Some(service), None) => format!(" on {service}"),
+            (None, Some(environment)) => format!(" in {environment}"),
+            (None, None) => " on everything".to_owned(),
+        };
+        Err(Status::permission_denied(format!("token {} may not {verb}{place}", self.name)))
+    }
+
+    /// Whether the operator may see something.
+    pub(super) fn sees(&self, service: Option<&ServiceName>, environment: Option<&EnvironmentName>) -> bool {
+        self.scope.permits(Verb::Read, service, environment)
+    }
+}
+
+/// Digits of a serial number, as they are recorded.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn stopping() -> Status {
+    Status::unavailable("the controller is stopping")
+}
+
+/// The answer to a command that was not carried out.
+pub(super) fn status(not_done: NotDone) -> Status {
+    match not_done {
+        NotDone::Refused(Refusal::Unknown(sentence)) => Status::not_found(sentence),
+        NotDone::Refused(Refusal::Refused(sentence)) => Status::failed_precondition(sentence),
+        NotDone::Refused(wrong @ Refusal::Wrong(_)) => Status::invalid_argument(wrong.to_string()),
+        NotDone::Store(problem) => Status::unavailable(format!("nothing was changed: {problem}")),
+        NotDone::Stopping => stopping(),
+    }
+}
+
+/// Bad input: all mistakes, a line each.
+pub(super) fn wrong(mistakes: &[String]) -> Status {
+    Status::invalid_argument(mistakes.join("\n"))
+}
+
+/// Reads a value, or says what is accepted.
+pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
+    text.parse().map_err(|problem: T::Err| Status::invalid_argument(problem.to_string()))
+}

@@ -1,0 +1,306 @@
+//! Answers to "what is": state, observations and counters put together for people and programs.
+//!
+//! Must not know: who asks or how it is shown. It changes nothing.
+
+use std::time::{Instant, SystemTime};
+
+use api::operator::{
+    Artifact, FleetMember, Release, ServiceStatus, StageEndpoint, StageRelease, StageStatus, StaticAddress, StatusReply,
+};
+use api::{
+    EnvironmentName, Host, HostTarget, MemberName, ReleaseName, ReleaseNumber, ServiceName, Share, StageName, Version,
+};
+use certs::fleet::Role;
+
+use crate::core::due::start_problem;
+use crate::core::observe::instance_id;
+use crate::core::state::{Leaving, Member, MemberProgress, ReleaseProgress, Stage, State};
+use crate::engine::Engine;
+use crate::fleet::Proxy;
+use crate::measure::{Measure, Totals, WINDOW};
+use crate::server::Selector;
+
+/// How many of a service's newest releases its status shows.
+const RELEASES_SHOWN: usize = 5;
+
+/// Milliseconds since the Unix epoch by this machine's clock.
+pub(crate) fn clock_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Everything that a selector names and `sees` permits.
+pub(crate) fn all(
+    engine: &Engine,
+    selector: &Selector,
+    now: Instant,
+    sees: impl Fn(Option<&ServiceName>, Option<&EnvironmentName>) -> bool,
+) -> StatusReply {
+    let proxies = engine.fleet.proxies();
+    let services =
+        engine.state.services.iter().filter(|(name, _)| selector.includes(name, None) && sees(Some(name), None));
+    let services = services.map(|(name, service)| {
+        let stages =
+            service.spec.stages.keys().filter(|environment| {
+                selector.includes(name, Some(environment)) && sees(Some(name), Some(environment))
+            });
+        let stages = order(&engine.state, name, stages.cloned().collect());
+        let newest = service.releases.keys().rev().take(RELEASES_SHOWN);
+        ServiceStatus {
+            service: name.to_string(),
+            stages: stages
+                .into_iter()
+                .map(|environment| stage(engine, &StageName::new(name.clone(), environment), now))
+                .collect(),
+            releases: newest
+                .filter_map(|number| release(&engine.state, &ReleaseName::new(name.clone(), *number)))
+                .collect(),
+        }
+    });
+    StatusReply {
+        at_ms: clock_ms(),
+        version: Some(engine.publisher.version().into()),
+        services: services.collect(),
+        fleet: fleet(engine, now),
+        warnings: warnings(engine, &proxies, now),
+    }
+}
+
+/// Stages in the order a release takes: upstream first.
+fn order(state: &State, service: &ServiceName, mut rest: Vec<EnvironmentName>) -> Vec<EnvironmentName> {
+    let Some(service) = state.service(service) else { return rest };
+    let mut ordered: Vec<EnvironmentName> = Vec::new();
+    while !rest.is_empty() {
+        let from = |name: &EnvironmentName| {
+            service.spec.stages.get(name).map(|stage| stage.from.as_slice()).unwrap_or_default()
+        };
+        // Upstream stages that are not shown do not hold back those that are.
+        let next = rest.iter().position(|name| !from(name).iter().any(|upstream| rest.contains(upstream))).unwrap_or(0);
+        ordered.push(rest.remove(next));
+    }
+    ordered
+}
+
+fn stage(engine: &Engine, name: &StageName, now: Instant) -> StageStatus {
+    let zone = engine.state.environments.get(&name.environment).map(|environment| environment.zone.clone());
+    let host = |zone: Host| HostTarget { service: name.service.clone(), release: None }.host(&zone).to_string();
+    let mut status =
+        StageStatus { stage: name.to_string(), hosts: zone.map(host).into_iter().collect(), ..StageStatus::default() };
+    let Some(found) = engine.state.stage(name) else { return status };
+    status.activity = activity(engine, name, found);
+    status.releases = engine.fleet.with_measure(|measure| {
+        let running: Vec<ReleaseNumber> = found.running().into_iter().rev().collect();
+        let recent: Vec<Totals> = running.iter().map(|number| measure.recent(name, *number, now)).collect();
+        let all: u64 = recent.iter().map(|totals| totals.requests).sum();
+        let line = |(number, recent): (&ReleaseNumber, &Totals)| {
+            stage_release(engine, name, found, *number, measure, recent, all)
+        };
+        running.iter().zip(&recent).map(line).collect()
+    });
+    status.rate = status.releases.iter().map(|release| release.rate).sum();
+    let proxies = engine.fleet.proxies();
+    let overridden = proxies.iter().filter_map(|(proxy, known)| {
+        Some(format!("{proxy} sends everything to r{}", known.overrides.get(&name.to_string())?))
+    });
+    status.overrides = overridden.collect();
+    status
+}
+
+fn activity(engine: &Engine, name: &StageName, stage: &Stage) -> String {
+    let Some(entering) = &stage.entering else { return String::new() };
+    if entering.starting_until_ms.is_none() {
+        return format!("rollout of {} at {}", entering.release, entering.share);
+    }
+    let problem = start_problem(&engine.state, &engine.seen, name, entering.release);
+    format!("waits for {} to start: {}", entering.release, problem.unwrap_or_else(|| "all is healthy".into()))
+}
+
+fn stage_release(
+    engine: &Engine,
+    name: &StageName,
+    stage: &Stage,
+    number: ReleaseNumber,
+    measure: &Measure,
+    recent: &Totals,
+    all: u64,
+) -> StageRelease {
+    let release = engine.state.release(&ReleaseName::new(name.service.clone(), number));
+    let total = measure.total(name, number);
+    let asked = recent.requests > 0;
+    let ratio = |part: u64, whole: u64| part as f64 / whole as f64;
+    StageRelease {
+        release: number.number(),
+        role: role(stage, number).to_owned(),
+        version: release.map(|release| release.version.clone()).unwrap_or_default(),
+        commit: release.map(|release| release.commit.clone()).unwrap_or_default(),
+        weight_ppm: stage.share(number).ppm(),
+        measured_ppm: (all > 0)
+            .then(|| u32::try_from(recent.requests * u64::from(Share::ALL.ppm()) / all).unwrap_or(u32::MAX)),
+        requests: total.requests,
+        failed: total.failed,
+        rate: recent.requests as f64 / WINDOW.as_secs_f64(),
+        error_share: asked.then(|| ratio(recent.failed, recent.requests)),
+        p50_us: recent.latency.quantile_us(500_000),
+        p99_us: recent.latency.quantile_us(990_000),
+        endpoints: endpoints(engine, name, number),
+        warm_until_ms: match stage.leaving.get(&number) {
+            Some(Leaving::Warm { until_ms }) => *until_ms,
+            _ => 0,
+        },
+        bad: stage.bad.contains(&number),
+        outstanding: measure.outstanding(name, number),
+    }
+}
+
+fn role(stage: &Stage, number: ReleaseNumber) -> &'static str {
+    match (&stage.entering, stage.leaving.get(&number)) {
+        (Some(entering), _) if entering.release == number && entering.starting_until_ms.is_some() => "starting",
+        (Some(entering), _) if entering.release == number => "canary",
+        (_, Some(Leaving::Warm { .. })) => "warm",
+        (_, Some(Leaving::Draining { .. })) => "draining",
+        _ => "stable",
+    }
+}
+
+fn endpoints(engine: &Engine, name: &StageName, number: ReleaseNumber) -> Vec<StageEndpoint> {
+    let Some(release) = engine.state.release(&ReleaseName::new(name.service.clone(), number)) else {
+        return Vec::new();
+    };
+    let (Some(environment), Some((component, _))) =
+        (engine.state.environments.get(&name.environment), release.routed())
+    else {
+        return Vec::new();
+    };
+    let Some(group) = environment.group() else {
+        let given = release.static_addresses(&name.environment).into_iter();
+        return given
+            .map(|address| StageEndpoint {
+                address: address.to_string(),
+                state: "given".into(),
+                ..StageEndpoint::default()
+            })
+            .collect();
+    };
+    let id = instance_id(name, number, component);
+    let on_agent = |agent: &MemberName| {
+        let seen = engine.seen.agents.get(agent).map(|instances| instances.get(&id));
+        let placed =
+            engine.state.stage(name).and_then(|stage| stage.placed.get(&number)).and_then(|agents| agents.get(agent));
+        let address = seen.flatten().and_then(|seen| seen.address).or(placed.copied());
+        let state = match seen {
+            None => "agent away",
+            Some(None) => "not started",
+            Some(Some(seen)) => seen.state,
+        };
+        StageEndpoint {
+            address: address.map(|address| address.to_string()).unwrap_or_default(),
+            agent: agent.to_string(),
+            state: state.to_owned(),
+            problem: seen.flatten().map(|seen| seen.problem.clone()).unwrap_or_default(),
+            restarts: seen.flatten().map_or(0, |seen| seen.restarts),
+        }
+    };
+    engine.state.agents(group).map(on_agent).collect()
+}
+
+/// A release with where it is; `None` when there is no such release.
+pub(crate) fn release(state: &State, name: &ReleaseName) -> Option<Release> {
+    let (found, service) = (state.release(name)?, state.service(&name.service)?);
+    let (progress, problem, built_ms) = match &found.progress {
+        ReleaseProgress::Queued => ("queued", "", 0),
+        ReleaseProgress::Building => ("building", "", 0),
+        ReleaseProgress::Ready { at_ms } => ("ready", "", *at_ms),
+        ReleaseProgress::Failed { at_ms, problem } => ("failed", problem.as_str(), *at_ms),
+    };
+    let places = service.stages.iter().filter(|(_, stage)| stage.running().contains(&name.number));
+    let places = places.map(|(environment, stage)| match stage.share(name.number) {
+        Share::NONE => format!("{environment} {}", role(stage, name.number)),
+        share => format!("{environment} {} {share}", role(stage, name.number)),
+    });
+    Some(Release {
+        service: name.service.to_string(),
+        number: name.number.number(),
+        version: found.version.clone(),
+        commit: found.commit.clone(),
+        subject: found.subject.clone(),
+        state: progress.to_owned(),
+        problem: problem.to_owned(),
+        created_ms: found.created_ms,
+        built_ms,
+        by: found.by.clone(),
+        artifacts: found.components.keys().map(|component| artifact(found, component)).collect(),
+        places: places.collect(),
+        reason: found.reason.clone(),
+    })
+}
+
+fn artifact(release: &crate::core::state::Release, component: &api::ComponentName) -> Artifact {
+    let built = release.artifacts.get(component);
+    let given = release.addresses.iter().filter(|entry| &entry.component == component);
+    let given = given.map(|entry| StaticAddress {
+        environment: entry.environment.as_ref().map(ToString::to_string).unwrap_or_default(),
+        component: component.to_string(),
+        addresses: entry.addresses.iter().map(ToString::to_string).collect(),
+    });
+    Artifact {
+        component: component.to_string(),
+        digest: built.map(|built| built.digest.to_string()).unwrap_or_default(),
+        bytes: built.map_or(0, |built| built.bytes),
+        addresses: given.collect(),
+    }
+}
+
+/// All members of the fleet.
+pub(crate) fn fleet(engine: &Engine, now: Instant) -> Vec<FleetMember> {
+    let (proxies, version) = (engine.fleet.proxies(), engine.publisher.version());
+    let members = engine.state.members.iter();
+    members
+        .map(|(name, member)| {
+            fleet_member(name, member, proxies.get(name), engine.seen.agents.contains_key(name), version, now)
+        })
+        .collect()
+}
+
+fn fleet_member(
+    name: &MemberName,
+    member: &Member,
+    proxy: Option<&Proxy>,
+    agent_connected: bool,
+    version: Version,
+    now: Instant,
+) -> FleetMember {
+    let has = proxy.and_then(|proxy| proxy.active).map(|(version, _)| version);
+    let state = match (&member.progress, member.role) {
+        (MemberProgress::Invited { .. }, _) => "invited",
+        (MemberProgress::Revoked, _) => "revoked",
+        (_, Role::Agent) if agent_connected => "connected",
+        (_, Role::Agent) => "away",
+        (_, Role::Proxy) if !proxy.is_some_and(|proxy| proxy.is_leased(now)) => "away",
+        (_, Role::Proxy) if has.is_some_and(|has| has >= version) => "active",
+        (_, Role::Proxy) => "lagging",
+    };
+    FleetMember {
+        name: name.to_string(),
+        role: member.role.to_string(),
+        group: member.group.clone(),
+        connected: proxy.is_some_and(Proxy::is_connected) || agent_connected,
+        state: state.to_owned(),
+        version: has.map(Into::into),
+        last_heard_ms: proxy.map_or(0, |proxy| proxy.heard_ms),
+        software: proxy.map(|proxy| proxy.software.clone()).unwrap_or_default(),
+        problem: proxy.map(|proxy| proxy.problem.clone()).unwrap_or_default(),
+        workers: proxy.map_or(0, |proxy| proxy.workers),
+    }
+}
+
+fn warnings(engine: &Engine, proxies: &std::collections::BTreeMap<MemberName, Proxy>, now: Instant) -> Vec<String> {
+    let mut warnings = engine.warnings.clone();
+    for (name, proxy) in proxies {
+        if !proxy.problem.is_empty() {
+            warnings.push(format!("proxy {name} {}", proxy.problem));
+        } else if !proxy.is_leased(now) {
+            warnings.push(format!("proxy {name} is away; it serves what it had last"));
+        }
+    }
+    warnings
+}
