@@ -41,7 +41,7 @@ impl FromStr for Digest {
     type Err = NotAccepted;
 
     fn from_str(text: &str) -> Result<Self, NotAccepted> {
-        let wrong = || NotAccepted::new("digest", text, "\"sha256:\" and 64 lower-case hex digits");
+        let wrong = || NotAccepted::new("a digest", text, "\"sha256:\" and 64 lower-case hex digits");
         let hex = text.strip_prefix("sha256:").map(str::as_bytes).filter(|hex| hex.len() == 64).ok_or_else(wrong)?;
         let nibble = |byte: u8| match byte {
             b'0'..=b'9' => Some(byte - b'0'),

@@ -53,7 +53,7 @@ impl FromStr for Host {
             return Ok(Self(text.into()));
         }
         Err(NotAccepted::new(
-            "DNS name",
+            "a DNS name",
             text,
             "lower-case labels of letters, digits and hyphens joined by dots, no dot at the end, such as \"staging.example.com\"",
         ))

@@ -26,7 +26,7 @@ impl FromStr for JoinToken {
         // The text is a secret, so the error does not repeat it.
         let wrong = || {
             NotAccepted::new(
-                "join token",
+                "a join token",
                 "(not shown)",
                 "the whole word that `pointsman join` printed, which begins with \"pmjoin1.\"",
             )

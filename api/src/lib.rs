@@ -33,7 +33,7 @@ pub use version::Version;
 /// Displays as one sentence that names what was written and what is accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAccepted {
-    /// What was being read: "service name", "share".
+    /// What was being read, with its article: "a service name", "a share".
     pub what: &'static str,
     /// What was written, cut to a readable length.
     pub written: String,
@@ -54,7 +54,7 @@ impl NotAccepted {
 
 impl std::fmt::Display for NotAccepted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} is not a {}: accepted is {}", self.written, self.what, self.accepted)
+        write!(f, "{:?} is not {}: accepted is {}", self.written, self.what, self.accepted)
     }
 }
 

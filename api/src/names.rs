@@ -57,22 +57,22 @@ macro_rules! plain_name {
 plain_name!(
     /// Name of a service: something that is built and serves, such as `hello`.
     ServiceName,
-    "service name"
+    "a service name"
 );
 plain_name!(
     /// Name of an environment: a place shared by services, such as `staging`.
     EnvironmentName,
-    "environment name"
+    "an environment name"
 );
 plain_name!(
     /// Name of a component: a part of a service with an artifact of its own, such as `web`.
     ComponentName,
-    "component name"
+    "a component name"
 );
 plain_name!(
     /// Name of a proxy, an agent, an agent group or a token.
     MemberName,
-    "name"
+    "a name"
 );
 
 /// One service in one environment: `hello/staging`.
@@ -95,7 +95,7 @@ impl FromStr for StageName {
     type Err = NotAccepted;
 
     fn from_str(text: &str) -> Result<Self, NotAccepted> {
-        let wrong = || NotAccepted::new("stage", text, "SERVICE/ENVIRONMENT, such as \"hello/staging\"");
+        let wrong = || NotAccepted::new("a stage", text, "SERVICE/ENVIRONMENT, such as \"hello/staging\"");
         let (service, environment) = text.split_once('/').ok_or_else(wrong)?;
         Ok(Self {
             service: service.parse().map_err(|_| wrong())?,
@@ -146,7 +146,7 @@ impl FromStr for ReleaseNumber {
             .filter(|digits| !digits.starts_with(['0', '+']))
             .and_then(|digits| digits.parse().ok())
             .map(Self)
-            .ok_or_else(|| NotAccepted::new("release number", text, "r and a number from 1, such as \"r42\""))
+            .ok_or_else(|| NotAccepted::new("a release number", text, "r and a number from 1, such as \"r42\""))
     }
 }
 
@@ -176,7 +176,7 @@ impl FromStr for ReleaseName {
     type Err = NotAccepted;
 
     fn from_str(text: &str) -> Result<Self, NotAccepted> {
-        let wrong = || NotAccepted::new("release", text, "SERVICE@rNUMBER, such as \"hello@r42\"");
+        let wrong = || NotAccepted::new("a release", text, "SERVICE@rNUMBER, such as \"hello@r42\"");
         let (service, number) = text.split_once('@').ok_or_else(wrong)?;
         Ok(Self { service: service.parse().map_err(|_| wrong())?, number: number.parse().map_err(|_| wrong())? })
     }

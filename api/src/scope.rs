@@ -48,7 +48,7 @@ impl FromStr for Verb {
 
     fn from_str(text: &str) -> Result<Self, NotAccepted> {
         Self::ALL.into_iter().find(|verb| verb.as_str() == text).ok_or_else(|| {
-            NotAccepted::new("verb", text, "one of read, apply, release, promote, rollback, fleet, admin")
+            NotAccepted::new("a verb", text, "one of read, apply, release, promote, rollback, fleet, admin")
         })
     }
 }

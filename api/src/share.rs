@@ -73,7 +73,7 @@ impl FromStr for Share {
     fn from_str(text: &str) -> Result<Self, NotAccepted> {
         let wrong = || {
             NotAccepted::new(
-                "share",
+                "a share",
                 text,
                 "a percentage from 0% to 100% with at most four decimals, such as \"0.01%\" or \"12.5%\"",
             )

@@ -42,7 +42,7 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, NotAccepted> {
         let wrong = || {
             NotAccepted::new(
-                "duration",
+                "a duration",
                 text,
                 "numbers with units d, h, m, s, ms, the larger first, from 1ms to 366d, such as \"30s\" or \"1h30m\"",
             )

@@ -1,0 +1,87 @@
+//! An agent from start to stop.
+
+use std::fs;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::agent::Hello;
+use certs::fleet::Identity;
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::Notify;
+use tracing::info;
+
+use crate::artifact::Artifacts;
+use crate::instance::Host;
+use crate::keeper::Instances;
+use crate::link::Link;
+use crate::ports::Ports;
+
+/// Longest wait for releases to end when the agent is told to end them: their own grace and a little more.
+const END_ALL: Duration = Duration::from_secs(60);
+
+/// How an agent is started.
+#[derive(Debug)]
+pub struct Settings {
+    /// Folder for everything it keeps; made with mode 0700 when it does not exist.
+    pub data: PathBuf,
+    /// Where proxies reach what runs here.
+    pub address: IpAddr,
+    /// Ports for releases.
+    pub ports: RangeInclusive<u16>,
+    /// Whether releases end with the agent; otherwise they go on, and are found again.
+    pub end_releases: bool,
+    /// Version, for people.
+    pub software: String,
+}
+
+/// Why an agent did not start. One sentence.
+#[derive(Debug)]
+pub struct AgentError(String);
+
+impl std::fmt::Display for AgentError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for AgentError {}
+
+/// Runs an agent until `stop`.
+///
+/// # Errors
+/// A data folder that cannot be used or that another agent uses, or an identity that is not usable.
+pub async fn run(settings: Settings, identity: Identity, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let data = &settings.data;
+    let failed = |problem: std::io::Error| AgentError(format!("{}: {problem}", data.display()));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(failed)?;
+    // The same folder under every name: marks in processes' environments are compared as text.
+    let data = data.canonicalize().map_err(failed)?;
+    let lock = fs::File::create(data.join("lock")).map_err(failed)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| AgentError(format!("{}: another agent uses this folder", data.display())))?;
+    let channel = identity.channel().map_err(|problem| AgentError(problem.to_string()))?;
+    let changed = Arc::new(Notify::new());
+    let host = Host {
+        artifacts: Artifacts::new(&data, channel.clone()),
+        data: data.into(),
+        ports: Arc::new(Ports::new(settings.ports)),
+        changed: changed.clone(),
+    };
+    let hello = Hello { software: settings.software, address: settings.address.to_string() };
+    let mut instances = Instances::resume(&host);
+    info!(name = identity.name(), controller = identity.controller(), "agent runs");
+    let link = Link { channel, hello, changed };
+    tokio::select! {
+        () = stop => {}
+        () = link.run(&mut instances) => {}
+    }
+    if settings.end_releases {
+        instances.end_all(END_ALL).await;
+    }
+    drop(lock);
+    Ok(())
+}
