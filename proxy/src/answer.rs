@@ -1,0 +1,135 @@
+//! The answers that are ours: one place that turns what went wrong into a status, a text and a gRPC code.
+//!
+//! Must not know: how an answer is written, or which protocol it goes out on.
+//!
+//! Main type: [`Own`]. Texts are fixed: nothing of a request or of a backend shows in them.
+
+use crate::head_check::Refusal;
+
+/// Why we answer ourselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// The head was refused.
+    Refused(Refusal),
+    /// No stage has this host, or no release of it has this number.
+    UnknownHost,
+    /// No snapshot was ever applied.
+    NotReady,
+    /// The stage has no split, or the backend no endpoint.
+    NoEndpoint,
+    /// No connection to any endpoint that was tried.
+    ConnectFailed,
+    /// The connection broke before the answer, or the answer was malformed.
+    BadAnswer,
+    /// No answer within the deadline.
+    TooSlow,
+    /// Every connection to the endpoint carries as many streams as it may.
+    Overloaded,
+    /// A gRPC call to a backend that speaks HTTP/1.1.
+    GrpcOverHttp1,
+    /// The client's body stopped or broke.
+    ClientBody,
+}
+
+/// gRPC status codes (grpc/doc/statuscodes.md).
+mod code {
+    pub(super) const UNKNOWN: u8 = 2;
+    pub(super) const DEADLINE_EXCEEDED: u8 = 4;
+    pub(super) const PERMISSION_DENIED: u8 = 7;
+    pub(super) const UNIMPLEMENTED: u8 = 12;
+    pub(super) const INTERNAL: u8 = 13;
+    pub(super) const UNAVAILABLE: u8 = 14;
+    pub(super) const UNAUTHENTICATED: u8 = 16;
+}
+
+impl Own {
+    /// HTTP status.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Refused(Refusal::Ambiguous(_)) => 400,
+            Self::Refused(Refusal::Trace) => 405,
+            Self::Refused(Refusal::Connect) => 501,
+            Self::Refused(Refusal::TargetTooLong) => 414,
+            Self::Refused(Refusal::HeadTooLarge) => 431,
+            Self::UnknownHost => 404,
+            Self::NotReady | Self::NoEndpoint | Self::Overloaded => 503,
+            Self::ConnectFailed | Self::BadAnswer | Self::GrpcOverHttp1 => 502,
+            Self::TooSlow => 504,
+            Self::ClientBody => 408,
+        }
+    }
+
+    /// Body of the answer: one sentence and a line end.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::Ambiguous(_)) => "Bad request\n",
+            Self::Refused(Refusal::Trace) => "Method not allowed\n",
+            Self::Refused(Refusal::Connect) => "Not implemented\n",
+            Self::Refused(Refusal::TargetTooLong) => "The target is longer than 8 KiB\n",
+            Self::Refused(Refusal::HeadTooLarge) => "The head has more than 32 KiB or 100 fields\n",
+            Self::UnknownHost => "Not found\n",
+            Self::NotReady => "This proxy has no routes yet\n",
+            Self::NoEndpoint => "Nothing serves here now\n",
+            Self::Overloaded => "Too many requests are under way\n",
+            Self::ConnectFailed => "The service cannot be reached\n",
+            Self::BadAnswer => "The service did not answer properly\n",
+            Self::GrpcOverHttp1 => "The service does not speak gRPC\n",
+            Self::TooSlow => "The service did not answer in time\n",
+            Self::ClientBody => "The request's body stopped\n",
+        }
+    }
+
+    /// Status for gRPC callers.
+    pub(crate) fn grpc_code(self) -> u8 {
+        match self {
+            Self::Refused(_) | Self::ClientBody => code::INTERNAL,
+            Self::UnknownHost | Self::GrpcOverHttp1 => code::UNIMPLEMENTED,
+            Self::TooSlow => code::DEADLINE_EXCEEDED,
+            Self::NotReady | Self::NoEndpoint | Self::ConnectFailed | Self::BadAnswer | Self::Overloaded => {
+                code::UNAVAILABLE
+            }
+        }
+    }
+}
+
+/// The gRPC code for an upstream's bare HTTP answer (grpc/doc/http-grpc-status-mapping.md).
+pub(crate) fn grpc_code_of_http(status: u16) -> u8 {
+    match status {
+        400 => code::INTERNAL,
+        401 => code::UNAUTHENTICATED,
+        403 => code::PERMISSION_DENIED,
+        404 => code::UNIMPLEMENTED,
+        429 | 502 | 503 | 504 => code::UNAVAILABLE,
+        _ => code::UNKNOWN,
+    }
+}
+
+/// For a stream that broke, and for one that ended without a status.
+pub(crate) const GRPC_BROKEN: u8 = code::UNAVAILABLE;
+/// See [`GRPC_BROKEN`].
+pub(crate) const GRPC_NO_STATUS: u8 = code::UNKNOWN;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_has_a_status_a_text_and_a_code() {
+        for (own, status, code) in [
+            (Own::UnknownHost, 404, 12),
+            (Own::NotReady, 503, 14),
+            (Own::NoEndpoint, 503, 14),
+            (Own::ConnectFailed, 502, 14),
+            (Own::BadAnswer, 502, 14),
+            (Own::TooSlow, 504, 4),
+            (Own::Overloaded, 503, 14),
+            (Own::GrpcOverHttp1, 502, 12),
+            (Own::Refused(Refusal::Ambiguous("x")), 400, 13),
+            (Own::Refused(Refusal::Trace), 405, 13),
+            (Own::Refused(Refusal::Connect), 501, 13),
+        ] {
+            assert_eq!((own.status(), own.grpc_code()), (status, code), "{own:?}");
+            assert!(own.text().ends_with('\n'));
+        }
+    }
+}

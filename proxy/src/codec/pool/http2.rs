@@ -1,0 +1,146 @@
+//! HTTP/2 with prior knowledge: a few connections per endpoint, each with many streams.
+//!
+//! Streams are counted here, because the library queues without bound what the endpoint does not admit yet.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioTimer;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::{Failed, Pool};
+use crate::codec::Local;
+use crate::codec::body::Upload;
+
+/// Most connections per endpoint and worker: with the usual 100 streams each, 1,600 requests at once.
+const MOST_CONNECTIONS: usize = 16;
+/// A connection without streams is closed after this.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Connections to one endpoint.
+#[derive(Debug)]
+pub(super) struct Shared {
+    connections: RefCell<Vec<Rc<Connection>>>,
+    /// One connection is made at a time: a burst must not make one each.
+    connecting: Semaphore,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { connections: RefCell::default(), connecting: Semaphore::new(1) }
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    sender: http2::SendRequest<Upload>,
+    streams: Cell<usize>,
+    /// What the endpoint admits now.
+    most: Rc<Cell<usize>>,
+    used: Cell<Instant>,
+}
+
+/// A stream in use, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Stream(Rc<Connection>);
+
+impl Stream {
+    fn open(connection: Rc<Connection>) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        Self(connection)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.used.set(Instant::now());
+    }
+}
+
+impl Shared {
+    /// The connection with the fewest streams that has room.
+    fn roomy(&self) -> Option<Stream> {
+        let connections = self.connections.borrow();
+        let open = connections.iter().filter(|one| !one.sender.is_closed() && one.streams.get() < one.most.get());
+        open.min_by_key(|one| one.streams.get()).cloned().map(Stream::open)
+    }
+
+    /// Closes what is idle; true while any is left.
+    pub(super) fn prune(&self) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        connections
+            .retain(|one| !one.sender.is_closed() && (one.streams.get() > 0 || one.used.get().elapsed() <= IDLE));
+        !connections.is_empty()
+    }
+}
+
+/// Sends a request; one that an ending connection gives back unsent goes out once more.
+pub(super) async fn send(pool: &Pool, request: Request<Upload>) -> Result<(Response<Incoming>, Stream), Failed> {
+    let mut request = request;
+    let mut again = true;
+    loop {
+        let stream = match pool.http2.roomy() {
+            Some(stream) => stream,
+            None => match connect(pool).await {
+                Ok(stream) => stream,
+                Err(None) => return Err(Failed::Full),
+                Err(Some(why)) => return Err(Failed::Connect { why, request: Box::new(request) }),
+            },
+        };
+        // The clone is a handle; its count is touched by this thread alone.
+        let mut sender = stream.0.sender.clone();
+        match sender.try_send_request(request).await {
+            Ok(answer) => return Ok((answer, stream)),
+            Err(mut error) => match error.take_message().filter(|_| again) {
+                Some(unsent) => (request, again) = (unsent, false),
+                None => return Err(Failed::Broken(error.into_error().to_string())),
+            },
+        }
+    }
+}
+
+/// A stream on a fresh connection, or on one that somebody else made meanwhile. `Err(None)`: there are enough.
+async fn connect(pool: &Pool) -> Result<Stream, Option<String>> {
+    let _turn = pool.http2.connecting.acquire().await.map_err(|_| None)?;
+    if let Some(stream) = pool.http2.roomy() {
+        return Ok(stream);
+    }
+    pool.http2.connections.borrow_mut().retain(|one| !one.sender.is_closed());
+    if pool.http2.connections.borrow().len() >= MOST_CONNECTIONS {
+        return Err(None);
+    }
+    let socket = pool.connect().await.map_err(Some)?;
+    let handshake = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(64 * 1024)
+        .max_header_list_size(32 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .handshake(socket);
+    let (sender, connection) = match tokio::time::timeout(pool.connect, handshake).await {
+        Ok(done) => done.map_err(|error| Some(error.to_string()))?,
+        Err(_) => return Err(Some("no HTTP/2 handshake".into())),
+    };
+    let most = Rc::new(Cell::new(connection.current_max_send_streams().max(1)));
+    let limit = most.clone();
+    tokio::task::spawn_local(async move {
+        let mut connection = connection;
+        std::future::poll_fn(|cx| {
+            let done = std::pin::Pin::new(&mut connection).poll(cx);
+            limit.set(connection.current_max_send_streams());
+            done
+        })
+        .await
+    });
+    let one = Rc::new(Connection { sender, streams: Cell::new(0), most, used: Cell::new(Instant::now()) });
+    pool.http2.connections.borrow_mut().push(one.clone());
+    Ok(Stream::open(one))
+}

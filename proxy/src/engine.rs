@@ -1,0 +1,217 @@
+//! A whole proxy without a controller: listeners, workers, health checks, journal, admin pages, break-glass socket.
+//!
+//! Main type: [`Engine`]. `run` adds the controller's stream to it.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use api::Version;
+use api::fleet::{Rejection, ResourceSet};
+use certs::resolver::{SniResolver, public_server_config};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use crate::admin::{self, Observed};
+use crate::control::Control;
+use crate::count::Ledger;
+use crate::fleet::Follower;
+use crate::listen::listen;
+use crate::settings::{Bound, ProxyError, Settings};
+use crate::snapshot::Incoming;
+use crate::split::Phase;
+use crate::worker::{self, Setup, Totals};
+use crate::{health, journal, local};
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Engine {
+    control: Arc<Control>,
+    observed: Arc<Observed>,
+    bound: Bound,
+    software: String,
+    drain: Duration,
+    stop: watch::Sender<Option<Instant>>,
+    workers: Vec<JoinHandle<u64>>,
+    /// Everything on the admin runtime; ends with the engine.
+    tasks: JoinSet<()>,
+    /// Keeps a second proxy out of the folder.
+    _lock: File,
+}
+
+/// Why a change was refused: each resource with field and reason.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rejected(pub Vec<Rejection>);
+
+impl std::fmt::Display for Rejected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (place, Rejection { resource, field, reason }) in self.0.iter().enumerate() {
+            write!(f, "{}{resource} {field}: {reason}", if place > 0 { "; " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+impl Engine {
+    /// Binds, reads the journal, and serves what it held.
+    ///
+    /// # Errors
+    /// An address or the folder cannot be used.
+    pub async fn start(mut settings: Settings) -> Result<Self, ProxyError> {
+        let lock = lock_folder(&settings.data)?;
+        let count = match settings.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let http = settings.http.map(|address| listen(address, count)).transpose()?;
+        let https = settings.https.map(|address| listen(address, count)).transpose()?;
+        let (admin, admin_listener) = listen(settings.admin, 1)?;
+        let bound = Bound { http: http.as_ref().map(|http| http.0), https: https.as_ref().map(|https| https.0), admin };
+
+        let resolver = SniResolver::new();
+        let loaded = journal::load(&settings.data.join("state"));
+        let control = Control::start(&settings.data, loaded, resolver.clone()).map_err(ProxyError::Thread)?;
+        let control = Arc::new(control);
+        let (ledger, opened) = Ledger::new();
+        let (stop, stopping) = watch::channel(None);
+        let tls = public_server_config(resolver);
+        let mut http = http.map(|(_, listeners)| listeners).unwrap_or_default().into_iter();
+        let mut https = https.map(|(_, listeners)| listeners).unwrap_or_default().into_iter();
+        let (mut workers, mut totals) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let own = Arc::<Totals>::default();
+            totals.push(own.clone());
+            let setup = Setup {
+                phase: Phase { index: index as u32, workers: count as u32 },
+                http: http.next(),
+                https: https.next().map(|listener| (listener, tls.clone())),
+                snapshot: control.published().clone(),
+                opened: opened.clone(),
+                limits: settings.limits.clone(),
+                stop: stopping.clone(),
+                totals: own,
+            };
+            workers.push(worker::start(setup).map_err(ProxyError::Thread)?);
+        }
+        let observed = Arc::new(Observed { control: control.clone(), ledger: Mutex::new(ledger), totals });
+        let mut engine = Self {
+            control,
+            observed,
+            bound,
+            software: std::mem::take(&mut settings.software),
+            drain: settings.drain,
+            stop,
+            workers,
+            tasks: JoinSet::new(),
+            _lock: lock,
+        };
+        engine.spawn(&settings.data, admin_listener)?;
+        write_listening(&settings.data, bound)?;
+        if let Some(ready) = settings.ready {
+            // Whoever asked may have gone.
+            let _ = ready.send(bound);
+        }
+        Ok(engine)
+    }
+
+    fn spawn(&mut self, data: &Path, admin: Vec<std::net::TcpListener>) -> Result<(), ProxyError> {
+        let address = self.bound.admin;
+        for listener in admin {
+            let listener =
+                tokio::net::TcpListener::from_std(listener).map_err(|source| ProxyError::Listen { address, source })?;
+            self.tasks.spawn(admin::serve(listener, self.observed.clone()));
+        }
+        let socket = local::bind(data)?;
+        self.tasks.spawn(local::serve(socket, self.control.clone()));
+        let control = self.control.clone();
+        let changed = control.endpoints_changed.clone();
+        self.tasks.spawn(async move { health::checker::run(changed, move || control.endpoints()).await });
+        self.tasks.spawn(keep(self.control.clone()));
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn bound(&self) -> Bound {
+        self.bound
+    }
+
+    /// Applies a full state, as a controller would send it: it serves when this returns.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; what served before still serves.
+    pub fn apply(&self, version: Version, set: ResourceSet) -> Result<(), Rejected> {
+        let mut fingerprint = api::Fingerprint::default();
+        set.upserts.iter().for_each(|resource| fingerprint.add(resource));
+        let fingerprint = fingerprint.to_bytes().to_vec();
+        self.control.apply(Incoming { version, base: None, set, fingerprint }).map_err(Rejected)?;
+        Ok(())
+    }
+
+    /// Version that is served; `None` before anything was ever applied.
+    pub fn version(&self) -> Option<Version> {
+        self.control.have().map(|(version, _)| version)
+    }
+
+    /// Waits until a version is safe on disk.
+    ///
+    /// # Cancel safety
+    /// It only looks.
+    pub async fn saved(&self, version: Version) {
+        let mut saved = self.control.saved();
+        // It only fails when the journal's thread is gone, which ends with the engine.
+        let _ = saved.wait_for(|saved| saved.version >= Some(version)).await;
+    }
+
+    /// Follows a controller until it is dropped: connects again and again, applies what comes, reports.
+    pub async fn follow(&self, channel: Channel) {
+        Follower::new(self.observed.clone(), self.software.clone(), self.workers.len() as u32).run(channel).await;
+    }
+
+    /// Takes no new requests, waits for those in flight, at most as long as the settings say, and ends.
+    ///
+    /// Returns the number of requests that were cut.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the workers draining on their own.
+    pub async fn drain(mut self) -> u64 {
+        self.stop.send_replace(Some(Instant::now() + self.drain));
+        let workers = std::mem::take(&mut self.workers);
+        let joined = tokio::task::spawn_blocking(move || {
+            workers.into_iter().map(|worker| worker.join().unwrap_or_default()).sum()
+        });
+        joined.await.unwrap_or_default()
+    }
+}
+
+/// Ends overrides at their time and frees old snapshots.
+async fn keep(control: Arc<Control>) {
+    loop {
+        let next = control.expire_overrides().unwrap_or(Duration::from_secs(1));
+        control.free_retired();
+        tokio::time::sleep(next.min(Duration::from_secs(1))).await;
+    }
+}
+
+fn lock_folder(data: &Path) -> Result<File, ProxyError> {
+    let failed = |path: &Path, source| ProxyError::File { path: path.to_owned(), source };
+    journal::create_folder(data).map_err(|source| failed(data, source))?;
+    let path = data.join("lock");
+    let file = File::create(&path).map_err(|source| failed(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(ProxyError::InUse { path: data.to_owned() }),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(&path, source)),
+    }
+}
+
+fn write_listening(data: &Path, bound: Bound) -> Result<(), ProxyError> {
+    let path = data.join("listening.json");
+    let text = serde_json::to_vec(&bound).expect("addresses can be written as JSON");
+    journal::replace(&path, &text).map_err(|source| ProxyError::File { path, source })
+}

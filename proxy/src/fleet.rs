@@ -1,0 +1,342 @@
+//! The controller's stream: hello, changes down, progress and counts up; connected again and again.
+//!
+//! Must not know: what changes mean (`control` applies them), or how requests are served.
+//!
+//! Main type: [`Follower`]. From a whole message to the swap there is no wait: what serves is swapped first, reported
+//! after.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use api::Version;
+use api::fleet::fleet_client::FleetClient;
+use api::fleet::progress::State;
+use api::fleet::proxy_message::Kind;
+use api::fleet::{self, Counts, EndpointHealth, Hello, Progress, ProxyMessage, Rejection, ReleaseCounts};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::admin::Observed;
+use crate::balance::mix;
+use crate::control::Saved;
+use crate::count::{Sums, latency};
+use crate::overrides::{Ended, Override};
+use crate::snapshot::{Incoming, Received, Receiver};
+
+/// First and longest wait before connecting again.
+const WAIT: Duration = Duration::from_millis(100);
+const WAIT_MOST: Duration = Duration::from_secs(5);
+/// A controller that does not answer the call itself within this is treated as away.
+const OPEN: Duration = Duration::from_secs(10);
+/// Messages waiting to be sent; a controller that reads so slowly is left and connected to again.
+const OUTGOING: usize = 1024;
+/// Versions that are swapped and not yet safe: more mean that the disk does not keep up, the oldest are then implied.
+const MOST_UNSAVED: usize = 4096;
+/// How often counts are sent.
+const COUNTS: Duration = Duration::from_secs(1);
+
+/// Follows a controller.
+pub(crate) struct Follower {
+    observed: Arc<Observed>,
+    software: String,
+    workers: u32,
+    /// Drawn at each start: counters of one run only grow.
+    run: u64,
+}
+
+/// Why a connection ended; for the log.
+type Ending = String;
+
+impl Follower {
+    pub(crate) fn new(observed: Arc<Observed>, software: String, workers: u32) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let run = mix(since.as_nanos() as u64 ^ (u64::from(std::process::id()) << 32)).max(1);
+        Self { observed, software, workers, run }
+    }
+
+    /// Runs until it is dropped.
+    pub(crate) async fn run(&self, channel: Channel) {
+        let mut failures = 0;
+        loop {
+            let (welcomed, ending) = self.connect(channel.clone()).await;
+            failures = if welcomed { 0 } else { failures + 1 };
+            let wait = backoff(failures, mix(self.run ^ failures));
+            tracing::warn!(ending, wait_ms = wait.as_millis() as u64, "the controller is away");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// One connection, from hello to its end; true when the controller had greeted.
+    async fn connect(&self, channel: Channel) -> (bool, Ending) {
+        let (outgoing, queue) = mpsc::channel(OUTGOING);
+        let mut session = Session {
+            observed: &self.observed,
+            outgoing,
+            receiver: Receiver::default(),
+            unsaved: VecDeque::new(),
+            told: HashMap::new(),
+            unhealthy: HashMap::new(),
+            overrides: Vec::new(),
+            run: self.run,
+        };
+        if session.greet(self.software.clone(), self.workers).is_err() {
+            return (false, "the queue is full".into());
+        }
+        let mut client = FleetClient::new(channel);
+        let opened = tokio::time::timeout(OPEN, client.connect(ReceiverStream::new(queue))).await;
+        let incoming = match opened {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return (false, status.message().to_owned()),
+            Err(_) => return (false, "no answer".into()),
+        };
+        session.run(incoming).await
+    }
+}
+
+/// Doubles from 100 ms to 5 s, less up to a half by `random`, so that a fleet does not come back as one.
+fn backoff(failures: u64, random: u64) -> Duration {
+    let doublings = u32::try_from(failures.saturating_sub(1).min(16)).unwrap_or(16);
+    let full = WAIT.saturating_mul(1 << doublings).min(WAIT_MOST);
+    full - full.mul_f64((random % 1_000) as f64 / 2_000.0)
+}
+
+struct Session<'a> {
+    observed: &'a Observed,
+    outgoing: mpsc::Sender<ProxyMessage>,
+    receiver: Receiver,
+    /// Swapped on this connection, not yet safe on disk.
+    unsaved: VecDeque<(Version, [u8; 32])>,
+    /// Counts that were sent on this connection.
+    told: HashMap<(Arc<str>, u32), Sums>,
+    /// Endpoints that were told to be unhealthy.
+    unhealthy: HashMap<(Arc<str>, u32, SocketAddr), String>,
+    /// Overrides that were told to be in force.
+    overrides: Vec<Override>,
+    run: u64,
+}
+
+impl Session<'_> {
+    fn greet(&mut self, software: String, workers: u32) -> Result<(), Ending> {
+        let have = self.observed.control.have();
+        let (version, fingerprint) = have.unzip();
+        self.send(Kind::Hello(Hello {
+            software,
+            have: version.map(Into::into),
+            fingerprint: fingerprint.map(|fingerprint| fingerprint.to_vec()).unwrap_or_default(),
+            workers,
+            schema: api::RESOURCE_SCHEMA,
+        }))?;
+        if let Some((version, fingerprint)) = have {
+            self.unsaved.push_back((version, fingerprint));
+            let saved = self.observed.control.saved().borrow().clone();
+            self.report_saved(&saved)?;
+        }
+        self.send_overrides()
+    }
+
+    async fn run(&mut self, mut incoming: tonic::Streaming<fleet::ControllerMessage>) -> (bool, Ending) {
+        let mut saved = self.observed.control.saved();
+        let overrides_changed = self.observed.control.overrides_changed.clone();
+        let mut tick = tokio::time::interval(COUNTS);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut welcomed = false;
+        loop {
+            let done = tokio::select! {
+                biased;
+                message = incoming.message() => match message {
+                    Ok(Some(message)) => match self.receiver.receive(message) {
+                        Received::Welcome => {
+                            welcomed = true;
+                            tracing::info!("following the controller");
+                            Ok(())
+                        }
+                        Received::Nothing => Ok(()),
+                        Received::Whole(change) => self.apply(change),
+                        Received::Refused { version, rejections } => self.reject(version, rejections),
+                    },
+                    Ok(None) => Err("the controller ended the stream".to_owned()),
+                    Err(status) => Err(status.message().to_owned()),
+                },
+                changed = saved.changed() => match changed {
+                    Ok(()) => {
+                        let now = saved.borrow_and_update().clone();
+                        self.report_saved(&now)
+                    }
+                    Err(watch::error::RecvError { .. }) => Err("the journal has ended".to_owned()),
+                },
+                () = overrides_changed.notified() => self.send_overrides(),
+                _ = tick.tick() => self.send_overrides().and_then(|()| self.send_counts()),
+            };
+            if let Err(ending) = done {
+                return (welcomed, ending);
+            }
+        }
+    }
+
+    fn apply(&mut self, change: Incoming) -> Result<(), Ending> {
+        let version = change.version;
+        // Swapped before anything is reported. If it is good, all three states were passed through by then.
+        let applied = self.observed.control.apply(change);
+        self.progress(version, State::Received, Vec::new(), Vec::new(), String::new())?;
+        match applied {
+            Ok(fingerprint) => {
+                self.progress(version, State::Validated, Vec::new(), Vec::new(), String::new())?;
+                self.progress(version, State::Warmed, Vec::new(), Vec::new(), String::new())?;
+                if self.unsaved.len() == MOST_UNSAVED {
+                    self.unsaved.pop_front();
+                }
+                self.unsaved.push_back((version, fingerprint));
+                // The journal may have been faster than this line.
+                let saved = self.observed.control.saved().borrow().clone();
+                if saved.problem.is_empty() { self.report_saved(&saved) } else { Ok(()) }
+            }
+            Err(rejections) => self.reject(version, rejections),
+        }
+    }
+
+    fn reject(&mut self, version: Version, rejections: Vec<Rejection>) -> Result<(), Ending> {
+        for Rejection { resource, field, reason } in rejections.iter().take(20) {
+            tracing::error!(%version, resource, field, reason, "change rejected; what served before still serves");
+        }
+        self.progress(version, State::Rejected, Vec::new(), rejections, String::new())
+    }
+
+    /// ACTIVE for everything that is safe now; UNSAVED for the rest when it cannot be written.
+    fn report_saved(&mut self, saved: &Saved) -> Result<(), Ending> {
+        while let Some((version, fingerprint)) = self.unsaved.front().copied() {
+            if saved.version < Some(version) {
+                break;
+            }
+            self.unsaved.pop_front();
+            self.progress(version, State::Active, fingerprint.to_vec(), Vec::new(), String::new())?;
+        }
+        match self.unsaved.back().copied() {
+            Some((version, fingerprint)) if !saved.problem.is_empty() => {
+                self.progress(version, State::Unsaved, fingerprint.to_vec(), Vec::new(), saved.problem.clone())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn progress(
+        &mut self,
+        version: Version,
+        state: State,
+        fingerprint: Vec<u8>,
+        rejections: Vec<Rejection>,
+        note: String,
+    ) -> Result<(), Ending> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        let version = Some(version.into());
+        self.send(Kind::Progress(Progress { version, state: state.into(), fingerprint, at_us, rejections, note }))
+    }
+
+    fn send(&mut self, kind: Kind) -> Result<(), Ending> {
+        self.outgoing.try_send(ProxyMessage { kind: Some(kind) }).map_err(|error| match error {
+            TrySendError::Full(_) => "the controller does not read".to_owned(),
+            TrySendError::Closed(_) => "the stream has ended".to_owned(),
+        })
+    }
+
+    /// Tells what ended, then what is in force and was not told yet.
+    fn send_overrides(&mut self) -> Result<(), Ending> {
+        for Ended { stage, at_ms, by, reason, was, .. } in self.observed.control.take_ended() {
+            let told = self.overrides.contains(&was);
+            if !told {
+                self.send(Kind::Override(message(&was)))?;
+            }
+            let ended =
+                fleet::Override { stage: stage.to_string(), release: 0, since_ms: at_ms, until_ms: at_ms, by, reason };
+            self.send(Kind::Override(ended))?;
+        }
+        let in_force = self.observed.control.overrides();
+        for one in in_force.iter().filter(|one| !self.overrides.contains(one)).map(message).collect::<Vec<_>>() {
+            self.send(Kind::Override(one))?;
+        }
+        self.overrides = in_force;
+        Ok(())
+    }
+
+    fn send_counts(&mut self) -> Result<(), Ending> {
+        let mut counts = Counts { run: self.run, ..Counts::default() };
+        {
+            let mut ledger = self.observed.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            for (stage, release, sums, blocks) in ledger.fold() {
+                counts.outstanding += sums.outstanding;
+                let told = self.told.entry((stage.clone(), release)).or_default();
+                if *told == sums {
+                    continue;
+                }
+                counts.releases.push(ReleaseCounts {
+                    stage: stage.to_string(),
+                    release,
+                    requests: sums.requests,
+                    by_class: sums.by_class.to_vec(),
+                    unanswered: sums.unanswered,
+                    outstanding: sums.outstanding,
+                    grpc_errors: sums.grpc_errors,
+                    latency: Some((&latency(blocks)).into()),
+                });
+                *told = sums;
+            }
+        }
+        counts.unhealthy = self.health();
+        self.send(Kind::Counts(counts))
+    }
+
+    /// Endpoints that are unhealthy, and those that no longer are.
+    fn health(&mut self) -> Vec<EndpointHealth> {
+        let snapshot = self.observed.control.published().load_full();
+        let mut now = HashMap::new();
+        for stage in snapshot.stages() {
+            for backend in &stage.backends {
+                for endpoint in backend.endpoints.iter().filter(|endpoint| !endpoint.health.is_healthy()) {
+                    now.insert((stage.text.clone(), backend.release, endpoint.address), endpoint.health.reason());
+                }
+            }
+        }
+        let health = |(stage, release, address): &(Arc<str>, u32, SocketAddr), healthy, reason: &str| EndpointHealth {
+            stage: stage.to_string(),
+            release: *release,
+            address: address.to_string(),
+            healthy,
+            reason: reason.to_owned(),
+        };
+        let recovered = self.unhealthy.keys().filter(|key| !now.contains_key(*key));
+        let list =
+            recovered.map(|key| health(key, true, "")).chain(now.iter().map(|(key, why)| health(key, false, why)));
+        let list = list.collect();
+        self.unhealthy = now;
+        list
+    }
+}
+
+fn message(one: &Override) -> fleet::Override {
+    fleet::Override {
+        stage: one.stage.to_string(),
+        release: one.release.number(),
+        since_ms: one.since_ms,
+        until_ms: one.until_ms,
+        by: one.by.clone(),
+        reason: one.reason.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reconnects_are_fast_at_first_and_never_slower_than_five_seconds() {
+        for (failures, most_ms) in [(0, 100), (1, 100), (2, 200), (4, 800), (7, 5_000), (1_000, 5_000)] {
+            let most = Duration::from_millis(most_ms);
+            assert_eq!(backoff(failures, 0), most, "{failures}");
+            assert!(backoff(failures, 999) >= most / 2 && backoff(failures, 999) < most, "{failures}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Metrics, read from the folded counts when they are asked for.
+//!
+//! Must not know: how they are fetched. Labels are few and fixed: stage, release, class.
+
+use std::collections::BTreeSet;
+use std::fmt::Error;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+
+use api::Histogram;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::admin::Observed;
+use crate::count::{Sums, latency};
+
+/// Upper bounds of the published histogram, in microseconds; the counts inside are eight times finer.
+const BOUNDS_US: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
+    60_000_000,
+];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Reads everything at each scrape.
+#[derive(Debug)]
+pub(crate) struct Metrics(pub(crate) Arc<Observed>);
+
+struct Release {
+    stage: String,
+    release: String,
+    sums: Sums,
+    latency: Histogram,
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let releases: Vec<Release> = {
+            let mut ledger = self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let folded = ledger.fold().map(|(stage, release, sums, blocks)| Release {
+                stage: stage.to_string(),
+                release: format!("r{release}"),
+                sums,
+                latency: latency(blocks),
+            });
+            folded.collect()
+        };
+        requests(&mut encoder, &releases)?;
+        durations(&mut encoder, &releases)?;
+        counter(&mut encoder, "unanswered", "Requests that got no whole answer", &releases, |sums| sums.unanswered)?;
+        counter(&mut encoder, "grpc_errors", "gRPC answers other than OK", &releases, |sums| sums.grpc_errors)?;
+        let mut family = encoder.encode_descriptor("outstanding", "Requests in flight", None, MetricType::Gauge)?;
+        for one in &releases {
+            ConstGauge::new(one.sums.outstanding as i64).encode(family.encode_family(&labels(one))?)?;
+        }
+        self.totals(&mut encoder)?;
+        self.state(&mut encoder)
+    }
+}
+
+impl Metrics {
+    fn totals(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let sum = |field: fn(&crate::worker::Totals) -> &std::sync::atomic::AtomicU64| -> u64 {
+            self.0.totals.iter().map(|totals| field(totals).load(Relaxed)).sum()
+        };
+        gauge(encoder, "connections", "Open connections of clients", sum(|totals| &totals.connections))?;
+        gauge(encoder, "in_flight", "Requests being answered", sum(|totals| &totals.outstanding))?;
+        for (name, help, value) in [
+            ("accepted", "Connections accepted", sum(|totals| &totals.accepted)),
+            ("unknown_host", "Requests to unknown hosts", sum(|totals| &totals.unknown)),
+            ("refused", "Other requests that the proxy answered itself", sum(|totals| &totals.refused)),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(metric)?;
+        }
+        Ok(())
+    }
+
+    fn state(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let version = self.0.control.have().map(|(version, _)| version).unwrap_or_default();
+        gauge(encoder, "snapshot_term", "Term of the snapshot that is served", version.term)?;
+        gauge(encoder, "snapshot_number", "Number of the snapshot that is served", version.number)?;
+        let saved = self.0.control.saved().borrow().problem.is_empty();
+        gauge(encoder, "snapshot_saved", "1 while the journal can be written", u64::from(saved))?;
+        gauge(encoder, "overrides", "Break-glass overrides in force", self.0.control.overrides().len() as u64)?;
+        let snapshot = self.0.control.published().load_full();
+        let mut health =
+            encoder.encode_descriptor("endpoint_healthy", "1 while an endpoint is healthy", None, MetricType::Gauge)?;
+        // An address may serve several stages: each series once.
+        let mut seen = BTreeSet::new();
+        for stage in snapshot.stages() {
+            for backend in &stage.backends {
+                for endpoint in &backend.endpoints {
+                    let (address, release) = (endpoint.address.to_string(), format!("r{}", backend.release));
+                    if seen.insert((stage.text.clone(), backend.release, endpoint.address)) {
+                        let labels = [("stage", &*stage.text), ("release", &release), ("address", &address)];
+                        let healthy = i64::from(endpoint.health.is_healthy());
+                        ConstGauge::new(healthy).encode(health.encode_family(&labels)?)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn labels(one: &Release) -> [(&'static str, &str); 2] {
+    [("stage", &one.stage), ("release", &one.release)]
+}
+
+fn requests(encoder: &mut DescriptorEncoder<'_>, releases: &[Release]) -> Result<(), Error> {
+    let mut family =
+        encoder.encode_descriptor("requests", "Answers of a release by class of status", None, MetricType::Counter)?;
+    for one in releases {
+        for (class, count) in CLASSES.into_iter().zip(one.sums.by_class) {
+            let labels = [("stage", &*one.stage), ("release", &one.release), ("class", class)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn durations(encoder: &mut DescriptorEncoder<'_>, releases: &[Release]) -> Result<(), Error> {
+    let help = "From a request to the head of its answer";
+    let mut family = encoder.encode_descriptor("request_duration_seconds", help, None, MetricType::Histogram)?;
+    for one in releases {
+        let (buckets, total) = coarse(&one.latency);
+        let sum = one.latency.sum_us() as f64 / 1e6;
+        family.encode_family(&labels(one))?.encode_histogram::<NoLabelSet>(sum, total, &buckets, None)?;
+    }
+    Ok(())
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    releases: &[Release],
+    value: fn(&Sums) -> u64,
+) -> Result<(), Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for one in releases {
+        ConstCounter::new(value(&one.sums)).encode(family.encode_family(&labels(one))?)?;
+    }
+    Ok(())
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), Error> {
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(value as i64).encode(metric)
+}
+
+/// Counts per published bucket (not cumulative: the encoder adds them up), and the total.
+fn coarse(histogram: &Histogram) -> (Vec<(f64, u64)>, u64) {
+    let mut buckets: Vec<(f64, u64)> =
+        BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]).map(|bound| (bound, 0)).collect();
+    for (fine, count) in histogram.counts().iter().enumerate() {
+        let above = Histogram::upper_bound_us(fine);
+        let place = BOUNDS_US.iter().position(|bound| above <= *bound + 1).unwrap_or(BOUNDS_US.len());
+        buckets[place].1 += count;
+    }
+    (buckets, histogram.total())
+}

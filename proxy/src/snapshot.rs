@@ -1,0 +1,106 @@
+//! The compiled state that a request reads from beginning to end, and the way it comes to be.
+//!
+//! Must not know: sockets, files, clocks, requests. Parts arrive as resources, leave as a [`Snapshot`].
+//!
+//! Main types: [`Snapshot`] with its [`Stage`]s; [`Resources`], what was applied, byte for byte; [`Compiler`], which
+//! turns one into the other; [`Receiver`], which puts messages of the controller together.
+
+mod apply;
+mod check;
+mod compile;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod resources;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use api::Version;
+
+pub(crate) use apply::{Incoming, Received, Receiver};
+pub(crate) use compile::{Compiled, Compiler};
+pub(crate) use resources::{Delta, Resources};
+
+use crate::health::Health;
+
+/// Stages of one environment by service.
+type Services = HashMap<Arc<str>, Arc<Stage>>;
+
+/// Immutable compiled state; a change makes a new one that shares what did not change.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    /// `None`: nothing was ever applied, and nothing may be served.
+    pub(crate) version: Option<Version>,
+    /// By domain. Rebuilt from `environments` with each change: there are few zones.
+    zones: HashMap<Arc<str>, Arc<Services>>,
+    environments: HashMap<Arc<str>, Arc<Services>>,
+}
+
+/// One service in one environment.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// "hello/staging".
+    pub(crate) text: Arc<str>,
+    /// Place of the stage's split state in each worker; stable while the proxy runs.
+    pub(crate) slot: u32,
+    /// Changes whenever `weighted` does: the worker then starts a new split.
+    pub(crate) generation: u64,
+    /// Weight and place in `backends`, only weights above zero, ordered by release. One entry under an override.
+    pub(crate) weighted: Box<[(u32, usize)]>,
+    /// Ordered by release.
+    pub(crate) backends: Box<[Backend]>,
+    /// The break-glass override that made `weighted`.
+    pub(crate) overridden: Option<u32>,
+}
+
+/// A release that can serve in a stage.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) release: u32,
+    pub(crate) protocol: Protocol,
+    /// Place of its counts in each worker; stable while the proxy runs.
+    pub(crate) slot: u32,
+    pub(crate) endpoints: Box<[Endpoint]>,
+}
+
+/// One address of a backend.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    /// Shared with every stage that asks the same question of the same address; written by the admin runtime only.
+    pub(crate) health: Arc<Health>,
+}
+
+/// What an endpoint speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Snapshot {
+    /// The stage of a service in the environment of a zone.
+    pub(crate) fn stage(&self, zone: &str, service: &str) -> Option<&Stage> {
+        self.zones.get(zone)?.get(service).map(|stage| &**stage)
+    }
+
+    /// The stage "hello/staging".
+    pub(crate) fn stage_named(&self, text: &str) -> Option<&Arc<Stage>> {
+        let (service, environment) = text.split_once('/')?;
+        self.environments.get(environment)?.get(service)
+    }
+
+    /// All stages, in no order.
+    pub(crate) fn stages(&self) -> impl Iterator<Item = &Arc<Stage>> {
+        self.environments.values().flat_map(|services| services.values())
+    }
+}
+
+impl Stage {
+    /// The backend of a release.
+    pub(crate) fn backend(&self, release: u32) -> Option<&Backend> {
+        let place = self.backends.binary_search_by_key(&release, |backend| backend.release).ok()?;
+        self.backends.get(place)
+    }
+}

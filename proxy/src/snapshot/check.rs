@@ -1,0 +1,157 @@
+//! What a resource must be on its own: decoded, named properly, within bounds.
+//!
+//! Must not know: other resources; those are compared where a stage is compiled.
+
+use std::net::SocketAddr;
+
+use api::fleet::{self, Rejection};
+use api::{EnvironmentName, Host, ReleaseNumber, StageName, Weight};
+use certs::resolver::Certified;
+use prost::Message;
+
+use super::resources::{Kind, Raw};
+use crate::split::Split;
+
+/// Longest interval and timeout of a health check: an hour.
+const CHECK_MS: u32 = 3_600_000;
+
+/// Collects what is wrong, each with its place.
+pub(super) struct Problems<'a> {
+    pub(super) list: &'a mut Vec<Rejection>,
+    pub(super) kind: Kind,
+    pub(super) name: &'a str,
+}
+
+impl Problems<'_> {
+    pub(super) fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+        let resource = format!("{} {}", self.kind.as_str(), self.name);
+        self.list.push(Rejection { resource, field: field.into(), reason: reason.into() });
+    }
+
+    fn decode<M: Message + Default>(&mut self, raw: &Raw) -> Option<M> {
+        M::decode(raw.body.clone()).map_err(|error| self.add("body", format!("cannot be decoded: {error}"))).ok()
+    }
+}
+
+pub(super) fn zone(raw: &Raw, problems: &mut Problems<'_>) -> Option<fleet::Zone> {
+    let zone: fleet::Zone = problems.decode(raw)?;
+    if let Err(wrong) = zone.environment.parse::<EnvironmentName>() {
+        problems.add("environment", wrong.to_string());
+    }
+    if let Err(wrong) = zone.domain.parse::<Host>() {
+        problems.add("domain", wrong.to_string());
+    }
+    if zone.domain != problems.name {
+        problems.add("domain", format!("is {:?}, not the resource's name", zone.domain));
+    }
+    Some(zone)
+}
+
+pub(super) fn stage(raw: &Raw, problems: &mut Problems<'_>) -> Option<fleet::Stage> {
+    let stage: fleet::Stage = problems.decode(raw)?;
+    match problems.name.parse::<StageName>() {
+        Err(wrong) => problems.add("name", wrong.to_string()),
+        Ok(name) => {
+            if name.service.as_str() != stage.service || name.environment.as_str() != stage.environment {
+                problems.add("service", format!("{}/{} is not the resource's name", stage.service, stage.environment));
+            }
+        }
+    }
+    if stage.backends.len() > Split::MOST {
+        problems.add("backends", format!("there are {}, at most {} are accepted", stage.backends.len(), Split::MOST));
+    }
+    let mut releases: Vec<u32> = Vec::with_capacity(stage.backends.len().min(Split::MOST));
+    for (place, backend) in stage.backends.iter().enumerate().take(Split::MOST) {
+        let field = |name: &str| format!("backends[{place}].{name}");
+        if backend.release == 0 || releases.contains(&backend.release) {
+            problems.add(field("release"), format!("{} is 0 or stands twice", backend.release));
+        }
+        releases.push(backend.release);
+        if !matches!(backend.protocol(), fleet::Protocol::H1 | fleet::Protocol::H2c) {
+            problems.add(field("protocol"), format!("{} is neither H1 (1) nor H2C (2)", backend.protocol));
+        }
+        health(backend.health.as_ref(), &field("health"), problems);
+    }
+    Some(stage)
+}
+
+fn health(check: Option<&fleet::HealthCheck>, field: &str, problems: &mut Problems<'_>) {
+    let Some(check) = check else { return };
+    let path = &check.http_path;
+    let is_path = path.starts_with('/') && path.bytes().all(|b| (0x21..=0x7e).contains(&b));
+    if !path.is_empty() && !is_path {
+        problems.add(format!("{field}.http_path"), format!("{path:?} is not a path that begins with /"));
+    }
+    for (name, ms) in [("every_ms", check.every_ms), ("timeout_ms", check.timeout_ms)] {
+        if ms > CHECK_MS {
+            problems.add(format!("{field}.{name}"), format!("{ms} is more than an hour"));
+        }
+    }
+}
+
+pub(super) fn split(raw: &Raw, problems: &mut Problems<'_>) -> Option<fleet::Split> {
+    let split: fleet::Split = problems.decode(raw)?;
+    if let Err(wrong) = problems.name.parse::<StageName>() {
+        problems.add("name", wrong.to_string());
+    }
+    let mut releases = Vec::new();
+    for (place, entry) in split.weights.iter().enumerate() {
+        if Weight::new(entry.weight).is_none() {
+            problems.add(format!("weights[{place}].weight"), format!("{} is more than 1000000", entry.weight));
+        }
+        if releases.len() > Split::MOST {
+            problems.add("weights", format!("more than {} are not accepted", Split::MOST));
+            break;
+        }
+        if releases.contains(&entry.release) {
+            problems.add(format!("weights[{place}].release"), format!("r{} stands twice", entry.release));
+        }
+        releases.push(entry.release);
+    }
+    if !split.weights.is_empty() && split.weights.iter().all(|entry| entry.weight == 0) {
+        problems.add("weights", "all are 0");
+    }
+    Some(split)
+}
+
+pub(super) fn endpoints(raw: &Raw, problems: &mut Problems<'_>) -> Option<Vec<SocketAddr>> {
+    let endpoints: fleet::Endpoints = problems.decode(raw)?;
+    if stage_of_endpoints(problems.name).is_none() {
+        problems.add("name", format!("{:?} is not SERVICE/ENVIRONMENT/rNUMBER", problems.name));
+    }
+    let mut addresses = Vec::with_capacity(endpoints.endpoints.len());
+    for (place, endpoint) in endpoints.endpoints.iter().enumerate() {
+        match endpoint.address.parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 => addresses.push(address),
+            _ => problems.add(
+                format!("endpoints[{place}].address"),
+                format!("{:?} is not an IP address and port such as \"10.0.0.7:8080\"", endpoint.address),
+            ),
+        }
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    Some(addresses)
+}
+
+/// "hello/staging/r42" to "hello/staging" and 42.
+pub(super) fn stage_of_endpoints(name: &str) -> Option<(&str, u32)> {
+    let (stage, release) = name.rsplit_once('/')?;
+    stage.parse::<StageName>().ok()?;
+    Some((stage, release.parse::<ReleaseNumber>().ok()?.number()))
+}
+
+pub(super) fn certificate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Certified> {
+    let certificate: fleet::Certificate = problems.decode(raw)?;
+    if certificate.dns_names.first().map(String::as_str) != Some(problems.name) {
+        problems.add("dns_names", "the first is not the resource's name");
+    }
+    for (place, name) in certificate.dns_names.iter().enumerate() {
+        if let Err(wrong) = name.strip_prefix("*.").unwrap_or(name).parse::<Host>() {
+            problems.add(format!("dns_names[{place}]"), wrong.to_string());
+        }
+    }
+    Certified::parse(&certificate.dns_names, &certificate.chain_der, &certificate.key_der)
+        .map_err(|wrong| problems.add("key_der", wrong.to_string()))
+        .ok()
+}

@@ -1,0 +1,332 @@
+//! Resources to a snapshot: whole or not at all, every problem at once, and only what changed is done again.
+//!
+//! Must not know: where changes come from, who reads the snapshot, what time it is.
+//!
+//! Main type: [`Compiler`]. A change is first prepared against what is applied, which may fail and alters nothing that
+//! anyone can see, and then committed, which cannot fail.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use api::fleet::{self, Rejection};
+use api::{Fingerprint, Version};
+use certs::resolver::Certified;
+
+use super::apply::Incoming;
+use super::check::{self, Problems};
+use super::resources::{Delta, Kind, Raw, Resources};
+use super::{Backend, Endpoint, Protocol, Services, Snapshot, Stage};
+use crate::health::{Check, HealthBoard};
+
+/// What is applied, and what is needed to apply the next change cheaply.
+#[derive(Debug, Default)]
+pub(crate) struct Compiler {
+    resources: Resources,
+    snapshot: Arc<Snapshot>,
+    certificates: BTreeMap<Arc<str>, Certified>,
+    /// Release that takes everything, by stage; kept also while it cannot be followed.
+    overrides: HashMap<Arc<str>, u32>,
+    stage_slots: HashMap<Arc<str>, u32>,
+    release_slots: HashMap<(Arc<str>, u32), u32>,
+    generation: u64,
+    health: HealthBoard,
+}
+
+/// What a commit gives.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// All certificates, when any changed.
+    pub(crate) certificates: Option<Vec<Certified>>,
+    /// For the journal.
+    pub(crate) delta: Delta,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+/// A change that was found good.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    version: Version,
+    delta: Delta,
+    stages: Vec<(Arc<str>, Option<Arc<Stage>>)>,
+    /// Domain to environment, when any zone changed.
+    zones: Option<Vec<(Arc<str>, Arc<str>)>>,
+    certificates: Vec<(Arc<str>, Option<Certified>)>,
+}
+
+impl Compiler {
+    pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    pub(crate) fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
+    pub(crate) fn health(&mut self) -> &mut HealthBoard {
+        &mut self.health
+    }
+
+    /// Applies a change that was received, or says everything that is wrong with it and leaves all as it was.
+    pub(crate) fn apply(&mut self, incoming: Incoming) -> Result<Compiled, Vec<Rejection>> {
+        let prepared = self.prepare(incoming)?;
+        Ok(self.commit(prepared))
+    }
+
+    /// Checks a change against what is applied and compiles what it touches.
+    pub(crate) fn prepare(&mut self, incoming: Incoming) -> Result<Prepared, Vec<Rejection>> {
+        self.check_order(&incoming).map_err(|reason| vec![whole("version", reason)])?;
+        let mut delta = Delta::read(incoming.set)?;
+        if incoming.base.is_none() {
+            delta = self.resources.difference_to(delta);
+        }
+        let mut rejections = Vec::new();
+        let certificates = self.check_each(&delta, &mut rejections);
+        let stages = self.compile_stages(&delta, &mut rejections);
+        let zones = self.compile_zones(&delta, &mut rejections);
+        if self.resources.fingerprint_after(&delta).to_bytes() != incoming.fingerprint[..] && rejections.is_empty() {
+            rejections.push(whole("fingerprint", "differs from what this proxy would hold after the change".into()));
+        }
+        if !rejections.is_empty() {
+            rejections.sort_by(|a, b| (&a.resource, &a.field).cmp(&(&b.resource, &b.field)));
+            rejections.dedup();
+            return Err(rejections);
+        }
+        Ok(Prepared { version: incoming.version, delta, stages, zones, certificates })
+    }
+
+    /// Makes a prepared change the applied state.
+    pub(crate) fn commit(&mut self, prepared: Prepared) -> Compiled {
+        let Prepared { version, delta, stages, zones, certificates } = prepared;
+        self.resources.apply(&delta);
+        let changed = !certificates.is_empty();
+        for (name, certificate) in certificates {
+            match certificate {
+                Some(certificate) => drop(self.certificates.insert(name, certificate)),
+                None => drop(self.certificates.remove(&name)),
+            }
+        }
+        self.rebuild(Some(version), stages, zones);
+        Compiled {
+            snapshot: self.snapshot.clone(),
+            certificates: changed.then(|| self.certificates.values().cloned().collect()),
+            fingerprint: self.resources.fingerprint(),
+            delta,
+        }
+    }
+
+    /// Sets or ends the override of a stage and compiles it again; the version stays.
+    pub(crate) fn set_override(&mut self, stage: &str, release: Option<u32>) -> Arc<Snapshot> {
+        let name: Arc<str> = stage.into();
+        match release {
+            Some(release) => drop(self.overrides.insert(name.clone(), release)),
+            None => drop(self.overrides.remove(&name)),
+        }
+        let mut ignored = Vec::new();
+        let compiled = self.compile_stage(&name, &Delta::default(), &mut ignored);
+        debug_assert!(ignored.is_empty(), "what is applied was found good before");
+        self.rebuild(self.snapshot.version, vec![(name, compiled)], None);
+        self.snapshot.clone()
+    }
+
+    fn check_order(&self, incoming: &Incoming) -> Result<(), String> {
+        let Incoming { version, base, .. } = incoming;
+        let have = self.snapshot.version;
+        if *version == Version::default() {
+            return Err("there is no version 0.0".into());
+        }
+        match (have, base) {
+            (None, Some(base)) => Err(format!("builds on {base}, this proxy has nothing")),
+            (Some(have), Some(base)) if *base != have => Err(format!("builds on {base}, this proxy has {have}")),
+            (Some(have), Some(_)) if *version <= have => Err(format!("{version} is not after {have}")),
+            // The same version may come again in full: that is how a damaged state is mended.
+            (Some(have), None) if *version < have => Err(format!("{version} is older than {have}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks each resource of a change on its own; gives the certificates, parsed.
+    fn check_each(&self, delta: &Delta, list: &mut Vec<Rejection>) -> Vec<(Arc<str>, Option<Certified>)> {
+        let mut certificates = Vec::new();
+        for ((kind, name), raw) in &delta.entries {
+            let problems = &mut Problems { list, kind: *kind, name };
+            match (kind, raw) {
+                (Kind::Certificate, None) => certificates.push((name.clone(), None)),
+                (Kind::Certificate, Some(raw)) => {
+                    let parsed = check::certificate(raw, problems);
+                    certificates.extend(parsed.map(|certified| (name.clone(), Some(certified))));
+                }
+                (Kind::Zone, Some(raw)) => drop(check::zone(raw, problems)),
+                (Kind::Stage, Some(raw)) => drop(check::stage(raw, problems)),
+                (Kind::Split, Some(raw)) => drop(check::split(raw, problems)),
+                (Kind::Endpoints, Some(raw)) => drop(check::endpoints(raw, problems)),
+                (_, None) => {}
+            }
+        }
+        certificates
+    }
+
+    fn compile_stages(&mut self, delta: &Delta, list: &mut Vec<Rejection>) -> Vec<(Arc<str>, Option<Arc<Stage>>)> {
+        let mut touched: BTreeSet<Arc<str>> = BTreeSet::new();
+        for (kind, name) in delta.entries.keys() {
+            match kind {
+                Kind::Stage | Kind::Split => drop(touched.insert(name.clone())),
+                Kind::Endpoints => {
+                    let stage = check::stage_of_endpoints(name).map(|(stage, _)| stage.into());
+                    touched.extend(stage);
+                }
+                Kind::Zone | Kind::Certificate => {}
+            }
+        }
+        touched.into_iter().map(|name| (name.clone(), self.compile_stage(&name, delta, list))).collect()
+    }
+
+    fn compile_zones(&self, delta: &Delta, list: &mut Vec<Rejection>) -> Option<Vec<(Arc<str>, Arc<str>)>> {
+        if !delta.entries.keys().any(|(kind, _)| *kind == Kind::Zone) {
+            return None;
+        }
+        let kept = self
+            .resources
+            .of_kind(Kind::Zone)
+            .filter(|(name, _)| !delta.entries.contains_key(&(Kind::Zone, Arc::clone(name))));
+        let new = delta.entries.iter().filter_map(|((kind, name), raw)| {
+            (*kind == Kind::Zone).then_some(())?;
+            Some((name, raw.as_ref()?))
+        });
+        let zones = kept.chain(new).filter_map(|(name, raw)| {
+            // A domain is the resource's name, so two zones never share one; and since a service's name has no dot,
+            // `<service>.<zone>` never means two things.
+            let zone = check::zone(raw, &mut Problems { list, kind: Kind::Zone, name })?;
+            Some((name.clone(), zone.environment.as_str().into()))
+        });
+        Some(zones.collect())
+    }
+
+    /// A stage as it will be after `delta`; `None` when there will be none.
+    fn compile_stage(&mut self, name: &Arc<str>, delta: &Delta, list: &mut Vec<Rejection>) -> Option<Arc<Stage>> {
+        // What is wrong with a resource alone was said already when the resource was checked.
+        let silent = &mut Vec::new();
+        let raw = |resources: &Resources, kind, name: &str| -> Option<Raw> {
+            match delta.entries.get(&(kind, name.into())) {
+                Some(changed) => changed.clone(),
+                None => resources.get(kind, name).cloned(),
+            }
+        };
+        let stage = raw(&self.resources, Kind::Stage, name);
+        let split = raw(&self.resources, Kind::Split, name)
+            .and_then(|raw| check::split(&raw, &mut Problems { list: silent, kind: Kind::Split, name }));
+        let stage = match stage {
+            Some(raw) => check::stage(&raw, &mut Problems { list: silent, kind: Kind::Stage, name })?,
+            None => {
+                if split.is_some_and(|split| !split.weights.is_empty()) {
+                    Problems { list, kind: Kind::Split, name }.add("name", "there is no stage of this name");
+                }
+                return None;
+            }
+        };
+        let mut backends = Vec::with_capacity(stage.backends.len());
+        for backend in &stage.backends {
+            let resource = format!("{name}/r{}", backend.release);
+            let addresses = raw(&self.resources, Kind::Endpoints, &resource).and_then(|raw| {
+                check::endpoints(&raw, &mut Problems { list: silent, kind: Kind::Endpoints, name: &resource })
+            });
+            backends.push(self.backend(name, backend, &addresses.unwrap_or_default()));
+        }
+        backends.sort_by_key(|backend| backend.release);
+        let split = split.unwrap_or_default();
+        for (place, entry) in split.weights.iter().enumerate() {
+            if !backends.iter().any(|backend| backend.release == entry.release) {
+                Problems { list, kind: Kind::Split, name }
+                    .add(format!("weights[{place}].release"), format!("r{} is no backend of the stage", entry.release));
+            }
+        }
+        Some(self.stage(name, backends.into(), &split))
+    }
+
+    fn backend(&mut self, stage: &Arc<str>, backend: &fleet::Backend, addresses: &[std::net::SocketAddr]) -> Backend {
+        let protocol = match backend.protocol() {
+            fleet::Protocol::H2c => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        let next = self.release_slots.len() as u32;
+        let slot = *self.release_slots.entry((stage.clone(), backend.release)).or_insert(next);
+        let endpoint = |address: &std::net::SocketAddr| {
+            let check = Check::new(*address, protocol, backend.health.as_ref());
+            Endpoint { address: *address, health: self.health.of(check) }
+        };
+        Backend { release: backend.release, protocol, slot, endpoints: addresses.iter().map(endpoint).collect() }
+    }
+
+    fn stage(&mut self, name: &Arc<str>, backends: Box<[Backend]>, split: &fleet::Split) -> Arc<Stage> {
+        let place = |release: u32| backends.iter().position(|backend| backend.release == release);
+        // An override whose release is gone cannot be followed; the weights then count.
+        let overridden = self.overrides.get(name).copied().filter(|release| place(*release).is_some());
+        let mut weighted: Vec<(u32, usize)> = match overridden.and_then(place) {
+            Some(place) => vec![(1, place)],
+            None => split
+                .weights
+                .iter()
+                .filter(|entry| entry.weight > 0)
+                .filter_map(|entry| Some((entry.weight, place(entry.release)?)))
+                .collect(),
+        };
+        weighted.sort_by_key(|(_, place)| *place);
+        let shares = |weighted: &[(u32, usize)], backends: &[Backend]| -> Vec<(u32, u32)> {
+            weighted.iter().filter_map(|(weight, place)| Some((*weight, backends.get(*place)?.release))).collect()
+        };
+        let before = self.snapshot.stage_named(name);
+        let kept = before
+            .filter(|before| shares(&before.weighted, &before.backends) == shares(&weighted, &backends))
+            .map(|before| before.generation);
+        let generation = kept.unwrap_or_else(|| {
+            self.generation += 1;
+            self.generation
+        });
+        let next = self.stage_slots.len() as u32;
+        let slot = *self.stage_slots.entry(name.clone()).or_insert(next);
+        Arc::new(Stage { text: name.clone(), slot, generation, weighted: weighted.into(), backends, overridden })
+    }
+
+    /// The next snapshot: the maps of touched environments are copied, everything else is shared.
+    fn rebuild(
+        &mut self,
+        version: Option<Version>,
+        stages: Vec<(Arc<str>, Option<Arc<Stage>>)>,
+        zones: Option<Vec<(Arc<str>, Arc<str>)>>,
+    ) {
+        let mut environments = self.snapshot.environments.clone();
+        for (name, stage) in stages {
+            let Some((service, environment)) = name.split_once('/') else { continue };
+            let services: &mut Services = match environments.get_mut(environment) {
+                Some(services) => Arc::make_mut(services),
+                None => Arc::make_mut(environments.entry(environment.into()).or_default()),
+            };
+            match stage {
+                Some(stage) => drop(services.insert(service.into(), stage)),
+                None => drop(services.remove(service)),
+            }
+        }
+        let empty: Arc<Services> = Arc::default();
+        let services = |environment: &str| environments.get(environment).unwrap_or(&empty).clone();
+        let zones = match zones {
+            Some(zones) => zones.into_iter().map(|(domain, environment)| (domain, services(&environment))).collect(),
+            None => {
+                let environment_of = |raw: &Raw| {
+                    let zone: Option<fleet::Zone> = prost::Message::decode(raw.body.clone()).ok();
+                    zone.map(|zone| services(&zone.environment)).unwrap_or_default()
+                };
+                let all = self.resources.of_kind(Kind::Zone);
+                all.map(|(domain, raw)| (domain.clone(), environment_of(raw))).collect()
+            }
+        };
+        self.snapshot = Arc::new(Snapshot { version, zones, environments });
+    }
+}
+
+fn whole(field: &str, reason: String) -> Rejection {
+    Rejection { resource: String::new(), field: field.into(), reason }
+}
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+mod tests;

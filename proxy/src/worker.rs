@@ -1,0 +1,289 @@
+//! One worker: a thread with its own runtime, sockets, connections, splits and counts.
+//!
+//! Must not know: the controller, the journal, or other workers. It reads the one published snapshot and writes nothing
+//! that another worker writes.
+//!
+//! Main types: [`Worker`], what a request on this thread works with; [`start`], which makes the thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use crate::answer::Own;
+use crate::balance;
+use crate::codec::connection::Connection;
+use crate::codec::pool::Pools;
+use crate::codec::server;
+use crate::count::{Counters, Opened};
+use crate::exchange::exchange;
+use crate::settings::Limits;
+use crate::snapshot::{Backend, Snapshot, Stage};
+use crate::split::{Phase, Split};
+
+/// How long accepting pauses after an error such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a worker is made of.
+pub(crate) struct Setup {
+    pub(crate) phase: Phase,
+    pub(crate) http: Option<std::net::TcpListener>,
+    pub(crate) https: Option<(std::net::TcpListener, Arc<rustls::ServerConfig>)>,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) opened: std::sync::mpsc::Sender<Opened>,
+    pub(crate) limits: Limits,
+    /// Until when requests in flight may go on; `None`: no stop yet.
+    pub(crate) stop: watch::Receiver<Option<Instant>>,
+    pub(crate) totals: Arc<Totals>,
+}
+
+/// What a worker tells about itself; written by it alone.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Totals {
+    pub(crate) connections: AtomicU64,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) outstanding: AtomicU64,
+    /// Requests to hosts that are not known.
+    pub(crate) unknown: AtomicU64,
+    /// Other requests that we answered ourselves.
+    pub(crate) refused: AtomicU64,
+}
+
+/// State of one thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) limits: Limits,
+    pub(crate) pools: Pools,
+    pub(crate) counters: Counters,
+    phase: Phase,
+    published: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    /// The published snapshot behind a count of our own: a request's handle touches no shared count.
+    held: RefCell<Rc<Held>>,
+    /// By stage slot.
+    splits: RefCell<Vec<Option<Splitting>>>,
+    seed: Cell<u64>,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    next_connection: Cell<u64>,
+    outstanding: Rc<Cell<u32>>,
+    draining: Cell<bool>,
+    /// Woken when a connection ends, and when draining begins.
+    changed: Notify,
+    totals: Arc<Totals>,
+}
+
+/// A snapshot as the requests of one worker hold it.
+#[derive(Debug)]
+pub(crate) struct Held(Arc<Snapshot>);
+
+impl std::ops::Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+#[derive(Debug)]
+struct Splitting {
+    generation: u64,
+    split: Split,
+}
+
+impl Worker {
+    /// The newest snapshot.
+    pub(crate) fn snapshot(&self) -> Rc<Held> {
+        let mut published = self.published.borrow_mut();
+        let newest = published.load();
+        let mut held = self.held.borrow_mut();
+        if !Arc::ptr_eq(newest, &held.0) {
+            // Allocates once per snapshot and worker.
+            *held = Rc::new(Held(newest.clone()));
+        }
+        held.clone()
+    }
+
+    /// The backend whose turn it is in a stage; `None` when no weight is above zero.
+    pub(crate) fn split<'a>(&self, stage: &'a Stage) -> Option<&'a Backend> {
+        let mut splits = self.splits.borrow_mut();
+        let slot = stage.slot as usize;
+        if slot >= splits.len() {
+            splits.resize_with(slot + 1, || None);
+        }
+        let known = &mut splits[slot];
+        if known.as_ref().is_none_or(|known| known.generation != stage.generation) {
+            // Allocates once per change of the weights.
+            let split = Split::new(stage.weighted.iter().map(|(weight, _)| *weight), self.phase);
+            *known = Some(Splitting { generation: stage.generation, split });
+        }
+        let place = known.as_mut()?.split.next()?;
+        let (_, backend) = stage.weighted.get(place)?;
+        stage.backends.get(*backend)
+    }
+
+    /// The next number of this worker's own sequence.
+    pub(crate) fn seed(&self) -> u64 {
+        let n = self.seed.get();
+        self.seed.set(n.wrapping_add(1));
+        balance::mix(n)
+    }
+
+    /// Counts a request that we answered ourselves.
+    pub(crate) fn refused(&self, own: Own) {
+        let total = if own == Own::UnknownHost { &self.totals.unknown } else { &self.totals.refused };
+        total.store(total.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    fn new(setup: &Setup) -> Rc<Self> {
+        let mut published = Cache::new(setup.snapshot.clone());
+        let held = Rc::new(Held(published.load().clone()));
+        Rc::new(Self {
+            limits: setup.limits.clone(),
+            pools: Pools::new(setup.limits.connect),
+            counters: Counters::new(setup.opened.clone()),
+            phase: setup.phase,
+            published: RefCell::new(published),
+            held: RefCell::new(held),
+            splits: RefCell::default(),
+            seed: Cell::new(u64::from(setup.phase.index) << 40),
+            connections: RefCell::default(),
+            next_connection: Cell::new(0),
+            outstanding: Rc::default(),
+            draining: Cell::new(false),
+            changed: Notify::new(),
+            totals: setup.totals.clone(),
+        })
+    }
+
+    fn report(&self) {
+        self.totals.connections.store(self.connections.borrow().len() as u64, Relaxed);
+        self.totals.outstanding.store(self.outstanding.get().into(), Relaxed);
+    }
+}
+
+/// Starts the thread of a worker. It ends with the number of requests that were cut at the drain's deadline.
+pub(crate) fn start(setup: Setup) -> std::io::Result<std::thread::JoinHandle<u64>> {
+    // Made here, so that its error is an error of the start.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("worker-{}", setup.phase.index)).spawn(move || {
+        let local = LocalSet::new();
+        let cut = runtime.block_on(local.run_until(run(setup)));
+        // Everything still on the thread is dropped with it.
+        drop(local);
+        cut
+    })
+}
+
+async fn run(setup: Setup) -> u64 {
+    let worker = Worker::new(&setup);
+    let Setup { http, https, mut stop, .. } = setup;
+    let mut accepting = Vec::new();
+    let listeners = http
+        .map(|listener| (listener, None))
+        .into_iter()
+        .chain(https.map(|(listener, config)| (listener, Some(TlsAcceptor::from(config)))));
+    for (listener, tls) in listeners {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, tls))),
+            Err(error) => tracing::error!(%error, "a listener cannot be used"),
+        }
+    }
+    tokio::task::spawn_local(keep(worker.clone()));
+    let deadline = loop {
+        let deadline = *stop.borrow_and_update();
+        if let Some(deadline) = deadline {
+            break deadline;
+        }
+        if stop.changed().await.is_err() {
+            break Instant::now();
+        }
+    };
+    crate::drain::drain(&worker, accepting, deadline).await
+}
+
+/// Once a second: figures for the admin runtime, idle connections, and the hold on an old snapshot.
+async fn keep(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        worker.pools.prune();
+        drop(worker.snapshot());
+        worker.report();
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    while !worker.draining.get() {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = worker.changed.notified() => continue,
+        };
+        match accepted {
+            Ok((stream, peer)) => open(&worker, stream, peer, tls.clone()),
+            Err(error) => {
+                // The client is gone, or descriptors are: others end and free some.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // What waits in the queue was accepted by the kernel already: it is answered, not reset.
+    std::future::poll_fn(|cx| {
+        while let Poll::Ready(Ok((stream, peer))) = listener.poll_accept(cx) {
+            open(&worker, stream, peer, tls.clone());
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+fn open(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::SocketAddr, tls: Option<TlsAcceptor>) {
+    let connection = Rc::new(Connection::new(peer, tls.is_some(), worker.outstanding.clone()));
+    let id = worker.next_connection.replace(worker.next_connection.get() + 1);
+    worker.connections.borrow_mut().insert(id, connection.clone());
+    worker.totals.accepted.store(id + 1, Relaxed);
+    let worker = worker.clone();
+    tokio::task::spawn_local(async move {
+        let handler = worker.clone();
+        let answer = move |inbound, flight| exchange(handler.clone(), inbound, flight);
+        server::serve(stream, tls, connection, &worker.limits, answer).await;
+        worker.connections.borrow_mut().remove(&id);
+        if worker.draining.get() {
+            worker.changed.notify_waiters();
+        }
+    });
+}
+
+// === What draining needs ===
+
+impl Worker {
+    /// No new connections from now on.
+    pub(crate) fn stop_accepting(&self) {
+        self.draining.set(true);
+        self.changed.notify_waiters();
+    }
+
+    /// Connections that are open now.
+    pub(crate) fn open_connections(&self) -> Vec<Rc<Connection>> {
+        self.connections.borrow().values().cloned().collect()
+    }
+
+    /// Requests that are being answered now.
+    pub(crate) fn outstanding(&self) -> u32 {
+        self.outstanding.get()
+    }
+
+    /// Completes when another connection has ended.
+    pub(crate) fn changed(&self) -> impl Future<Output = ()> + '_ {
+        self.changed.notified()
+    }
+}

@@ -1,0 +1,16 @@
+//! The proxy as a whole: a real engine with real sockets, real upstreams that record what they got, and resources
+//! applied in-process. Only the controller is played, where a test says so.
+
+extern crate pointsman_proxy as proxy;
+
+mod drain;
+mod fleet;
+mod grpc;
+mod keep_alive;
+mod overriding;
+mod restart;
+mod routing;
+mod split;
+mod support;
+mod tls;
+mod zz_memory;
