@@ -1,0 +1,229 @@
+//! The story that the demo tells, command by command.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::figures::{Figures, Step};
+use super::load::{Counted, Load};
+use super::parts::Parts;
+use super::repository::Repository;
+use crate::exit::Failure;
+
+const HOST: &str = "hello.production.localhost";
+/// Requests by which a step is measured.
+const PER_STEP: u64 = 4_000;
+/// Requests of the whole tour, at least.
+const AT_LEAST: u64 = 20_000;
+/// Longest time for one step: the load is far faster.
+const STEP: Duration = Duration::from_secs(60);
+/// Longest time until the bad release shows in `status`.
+const SEEN: Duration = Duration::from_secs(30);
+
+/// The demo once everything runs.
+pub(super) struct Tour {
+    repository: Repository,
+    load: Option<Load>,
+    figures: Figures,
+}
+
+fn say(text: &str) {
+    println!("\n{text}");
+}
+
+/// Shows a command as it could be typed, and what it prints.
+async fn run(parts: &Parts, arguments: &[&str]) -> Result<(), Failure> {
+    println!("  $ pointsman {}", arguments.join(" "));
+    for line in parts.ask(arguments).await?.lines() {
+        println!("    {line}");
+    }
+    Ok(())
+}
+
+impl Tour {
+    /// Makes the repository and starts all parts.
+    pub(super) async fn begin(parts: &mut Parts) -> Result<Self, Failure> {
+        say("Pointsman on this machine: a git repository, a controller, two proxies and an agent");
+        let repository = parts.folder.join("hello");
+        fs::create_dir(&repository)?;
+        let repository = Repository::make(&repository)?;
+        println!("  a repository with {} commits in {}", repository.commits.len(), repository.folder.display());
+        parts.controller().await?;
+        for proxy in ["p1", "p2"] {
+            parts.proxy(proxy).await?;
+        }
+        parts.agent("a1", "demo").await?;
+        let places: Vec<_> = parts.proxies.iter().map(|(name, address)| format!("{name} at https {address}")).collect();
+        println!("  controller, {}, agent a1", places.join(", "));
+        Ok(Self { repository, load: None, figures: Figures { bad: "r3".into(), ..Figures::default() } })
+    }
+
+    /// The whole story.
+    pub(super) async fn walk(&mut self, parts: &Parts) -> Result<Figures, Failure> {
+        self.describe(parts).await?;
+        self.build(parts).await?;
+        self.first_release(parts).await?;
+        self.second_release(parts).await?;
+        self.bad_release(parts).await?;
+        self.roll_back(parts).await?;
+        self.sum_up().await
+    }
+
+    async fn describe(&self, parts: &Parts) -> Result<(), Failure> {
+        say("Three environments and a service, as files");
+        for environment in ["dev", "staging", "production"] {
+            let text = format!(
+                "schema = 1\nenvironment = \"{environment}\"\nzone = \"{environment}.localhost\"\ntarget = {{ kind = \"agent\", group = \"demo\" }}\n"
+            );
+            fs::write(parts.folder.join(format!("{environment}.toml")), text)?;
+        }
+        let file = |name: &str| parts.folder.join(name).display().to_string();
+        let files = ["dev.toml", "staging.toml", "production.toml", "hello/pointsman.toml"].map(file);
+        run(parts, &["apply", "-f", &files[0], "-f", &files[1], "-f", &files[2], "-f", &files[3]]).await
+    }
+
+    async fn build(&self, parts: &Parts) -> Result<(), Failure> {
+        say("Three commits become three releases (the first build compiles the example's dependencies)");
+        for (commit, number) in self.repository.commits.iter().zip(1..) {
+            println!("  $ pointsman release build hello --commit {}", &commit[..12]);
+            // The compiler's output is kept and can be read with `release logs`; here the end is enough.
+            parts.ask(&["release", "build", "hello", "--commit", commit]).await?;
+            let release = parts.ask_json(&["release", "show", &format!("hello@r{number}")]).await?;
+            let digest = release["artifacts"][0]["digest"].as_str().unwrap_or_default();
+            println!("    r{number} {}: {}", release["subject"].as_str().unwrap_or_default(), digest.get(..19).unwrap_or(digest));
+        }
+        Ok(())
+    }
+
+    async fn first_release(&mut self, parts: &Parts) -> Result<(), Failure> {
+        say("r1 goes through dev and staging into production");
+        for environment in ["dev", "staging", "production"] {
+            run(parts, &["promote", "hello@r1", "--to", environment]).await?;
+        }
+        let authority = fs::read_to_string(parts.folder.join("controller/development-ca.pem"))?;
+        self.load = Some(Load::start(&parts.proxies, HOST, &authority)?);
+        println!("  and requests begin: HTTP/1.1, HTTP/2 and gRPC to both proxies");
+        self.wait_for_requests(PER_STEP, &self.counted()).await
+    }
+
+    async fn second_release(&mut self, parts: &Parts) -> Result<(), Failure> {
+        say("r2 takes over in steps");
+        for environment in ["dev", "staging"] {
+            run(parts, &["promote", "hello@r2", "--to", environment]).await?;
+        }
+        run(parts, &["promote", "hello@r2", "--to", "production", "--weight", "1%"]).await?;
+        self.measure("r2", 1.0).await?;
+        for weight in ["50%", "100%"] {
+            run(parts, &["rollout", "weight", "hello/production", weight]).await?;
+            self.measure("r2", weight.trim_end_matches('%').parse().unwrap_or(0.0)).await?;
+        }
+        Ok(())
+    }
+
+    async fn bad_release(&mut self, parts: &Parts) -> Result<(), Failure> {
+        say("r3 is bad: one request in twenty fails. It gets 20% of production");
+        for environment in ["dev", "staging"] {
+            run(parts, &["promote", "hello@r3", "--to", environment]).await?;
+        }
+        run(parts, &["promote", "hello@r3", "--to", "production", "--weight", "20%"]).await?;
+        self.measure("r3", 20.0).await?;
+        let deadline = Instant::now() + SEEN;
+        while errors_of(&parts.ask_json(&["status", "hello/production"]).await?, 3) < 0.02 {
+            if Instant::now() > deadline {
+                return Err(Failure::refused("the errors of r3 do not show in `status`"));
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+        run(parts, &["status", "hello/production"]).await
+    }
+
+    async fn roll_back(&mut self, parts: &Parts) -> Result<(), Failure> {
+        say("Everything back to r2");
+        let command = ["rollback", "hello/production", "--reason", "one request in twenty fails"];
+        println!("  $ pointsman rollback hello/production --reason \"one request in twenty fails\"");
+        let reply = parts.ask_json(&command).await?;
+        let switched = reply["outcome"]["switched"].as_array().cloned().unwrap_or_default();
+        for proxy in &switched {
+            let ms = proxy["us"].as_f64().unwrap_or(0.0) / 1_000.0;
+            let name = proxy["proxy"].as_str().unwrap_or_default();
+            println!("    proxy {name} switched in {ms:.1} ms");
+            self.figures.rollback_ms.insert(name.to_owned(), ms);
+        }
+        println!("    to undo: {}", reply["outcome"]["undo"].as_str().unwrap_or_default());
+        // Requests that r3 had taken before the switch are still being answered.
+        sleep(Duration::from_millis(500)).await;
+        let since = self.counted();
+        self.wait_for_requests(PER_STEP, &since).await?;
+        let left = self.counted().since(&since).requests.get("r3").copied().unwrap_or(0);
+        if left > 0 {
+            return Err(Failure::refused(format!("r3 answered {left} requests after the rollback")));
+        }
+        println!("  since then r3 has answered none of {} requests", PER_STEP);
+        Ok(())
+    }
+
+    async fn sum_up(&mut self) -> Result<Figures, Failure> {
+        let missing = AT_LEAST.saturating_sub(self.counted().total());
+        self.wait_for_requests(missing, &self.counted()).await?;
+        let counted = self.counted();
+        let mut figures = std::mem::take(&mut self.figures);
+        figures.requests = counted.total();
+        figures.failed = counted.failed.values().sum();
+        figures.failed_by_release = counted.failed;
+        for release in ["r1", "r2", "r3"] {
+            figures.failed_by_release.entry(release.into()).or_default();
+        }
+        figures.examples = counted.examples;
+        Ok(figures)
+    }
+
+    fn counted(&self) -> Counted {
+        self.load.as_ref().map(Load::counted).unwrap_or_default()
+    }
+
+    async fn wait_for_requests(&self, count: u64, since: &Counted) -> Result<(), Failure> {
+        let deadline = Instant::now() + STEP;
+        while self.counted().since(since).total() < count {
+            if Instant::now() > deadline {
+                return Err(Failure::refused("the demo's clients get too few answers"));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Measures the share of a release, from now on.
+    async fn measure(&mut self, release: &str, set: f64) -> Result<(), Failure> {
+        let since = self.counted();
+        self.wait_for_requests(PER_STEP, &since).await?;
+        let seen = self.counted().since(&since);
+        let (own, all) = (seen.requests.get(release).copied().unwrap_or(0), seen.total());
+        let measured = own as f64 * 100.0 / all as f64;
+        println!("    measured: {measured:.2}% of {all} requests");
+        self.figures.steps.push(Step { release: release.into(), set, measured, requests: all });
+        Ok(())
+    }
+
+    /// Lines to copy while it stays up.
+    pub(super) fn invite(&self, parts: &Parts) {
+        let Some((_, address)) = parts.proxies.first() else { return };
+        let folder = parts.folder.display();
+        println!("\nIt stays up until Ctrl-C, with its load. To copy:\n");
+        println!("  export POINTSMAN_CONTEXT={}", parts.context().display());
+        println!("  curl --cacert {folder}/controller/development-ca.pem --resolve {HOST}:{port}:127.0.0.1 https://{HOST}:{port}/", port = address.port());
+        println!("  curl --cacert {folder}/controller/development-ca.pem --resolve r1--{HOST}:{port}:127.0.0.1 https://r1--{HOST}:{port}/", port = address.port());
+        println!("  pointsman status --watch");
+        println!("  pointsman promote hello@r1 --to production --weight 10%");
+        println!("  pointsman rollback hello/production");
+        println!("  pointsman history hello/production");
+    }
+}
+
+/// Share of errors of a release, as `status` has it.
+fn errors_of(status: &Value, release: u64) -> f64 {
+    let releases = status["services"][0]["stages"][0]["releases"].as_array();
+    let found = releases.into_iter().flatten().find(|entry| entry["release"].as_u64() == Some(release));
+    found.and_then(|entry| entry["error_share"].as_f64()).unwrap_or(0.0)
+}

@@ -1,0 +1,257 @@
+//! The connection to the controller, and its refusals as sentences.
+//!
+//! Must not know: what is asked. Main types: [`Session`] (context and output of one command) and [`Client`].
+
+use std::error::Error;
+use std::time::Duration;
+
+use api::operator::operator_client::OperatorClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use crate::contexts::{self, Context};
+use crate::exit::Failure;
+use crate::output::Output;
+
+/// Longest wait for a single answer; streams have none, their connection is kept alive and checked.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// A status of thousands of services is larger than the library's 4 MiB.
+const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
+
+/// What every verb that asks the controller is given.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Where results go.
+    pub(crate) output: Output,
+    /// As `--context` has it.
+    pub(crate) context: Option<String>,
+}
+
+impl Session {
+    /// A client for the chosen context.
+    ///
+    /// # Errors
+    /// No context, or one that is not usable.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let (name, context) = contexts::chosen(self.context.as_deref())?;
+        Client::new(&name, &context)
+    }
+}
+
+type Calls = OperatorClient<InterceptedService<Channel, Bearer>>;
+
+/// Calls to one controller. Connects at the first of them.
+pub(crate) struct Client {
+    /// The generated calls; their errors go through [`Client::failure`].
+    pub(crate) calls: Calls,
+    controller: String,
+    context: String,
+}
+
+impl Client {
+    /// For a context of this name.
+    ///
+    /// # Errors
+    /// An address, authority or token that cannot be right.
+    pub(crate) fn new(name: &str, context: &Context) -> Result<Self, Failure> {
+        let unusable = |why: String| Failure::refused(format!("the context {name} is not usable: {why}"));
+        let channel = certs::fleet::operator_channel(&context.controller, &context.ca)
+            .map_err(|error| unusable(error.to_string()))?;
+        let mut value: MetadataValue<Ascii> = format!("Bearer {}", context.token)
+            .parse()
+            .map_err(|_| unusable("its token holds characters that no token has".into()))?;
+        value.set_sensitive(true);
+        let calls = OperatorClient::with_interceptor(channel, Bearer(value)).max_decoding_message_size(LARGEST_MESSAGE);
+        Ok(Self { calls, controller: context.controller.clone(), context: name.to_owned() })
+    }
+
+    /// What went wrong, for people.
+    pub(crate) fn failure(&self, status: &Status) -> Failure {
+        Failure::refused(sentence(status, &self.controller, &self.context))
+    }
+}
+
+/// A request whose answer is one message.
+pub(crate) fn asking<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(ANSWER_WITHIN);
+    request
+}
+
+/// Adds the token to each call.
+#[derive(Clone)]
+pub(crate) struct Bearer(MetadataValue<Ascii>);
+
+impl tonic::service::Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// Whether the same request may be sent again with hope: the connection is at fault, not the request.
+pub(crate) fn is_broken_connection(status: &Status) -> bool {
+    status.code() == Code::Unavailable
+        || (matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled) && status.source().is_some())
+}
+
+/// A status as a sentence without the library's words.
+fn sentence(status: &Status, controller: &str, context: &str) -> String {
+    if let Some(why) = connection_problem(status) {
+        return format!("the controller at {controller} {why}");
+    }
+    let said = match status.message().trim() {
+        "" => "no reason was given",
+        said => said,
+    };
+    match status.code() {
+        Code::Unauthenticated => format!(
+            "the controller at {controller} does not accept the token of the context {context}: log in again with \
+             `pointsman login --from FILE`, or with a token that was not revoked"
+        ),
+        Code::PermissionDenied => {
+            format!("{said}: somebody whose token may do this can make you one with `pointsman token create`")
+        }
+        Code::Unavailable => format!("the controller at {controller} does not answer ({said})"),
+        Code::DeadlineExceeded | Code::Cancelled => format!(
+            "the controller at {controller} did not answer in time; what was asked may have been done: \
+             `pointsman history` shows it"
+        ),
+        Code::Unimplemented => {
+            format!("the controller at {controller} does not know this command: it is of another version than this one")
+        }
+        Code::Internal | Code::Unknown | Code::DataLoss => {
+            format!("the controller at {controller} failed: {said}; its log says more")
+        }
+        _ => said.to_owned(),
+    }
+}
+
+/// What is wrong with the connection, when that is what failed.
+fn connection_problem(status: &Status) -> Option<String> {
+    let mut cause: Option<&(dyn Error + 'static)> = status.source();
+    let mut told = None;
+    while let Some(error) = cause {
+        // A certificate's fault is wrapped in an io::Error whose own `source` skips it.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = error.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|e| e.downcast_ref()));
+        if let Some(tls) = tls {
+            return Some(tls_problem(tls));
+        }
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            told = Some(io_problem(error));
+        } else if told.is_none() && error.to_string().contains("timed out") {
+            told = Some("does not answer (no connection within a few seconds)".to_owned());
+        }
+        cause = error.source();
+    }
+    told
+}
+
+fn io_problem(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    let why = match error.kind() {
+        ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        ErrorKind::TimedOut => "no connection within a few seconds".to_owned(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
+            return "closed the connection: it may be stopping, or something else listens there".to_owned();
+        }
+        _ => error.to_string(),
+    };
+    format!("does not answer ({why})")
+}
+
+fn tls_problem(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(_) => {
+            "is not the one of this context: its certificate is signed by another authority; log in again with \
+             `pointsman login --from FILE`"
+                .to_owned()
+        }
+        _ => format!("does not speak as a controller does ({error})"),
+    }
+}
+
+/// A random id for a request: the same id again answers with what the first call did.
+///
+/// # Errors
+/// A system without /dev/urandom.
+pub(crate) fn request_id() -> Result<String, Failure> {
+    use std::io::Read;
+    let path = std::path::Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|error| Failure::file(path, &error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_become_sentences() {
+        for (code, said, expected) in [
+            (
+                Code::FailedPrecondition,
+                "r42 has not run in staging: promote it there first",
+                "r42 has not run in staging: promote it there first",
+            ),
+            (Code::NotFound, "there is no service hallo", "there is no service hallo"),
+            (Code::Unauthenticated, "no", "does not accept the token of the context local: log in again"),
+            (
+                Code::PermissionDenied,
+                "the token ci may not promote",
+                "the token ci may not promote: somebody whose token",
+            ),
+            (Code::Unavailable, "", "the controller at 127.0.0.1:7400 does not answer"),
+            (Code::Unimplemented, "", "of another version"),
+            (Code::Internal, "disk full", "failed: disk full; its log"),
+            (Code::DeadlineExceeded, "", "did not answer in time"),
+        ] {
+            let text = sentence(&Status::new(code, said), "127.0.0.1:7400", "local");
+            assert!(text.contains(expected), "{code:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn causes_of_a_lost_connection_are_named() {
+        use std::io::{Error as IoError, ErrorKind};
+        let untrusted = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        for (error, expected) in [
+            (IoError::from(ErrorKind::ConnectionRefused), "does not answer (connection refused)"),
+            (IoError::from(ErrorKind::TimedOut), "no connection within"),
+            (IoError::from(ErrorKind::ConnectionReset), "closed the connection"),
+            (IoError::new(ErrorKind::InvalidData, untrusted), "signed by another authority"),
+        ] {
+            let status = Status::from_error(Box::new(error));
+            let text = sentence(&status, "127.0.0.1:7400", "local");
+            assert!(text.starts_with("the controller at 127.0.0.1:7400 ") && text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn request_ids_differ() {
+        let (one, two) = (request_id().expect("random"), request_id().expect("random"));
+        assert!(one.len() == 32 && one != two);
+    }
+
+    #[tokio::test]
+    async fn a_port_without_a_controller_is_named() {
+        certs::install_provider();
+        let folder = tempfile::tempdir().expect("folder");
+        let ca = certs::fleet::FleetCa::open_or_create(folder.path()).expect("authority").certificate_pem();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+        let controller = listener.local_addr().expect("address").to_string();
+        drop(listener);
+        let context = Context { controller: controller.clone(), ca, token: "pmop1.x".into() };
+        let mut client = Client::new("local", &context).expect("client");
+        let status = client.calls.list_services(asking(api::operator::ListRequest {})).await.expect_err("nobody");
+        assert!(is_broken_connection(&status));
+        let expected = format!("the controller at {controller} does not answer (connection refused)");
+        assert_eq!(client.failure(&status).message, expected);
+    }
+}

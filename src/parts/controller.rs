@@ -1,0 +1,133 @@
+//! `controller`: runs one, backs one up, restores one.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use api::operator::ListRequest;
+use clap::{Args, Subcommand};
+use tokio::sync::oneshot;
+use tonic::Request;
+
+use super::init::println_out;
+use super::stay::{self, LogArgs, SOFTWARE};
+use crate::contexts::{self, write_secret};
+use crate::exit::{Ended, Exit, Failure};
+use crate::operator::{Client, Session};
+use crate::values::HostPort;
+
+/// Run a controller; back one up, restore one.
+///
+/// Keeps everything in its data folder and writes operator.toml there, with which the first operator logs in. Stops on
+/// SIGTERM or Ctrl-C; proxies and releases go on without it.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_long_help = "Examples:
+  pointsman controller --data ./controller
+  pointsman controller --data /var/lib/pointsman --listen 0.0.0.0:7400 --advertise controller.example.com:7400
+  pointsman controller backup monday.db --data ./controller")]
+pub(crate) struct ControllerArgs {
+    #[command(subcommand)]
+    verb: Option<ControllerVerb>,
+    /// Its folder; made when there is none.
+    #[arg(long, value_name = "DIR", required = true)]
+    data: Option<PathBuf>,
+    /// Where it listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
+    listen: SocketAddr,
+    /// Where proxies and agents reach it, when that is not where it listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<HostPort>,
+    /// For crash tests: end at once at this point.
+    #[arg(long, value_name = "POINT", hide = true)]
+    fault: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum ControllerVerb {
+    /// Copy the event store of a running controller into a file.
+    ///
+    /// From the controller of the context, or of a data folder on this machine. The copy is whole or not there at all.
+    #[command(after_long_help = "Examples:
+  pointsman controller backup monday.db
+  pointsman controller backup monday.db --data ./controller")]
+    Backup {
+        /// The file to write; never written over.
+        file: PathBuf,
+        /// The controller's data folder on this machine, instead of a context.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+    /// Make a data folder from a backup.
+    ///
+    /// All of the backup is verified first. A folder that has a store already is left as it is.
+    #[command(after_long_help = "Example:\n  pointsman controller restore monday.db --data ./restored")]
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        /// The folder to make.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+}
+
+pub(crate) fn run(args: ControllerArgs, session: &Session) -> Ended {
+    match args.verb {
+        Some(ControllerVerb::Backup { file, data }) => stay::threads()?.block_on(backup(&file, data, session)),
+        Some(ControllerVerb::Restore { file, data }) => {
+            let last =
+                ::controller::store::restore(&file, &data).map_err(|error| Failure::refused(error.to_string()))?;
+            println_out(&format!("{} is restored up to event {last}", data.display()))?;
+            Ok(Exit::Done)
+        }
+        None => {
+            args.log.start();
+            stay::threads()?.block_on(serve(args))
+        }
+    }
+}
+
+async fn serve(args: ControllerArgs) -> Ended {
+    let (sender, ready) = oneshot::channel::<::controller::Ready>();
+    let settings = ::controller::Settings {
+        data: args.data.expect("required without a subcommand"),
+        listen: args.listen,
+        advertise: args.advertise.map(|advertise| advertise.0),
+        software: SOFTWARE.into(),
+        fault: args.fault,
+    };
+    tokio::spawn(async move {
+        if let Ok(ready) = ready.await {
+            let login = format!("pointsman login --from {}", ready.operator_file.display());
+            // Whoever started it may not read what it says.
+            let _ = println_out(&format!("controller: {}, log in with `{login}`", ready.address));
+        }
+    });
+    let stop = stay::stop()?;
+    ::controller::run(settings, stop, Some(sender)).await.map_err(|error| Failure::refused(error.to_string()))?;
+    Ok(Exit::Done)
+}
+
+/// Receives the whole copy, then gives it its name.
+async fn backup(file: &Path, data: Option<PathBuf>, session: &Session) -> Ended {
+    if file.exists() {
+        return Err(Failure::refused(format!("{}: it exists already", file.display())));
+    }
+    let mut client = match data {
+        Some(folder) => {
+            let operator = folder.join("operator.toml");
+            Client::new(&operator.display().to_string(), &contexts::operator_file(&operator)?)?
+        }
+        None => session.client()?,
+    };
+    let reply = client.calls.backup(Request::new(ListRequest {})).await;
+    let mut pieces = reply.map_err(|status| client.failure(&status))?.into_inner();
+    let mut whole = Vec::new();
+    while let Some(piece) = pieces.message().await.map_err(|status| client.failure(&status))? {
+        whole.extend_from_slice(&piece.data);
+    }
+    write_secret(file, &whole).map_err(|error| Failure::file(file, &error))?;
+    println_out(&format!("{}: {} bytes", file.display(), whole.len()))?;
+    Ok(Exit::Done)
+}

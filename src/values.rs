@@ -1,0 +1,165 @@
+//! Values that only the command line has; all others are parsed by the contract's own types.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use api::operator::StaticAddress;
+use api::{ComponentName, EnvironmentName, ReleaseName, ServiceName, StageName};
+
+/// A value that was not accepted: what is, in words with an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn accepted(form: &str) -> Refused {
+    Refused(format!("accepted is {form}"))
+}
+
+/// A service or a stage: what `status` is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selector(pub(crate) String);
+
+impl FromStr for Selector {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        if text.parse::<ServiceName>().is_ok() || text.parse::<StageName>().is_ok() {
+            return Ok(Self(text.into()));
+        }
+        Err(accepted("a service or a stage, such as \"hello\" or \"hello/staging\""))
+    }
+}
+
+/// What history can be about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Subject(pub(crate) String);
+
+impl FromStr for Subject {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        if text.parse::<Selector>().is_ok() || text.parse::<ReleaseName>().is_ok() {
+            return Ok(Self(text.into()));
+        }
+        Err(accepted(
+            "a service, stage, release or member, such as \"hello\", \"hello/staging\", \"hello@r42\" or \"p1\"",
+        ))
+    }
+}
+
+/// Host and port: `10.0.0.7:8080`, `[2001:db8::7]:8080`, `web.example.com:80`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostPort(pub(crate) String);
+
+impl FromStr for HostPort {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let wrong = || accepted("HOST:PORT, such as \"10.0.0.7:8080\" or \"[2001:db8::7]:8080\"");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port_is_good = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+        let host_is_good = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => host.parse::<std::net::Ipv4Addr>().is_ok() || host.parse::<api::Host>().is_ok(),
+        };
+        if port_is_good && host_is_good { Ok(Self(text.into())) } else { Err(wrong()) }
+    }
+}
+
+/// Where a component of a release runs: `[ENVIRONMENT/]COMPONENT=HOST:PORT[,HOST:PORT]...`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placed(StaticAddress);
+
+impl FromStr for Placed {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let wrong = || {
+            accepted(
+                "[ENVIRONMENT/]COMPONENT=HOST:PORT[,HOST:PORT]..., such as \"web=10.0.0.7:8080\" or \
+                 \"staging/web=10.0.0.7:8080,10.0.0.8:8080\"",
+            )
+        };
+        let (place, addresses) = text.split_once('=').ok_or_else(wrong)?;
+        let (environment, component) = place.split_once('/').map_or((None, place), |(e, c)| (Some(e), c));
+        let environment = environment.map(str::parse::<EnvironmentName>).transpose().map_err(|_| wrong())?;
+        let component: ComponentName = component.parse().map_err(|_| wrong())?;
+        let addresses: Result<Vec<HostPort>, Refused> = addresses.split(',').map(str::parse).collect();
+        Ok(Self(StaticAddress {
+            environment: environment.map(|environment| environment.to_string()).unwrap_or_default(),
+            component: component.to_string(),
+            addresses: addresses.map_err(|_| wrong())?.into_iter().map(|address| address.0).collect(),
+        }))
+    }
+}
+
+impl From<Placed> for StaticAddress {
+    fn from(placed: Placed) -> Self {
+        placed.0
+    }
+}
+
+/// A range of ports, both ends included: `20000-20999`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ports(pub(crate) RangeInclusive<u16>);
+
+impl FromStr for Ports {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let wrong = || accepted("FIRST-LAST, both from 1 to 65535, such as \"20000-20999\"");
+        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0 && !text.starts_with('+'));
+        match (port(first), port(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self(first..=last)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: FromStr<Err = Refused> + fmt::Debug>(good: &[&str], bad: &[&str]) {
+        for text in good {
+            assert!(text.parse::<T>().is_ok(), "{text}");
+        }
+        for text in bad {
+            let refused = text.parse::<T>().expect_err(text).to_string();
+            assert!(refused.starts_with("accepted is ") && refused.contains("such as"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn hostile_h83_values_have_one_form() {
+        check::<Selector>(&["hello", "hello/staging"], &["", "/", "hello/", "a/b/c", "../x", "Hello", "hello@r1"]);
+        check::<Subject>(&["hello", "hello/staging", "hello@r42", "p1"], &["", "hello@42", "a b", "\x1b[2J"]);
+        check::<HostPort>(
+            &["10.0.0.7:80", "[::1]:8080", "web.example.com:443", "localhost:1"],
+            &["", "10.0.0.7", ":80", "::1:80", "10.0.0.7:0", "10.0.0.7:65536", "10.0.0.7:+80", "a b:80", "1.2.3:80"],
+        );
+        check::<Placed>(
+            &["web=10.0.0.7:80", "staging/web=10.0.0.7:80,[::1]:81"],
+            &["", "web", "web=", "=10.0.0.7:80", "/web=10.0.0.7:80", "web=10.0.0.7:80,", "a/b/c=10.0.0.7:80"],
+        );
+        check::<Ports>(&["1-65535", "20000-20000"], &["", "5", "9-1", "0-9", "1-65536", "-1-5", "+1-+5", "1-2-3"]);
+    }
+
+    #[test]
+    fn placed_addresses_are_taken_apart() {
+        let placed: StaticAddress = "staging/web=10.0.0.7:80,[::1]:81".parse::<Placed>().expect("good").into();
+        assert_eq!((placed.environment.as_str(), placed.component.as_str()), ("staging", "web"));
+        assert_eq!(placed.addresses, ["10.0.0.7:80", "[::1]:81"]);
+        let everywhere: StaticAddress = "web=10.0.0.7:80".parse::<Placed>().expect("good").into();
+        assert_eq!(everywhere.environment, "");
+    }
+}
