@@ -3,7 +3,7 @@
 //! Must not know: where a file came from, what else exists (whether an environment is there is the core's question), or
 //! how mistakes are shown.
 //!
-//! Main types: [`File`], [`Mistake`]; [`parse`] and [`template`].
+//! Main types: [`File`], [`Mistake`]; [`parse()`] and [`template()`].
 //!
 //! A file is parsed into a tree that keeps places (the `toml` crate's own), then walked by hand: a derived reader would
 //! stop at the first mistake. What this version does not act on is refused, never passed over.

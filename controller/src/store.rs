@@ -108,7 +108,7 @@ pub struct Store {
 impl Store {
     /// Opens the store in `folder`, or makes an empty one, and verifies all of it.
     ///
-    /// Takes time in proportion to the number of events (some 100,000 a second).
+    /// Takes time in proportion to the number of events.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another controller has it; [`StoreError::Broken`], [`StoreError::Behind`],
@@ -120,6 +120,10 @@ impl Store {
         let found = database::look(folder)?;
         let database::Verified { connection, checkpoint, last } = match database::verify(folder, &found)? {
             Some(verified) => verified,
+            // Neither is there, but once there was something: not the same as new.
+            None if matches!(found.anchor, anchor::Found::Unreadable) => {
+                return Err(StoreError::AnchorUnreadable { path: anchor::path(folder), last: 0 });
+            }
             None => database::create(folder)?,
         };
         let mut notes = Vec::new();

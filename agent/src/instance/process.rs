@@ -168,12 +168,10 @@ fn find_marked(id: &str, data: &Path) -> Option<Pid> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
     pids.into_iter().find(|pid| {
-        let leads = rustix::process::getpgid(Some(*pid)).is_ok_and(|group| group == *pid);
-        let environment = || fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
-        leads && {
-            let environment = environment();
-            let variables: Vec<&[u8]> = environment.split(|byte| *byte == 0).collect();
-            marks.iter().all(|mark| variables.contains(&mark.as_bytes())) && start_time(*pid).is_some()
-        }
+        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+        let variables: Vec<&[u8]> = environment.split(|byte| *byte == 0).collect();
+        let marked = marks.iter().all(|mark| variables.contains(&mark.as_bytes()));
+        // The group is asked for last: kernel threads have group 0, for which rustix panics.
+        marked && start_time(*pid).is_some() && rustix::process::getpgid(Some(*pid)).is_ok_and(|group| group == *pid)
     })
 }

@@ -115,7 +115,7 @@ impl<'t> Walk<'t> {
 
 /// A table of the file with the words for it.
 pub(super) struct Section<'t> {
-    /// As it is named in messages: "[build]", "the file".
+    /// As it is named in messages: `[build]`, `the file`.
     pub(super) title: String,
     /// Where what is missing in it is reported.
     pub(super) at: usize,

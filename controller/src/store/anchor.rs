@@ -102,8 +102,8 @@ impl Found {
     ) -> Result<Anchor, StoreError> {
         let Reached { end, at_anchor } = reached;
         let (link, slot, half) = match self {
-            // A store without events has nothing that could be missing.
-            Self::Missing | Self::Unreadable if end.seq == 0 => return Anchor::create(folder, Link::START),
+            // New, or its making was cut short: the anchor is made last, and appears whole.
+            Self::Missing if end.seq == 0 => return Anchor::create(folder, Link::START),
             Self::Missing | Self::Unreadable => {
                 return Err(StoreError::AnchorUnreadable { path: path(folder), last: end.seq });
             }
@@ -159,7 +159,7 @@ impl Anchor {
     }
 }
 
-fn path(folder: &Path) -> PathBuf {
+pub(crate) fn path(folder: &Path) -> PathBuf {
     folder.join(FILE_NAME)
 }
 

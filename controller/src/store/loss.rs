@@ -19,25 +19,7 @@ pub const LOSS_ACCEPTED: &str = "store.loss_accepted";
 pub fn accept_loss(folder: &Path, at_ms: u64, by: &str, reason: &str) -> Result<Record, StoreError> {
     let lock = database::lock(folder)?;
     let found = database::look(folder)?;
-    let vouched = found.anchor.vouched();
-    let kept = match database::verify(folder, &found) {
-        Ok(None) => return Err(StoreError::NothingLost),
-        Ok(Some(verified)) => {
-            let last = verified.last;
-            drop(verified);
-            let whole = match (&found.anchor, vouched) {
-                (Found::Vouched { link, .. }, Some(_)) => last.end.seq >= link.seq && last.at_anchor == Some(*link),
-                _ => last.end.seq == 0,
-            };
-            if whole {
-                return Err(StoreError::NothingLost);
-            }
-            last.end.seq
-        }
-        // The database itself is gone or empty.
-        Err(StoreError::Behind { last, .. }) => last,
-        Err(error) => return Err(error),
-    };
+    let (kept, vouched) = (kept(folder, &found)?, found.anchor.vouched());
     keep_copies(folder, at_ms)?;
     if found.empty && found.has_log {
         // A log without its database cannot be read; the copy has it.
@@ -59,6 +41,24 @@ pub fn accept_loss(folder: &Path, at_ms: u64, by: &str, reason: &str) -> Result<
     let (by, reason, about, kind) = (by.to_owned(), reason.to_owned(), "store".to_owned(), LOSS_ACCEPTED.to_owned());
     let mut written = store.append(vec![NewRecord { at_ms, by, reason, about, kind, schema: 1, payload }])?;
     Ok(written.pop().expect("one record was appended"))
+}
+
+/// The last event that is left, when some are lost or may be.
+fn kept(folder: &Path, found: &database::Found) -> Result<u64, StoreError> {
+    let last = match database::verify(folder, found) {
+        Ok(None) if matches!(found.anchor, Found::Unreadable) => return Ok(0),
+        Ok(None) => return Err(StoreError::NothingLost),
+        Ok(Some(verified)) => verified.last,
+        // The database itself is gone or empty.
+        Err(StoreError::Behind { last, .. }) => return Ok(last),
+        Err(error) => return Err(error),
+    };
+    let whole = match &found.anchor {
+        Found::Vouched { link, .. } => last.end.seq >= link.seq && last.at_anchor == Some(*link),
+        Found::Missing => last.end.seq == 0,
+        Found::Unreadable => false,
+    };
+    if whole { Err(StoreError::NothingLost) } else { Ok(last.end.seq) }
 }
 
 fn keep_copies(folder: &Path, at_ms: u64) -> Result<(), StoreError> {

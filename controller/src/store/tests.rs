@@ -159,6 +159,26 @@ fn a_database_that_is_gone_is_accepted_too() {
 }
 
 #[test]
+fn an_unreadable_anchor_is_refused_even_without_a_database() {
+    for with_database in [true, false] {
+        let folder = tempfile::tempdir().expect("folder");
+        open(folder.path()).store.append(records(1, 3)).expect("append");
+        std::fs::write(folder.path().join(anchor::FILE_NAME), [0; 8192]).expect("garbage");
+        if !with_database {
+            std::fs::remove_file(folder.path().join(database::FILE_NAME)).expect("remove");
+        }
+        let kept = if with_database { 3 } else { 0 };
+        for _ in 0..2 {
+            let error = Store::open(folder.path()).expect_err("nothing vouches");
+            assert!(matches!(error, StoreError::AnchorUnreadable { last, .. } if last == kept), "{error:?}");
+        }
+        let record = accept_loss(folder.path(), 5, "root", "").expect("accepted");
+        assert_eq!((record.seq, record.payload), (kept + 1, json!({ "kept": kept, "had": null })));
+        assert_eq!(open(folder.path()).store.last(), kept + 1);
+    }
+}
+
+#[test]
 fn other_files_are_refused_and_left_alone() {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join(database::FILE_NAME);
