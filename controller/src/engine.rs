@@ -11,11 +11,12 @@ mod members;
 mod publish;
 mod records;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use api::fleet::{ControllerMessage, Hello};
-use api::{MemberName, ReleaseName, Version};
+use api::{MemberName, ReleaseName, StageName, Version};
 use certs::fleet::Role;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -60,6 +61,8 @@ pub(crate) struct Accepted {
     pub(crate) lines: Vec<String>,
     /// What proxies have once they have it.
     pub(crate) version: Version,
+    /// Whether proxies have to do anything about it.
+    pub(crate) published: bool,
     /// When the command arrived.
     pub(crate) arrived: Instant,
 }
@@ -81,6 +84,8 @@ pub(crate) struct Engine {
     pub(crate) publisher: Publisher,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) agents: Agents,
+    /// The last version that changed a stage, and when the command arrived that did it.
+    pub(crate) changed: BTreeMap<StageName, (Version, Instant)>,
     happened: broadcast::Sender<Arc<Record>>,
     builds: mpsc::UnboundedSender<ReleaseName>,
     fault: Fault,
@@ -116,6 +121,7 @@ pub(crate) fn start(parts: Parts) -> (Handle, oneshot::Receiver<Result<(), NotDo
         publisher: parts.publisher,
         fleet: parts.fleet,
         agents: Agents::default(),
+        changed: BTreeMap::new(),
         happened: parts.happened,
         builds: parts.builds,
         fault: parts.fault,
@@ -195,6 +201,7 @@ impl Engine {
             events: Vec::new(),
             lines,
             version: engine.publisher.version(),
+            published: false,
             arrived,
         };
         if !submission.request.is_empty() && self.state.requests.contains(&submission.request) {
@@ -219,7 +226,12 @@ impl Engine {
             );
         }
         self.fault.point("after_evolve", &decision.events);
+        let before = self.publisher.version();
         self.publish(&decision.events);
+        let version = self.publisher.version();
+        for stage in decision.events.iter().filter_map(Event::stage).filter(|_| version != before) {
+            self.changed.insert(stage.clone(), (version, arrived));
+        }
         self.fault.point("after_publish", &decision.events);
         let event = records.last().map_or(0, |record| record.seq);
         for record in records {
@@ -230,7 +242,8 @@ impl Engine {
             event,
             events: decision.events,
             lines: decision.lines,
-            version: self.publisher.version(),
+            version,
+            published: version != before,
             arrived,
         })
     }
@@ -324,13 +337,16 @@ impl Engine {
     }
 
     /// An agent connected.
-    pub(crate) fn attach_agent(&mut self, name: MemberName, sender: AgentSender) {
-        self.agents.attach(name, sender, &self.state);
+    pub(crate) fn attach_agent(&mut self, name: MemberName, software: String, sender: AgentSender) {
+        let now_ms = self.now_ms();
+        self.agents.attach(name, software, sender, &self.state, now_ms);
     }
 
     /// An agent reported all that it runs.
     pub(crate) fn observe_agent(&mut self, name: MemberName, connection: u64, instances: Vec<(String, InstanceSeen)>) {
         if self.agents.is_current(&name, connection) {
+            let now_ms = self.now_ms();
+            self.agents.hear(&name, now_ms);
             self.seen.agents.insert(name, instances.into_iter().collect());
         }
     }

@@ -41,6 +41,8 @@ struct Reported {
 impl Measure {
     /// Takes in a report: counters only grow within a run, so what counts is the difference to the one before.
     pub(crate) fn take_in(&mut self, proxy: &MemberName, counts: &Counts, now: Instant) {
+        // What a proxy counted before we knew it is part of the totals, but nobody knows when it was.
+        let known = self.proxies.contains_key(proxy);
         let reported = self.proxies.entry(proxy.clone()).or_default();
         if reported.run != counts.run {
             *reported = Reported { run: counts.run, ..Reported::default() };
@@ -53,7 +55,9 @@ impl Measure {
             (*before, *outstanding) = (totals, release.outstanding);
             if difference.requests > 0 || difference.failed > 0 || difference.latency.total() > 0 {
                 self.totals.entry(key.clone()).or_default().add(&difference);
-                self.recent.push_back((now, key, difference));
+                if known {
+                    self.recent.push_back((now, key, difference));
+                }
             }
         }
         while self.recent.front().is_some_and(|(at, ..)| now.duration_since(*at) >= WINDOW) {
@@ -139,6 +143,9 @@ mod tests {
         let (stage, release): (StageName, _) = ("hello/dev".parse().expect("stage"), ReleaseNumber::FIRST);
         let (one, other): (MemberName, MemberName) = ("p1".parse().expect("name"), "p2".parse().expect("name"));
         let (mut measure, start) = (Measure::default(), Instant::now());
+        // Both are known, with nothing counted yet.
+        measure.take_in(&one, &Counts { run: 7, ..Counts::default() }, start);
+        measure.take_in(&other, &Counts { run: 8, ..Counts::default() }, start);
         measure.take_in(&one, &report(7, 100, 5, 2), start);
         measure.take_in(&other, &report(8, 10, 0, 1), start);
         measure.take_in(&one, &report(7, 150, 5, 0), start + Duration::from_secs(1));
@@ -149,5 +156,18 @@ mod tests {
         assert_eq!(measure.recent(&stage, release, start + Duration::from_secs(2)).requests, 180);
         assert_eq!(measure.recent(&stage, release, start + Duration::from_secs(11)).requests, 20);
         assert_eq!(measure.recent(&stage, release, start + Duration::from_secs(13)).requests, 0);
+    }
+
+    #[test]
+    fn what_was_counted_before_the_controller_started_is_no_rate() {
+        let (stage, release): (StageName, _) = ("hello/dev".parse().expect("stage"), ReleaseNumber::FIRST);
+        let (mut measure, start) = (Measure::default(), Instant::now());
+        measure.take_in(&"p1".parse().expect("name"), &report(7, 1_000_000, 0, 0), start);
+        assert_eq!(
+            (measure.total(&stage, release).requests, measure.recent(&stage, release, start).requests),
+            (1_000_000, 0)
+        );
+        measure.take_in(&"p1".parse().expect("name"), &report(7, 1_000_050, 0, 0), start);
+        assert_eq!(measure.recent(&stage, release, start).requests, 50);
     }
 }

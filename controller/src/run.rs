@@ -1,6 +1,7 @@
 //! A controller from start to stop: opens what is kept, starts the engine and the drivers, serves, ends in order.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,6 +70,18 @@ fn failed(problem: impl std::fmt::Display) -> ControllerError {
     ControllerError(problem.to_string())
 }
 
+fn listen_problem(address: SocketAddr, problem: &std::io::Error) -> ControllerError {
+    match problem.kind() {
+        ErrorKind::AddrInUse => failed(format!(
+            "cannot listen on {address}: the port is in use by another process; choose another with --listen"
+        )),
+        ErrorKind::PermissionDenied => {
+            failed(format!("cannot listen on {address}: ports below 1024 need the capability CAP_NET_BIND_SERVICE"))
+        }
+        _ => failed(format!("cannot listen on {address}: {problem}")),
+    }
+}
+
 /// Runs a controller until `stop`.
 ///
 /// # Errors
@@ -80,9 +93,8 @@ pub async fn run(
 ) -> Result<(), ControllerError> {
     let data = settings.data.as_path();
     // The port first: nothing is made when it is taken.
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .map_err(|problem| failed(format!("cannot listen on {}: {problem}", settings.listen)))?;
+    let listener =
+        TcpListener::bind(settings.listen).await.map_err(|problem| listen_problem(settings.listen, &problem))?;
     let address = listener.local_addr().map_err(failed)?;
     let opened = Store::open(data).map_err(failed)?;
     let ca = FleetCa::open_or_create(data).map_err(failed)?;

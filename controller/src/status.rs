@@ -2,14 +2,12 @@
 //!
 //! Must not know: who asks or how it is shown. It changes nothing.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use api::operator::{
     Artifact, FleetMember, Release, ServiceStatus, StageEndpoint, StageRelease, StageStatus, StaticAddress, StatusReply,
 };
-use api::{
-    EnvironmentName, Host, HostTarget, MemberName, ReleaseName, ReleaseNumber, ServiceName, Share, StageName, Version,
-};
+use api::{EnvironmentName, Host, HostTarget, MemberName, ReleaseName, ReleaseNumber, ServiceName, Share, StageName};
 use certs::fleet::Role;
 
 use crate::core::due::start_problem;
@@ -19,6 +17,9 @@ use crate::engine::Engine;
 use crate::fleet::Proxy;
 use crate::measure::{Measure, Totals, WINDOW};
 use crate::server::Selector;
+
+/// A proxy that does not have the newest version for so long lags.
+const SWITCHING: Duration = Duration::from_secs(1);
 
 /// How many of a service's newest releases its status shows.
 const RELEASES_SHOWN: usize = 5;
@@ -252,45 +253,51 @@ fn artifact(release: &crate::core::state::Release, component: &api::ComponentNam
 
 /// All members of the fleet.
 pub(crate) fn fleet(engine: &Engine, now: Instant) -> Vec<FleetMember> {
-    let (proxies, version) = (engine.fleet.proxies(), engine.publisher.version());
-    let members = engine.state.members.iter();
-    members
-        .map(|(name, member)| {
-            fleet_member(name, member, proxies.get(name), engine.seen.agents.contains_key(name), version, now)
-        })
-        .collect()
+    let proxies = engine.fleet.proxies();
+    let member = |(name, member): (&MemberName, &Member)| {
+        let mut shown = FleetMember {
+            name: name.to_string(),
+            role: member.role.to_string(),
+            group: member.group.clone(),
+            ..FleetMember::default()
+        };
+        match (&member.progress, member.role) {
+            (MemberProgress::Invited { .. }, _) => "invited".clone_into(&mut shown.state),
+            (MemberProgress::Revoked, _) => "revoked".clone_into(&mut shown.state),
+            (MemberProgress::Joined { .. }, Role::Agent) => show_agent(&mut shown, engine, name),
+            (MemberProgress::Joined { .. }, Role::Proxy) => show_proxy(&mut shown, engine, proxies.get(name), now),
+        }
+        shown
+    };
+    engine.state.members.iter().map(member).collect()
 }
 
-fn fleet_member(
-    name: &MemberName,
-    member: &Member,
-    proxy: Option<&Proxy>,
-    agent_connected: bool,
-    version: Version,
-    now: Instant,
-) -> FleetMember {
-    let has = proxy.and_then(|proxy| proxy.active).map(|(version, _)| version);
-    let state = match (&member.progress, member.role) {
-        (MemberProgress::Invited { .. }, _) => "invited",
-        (MemberProgress::Revoked, _) => "revoked",
-        (_, Role::Agent) if agent_connected => "connected",
-        (_, Role::Agent) => "away",
-        (_, Role::Proxy) if !proxy.is_some_and(|proxy| proxy.is_leased(now)) => "away",
-        (_, Role::Proxy) if has.is_some_and(|has| has >= version) => "active",
-        (_, Role::Proxy) => "lagging",
-    };
-    FleetMember {
-        name: name.to_string(),
-        role: member.role.to_string(),
-        group: member.group.clone(),
-        connected: proxy.is_some_and(Proxy::is_connected) || agent_connected,
-        state: state.to_owned(),
-        version: has.map(Into::into),
-        last_heard_ms: proxy.map_or(0, |proxy| proxy.heard_ms),
-        software: proxy.map(|proxy| proxy.software.clone()).unwrap_or_default(),
-        problem: proxy.map(|proxy| proxy.problem.clone()).unwrap_or_default(),
-        workers: proxy.map_or(0, |proxy| proxy.workers),
+fn show_agent(shown: &mut FleetMember, engine: &Engine, name: &MemberName) {
+    shown.connected = engine.agents.is_connected(name);
+    shown.state = if shown.connected { "connected" } else { "away" }.to_owned();
+    if let Some(heard) = engine.agents.heard(name) {
+        (shown.last_heard_ms, shown.software) = (heard.at_ms, heard.software.clone());
     }
+}
+
+fn show_proxy(shown: &mut FleetMember, engine: &Engine, proxy: Option<&Proxy>, now: Instant) {
+    let Some(proxy) = proxy else {
+        "away".clone_into(&mut shown.state);
+        return;
+    };
+    let has = proxy.active.map(|(version, _)| version);
+    // A switch takes milliseconds: whoever looks in between need not be told of a laggard.
+    let switching = now.duration_since(engine.publisher.since()) < SWITCHING;
+    shown.state = match has {
+        _ if !proxy.is_leased(now) => "away",
+        Some(has) if switching || has >= engine.publisher.version() => "active",
+        _ => "lagging",
+    }
+    .to_owned();
+    shown.connected = proxy.is_connected();
+    shown.version = has.map(Into::into);
+    (shown.last_heard_ms, shown.software) = (proxy.heard_ms, proxy.software.clone());
+    (shown.problem, shown.workers) = (proxy.problem.clone(), proxy.workers);
 }
 
 fn warnings(engine: &Engine, proxies: &std::collections::BTreeMap<MemberName, Proxy>, now: Instant) -> Vec<String> {

@@ -138,6 +138,7 @@ impl World {
         Context { by: "test".into(), reason: reason.into(), now_ms: self.now_ms }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "a test hands a command over and is done with it")]
     pub(super) fn command(&mut self, command: Command, reason: &str) -> Result<Decision, Refusal> {
         let decision = decide(&self.state, &command, &self.context(reason))?;
         for event in &decision.events {

@@ -234,7 +234,7 @@ fn a_join_token_counts_once_and_in_time() {
         secret: api::Digest::of(b"s"),
         until_ms: world.now_ms + 1_000,
     };
-    let join = Command::Join { name: name.clone(), serial: "01".into() };
+    let join = Command::Join { name, serial: "01".into() };
     world.command(invite.clone(), "").expect("invited");
     world.pass_ms(1_001);
     assert!(world.command(join.clone(), "").expect_err("late").to_string().contains("expired"));

@@ -19,6 +19,7 @@ pub(crate) struct AgentSender {
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
     connected: BTreeMap<MemberName, Connected>,
+    heard: BTreeMap<MemberName, Heard>,
     generation: u64,
 }
 
@@ -28,9 +29,41 @@ struct Connected {
     told: Vec<Instance>,
 }
 
+/// What was last heard of an agent; kept when its connection ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Heard {
+    pub(crate) software: String,
+    pub(crate) at_ms: u64,
+}
+
 impl Agents {
+    /// Takes note that an agent lives.
+    pub(super) fn hear(&mut self, name: &MemberName, at_ms: u64) {
+        if let Some(heard) = self.heard.get_mut(name) {
+            heard.at_ms = at_ms;
+        }
+    }
+
+    /// What was last heard of an agent since the controller started.
+    pub(crate) fn heard(&self, name: &MemberName) -> Option<&Heard> {
+        self.heard.get(name)
+    }
+
+    /// Whether an agent's stream is open.
+    pub(crate) fn is_connected(&self, name: &MemberName) -> bool {
+        self.connected.contains_key(name)
+    }
+
     /// Takes in a connection, in place of an older one of the same agent, and says at once what should run.
-    pub(super) fn attach(&mut self, name: MemberName, sender: AgentSender, state: &State) {
+    pub(super) fn attach(
+        &mut self,
+        name: MemberName,
+        software: String,
+        sender: AgentSender,
+        state: &State,
+        at_ms: u64,
+    ) {
+        self.heard.insert(name.clone(), Heard { software, at_ms });
         let told = desired::of_agent(state, &name);
         self.generation += 1;
         let message = desired_message(self.generation, state.term, told.clone());

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use api::fleet::controller_message::Kind;
 use api::fleet::{Change, ControllerMessage, Hello, Resource, ResourceKey, ResourceSet, Transfer};
@@ -25,6 +25,8 @@ type Key = (String, String);
 /// The resources of now and the latest changes.
 pub(crate) struct Publisher {
     version: Version,
+    /// When this version came about.
+    since: Instant,
     resources: BTreeMap<Key, Resource>,
     fingerprint: Fingerprint,
     log: VecDeque<Arc<Change>>,
@@ -37,6 +39,7 @@ impl Publisher {
         let authority = DevelopmentCa::open_or_create(folder)?;
         Ok(Self {
             version: Version::default(),
+            since: Instant::now(),
             resources: BTreeMap::new(),
             fingerprint: Fingerprint::default(),
             log: VecDeque::new(),
@@ -49,6 +52,11 @@ impl Publisher {
         self.version
     }
 
+    /// When the version of now came about.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// The development CA's certificate, for clients.
     pub(crate) fn authority_pem(&self) -> String {
         self.authority.certificate_pem()
@@ -56,7 +64,7 @@ impl Publisher {
 
     /// Derives everything anew, as the first version of a term.
     pub(super) fn begin_term(&mut self, term: u64, state: &State, environments: &[EnvironmentName]) {
-        self.version = Version::first_of(term);
+        (self.version, self.since) = (Version::first_of(term), Instant::now());
         self.resources.clear();
         self.fingerprint = Fingerprint::default();
         self.log.clear();
@@ -95,7 +103,7 @@ impl Publisher {
             return;
         }
         let base = self.version;
-        self.version = base.next();
+        (self.version, self.since) = (base.next(), Instant::now());
         self.apply(&set);
         let change = Arc::new(Change {
             version: Some(self.version.into()),

@@ -59,7 +59,9 @@ impl Agents for Service {
         let _ = sender.try_send(ControllerMessage { kind: Some(welcome) }); // An empty queue takes one message.
         info!(agent = %name, software = hello.software, "connected");
         let (engine, attached) = (self.0.engine.clone(), name.clone());
-        engine.tell(move |engine| engine.attach_agent(attached, AgentSender { connection, messages: sender }));
+        engine.tell(move |engine| {
+            engine.attach_agent(attached, hello.software, AgentSender { connection, messages: sender })
+        });
         tokio::spawn(async move {
             while let Some(Ok(message)) = messages.next().await {
                 if let Some(Up::Report(report)) = message.kind {

@@ -99,8 +99,8 @@ struct Follow {
 /// How a start stands.
 enum Start {
     Waits(String),
-    /// It serves from this version on.
-    Done(Version),
+    /// It serves from this version on, decided then.
+    Done(Version, Instant),
     Failed(String),
 }
 
@@ -114,14 +114,16 @@ impl Follow {
         let mut since = self.accepted.arrived;
         if let Some(release) = self.starting() {
             match self.wait_for_start(release).await {
-                Ok(serving) => (version, since) = (serving, Instant::now()),
+                Ok(serving) => (version, since) = serving,
                 Err(failed) => {
                     outcome.failed = failed;
                     return self.say(Kind::Outcome(outcome)).await;
                 }
             }
         }
-        (outcome.switched, outcome.lagging) = self.wait_for_fleet(version, since).await;
+        if self.accepted.published || self.starting().is_some() {
+            (outcome.switched, outcome.lagging) = self.wait_for_fleet(version, since).await;
+        }
         self.say(Kind::Outcome(self.with_warmth(outcome).await)).await;
     }
 
@@ -138,14 +140,14 @@ impl Follow {
         })
     }
 
-    async fn wait_for_start(&self, release: ReleaseNumber) -> Result<Version, String> {
+    async fn wait_for_start(&self, release: ReleaseNumber) -> Result<(Version, Instant), String> {
         let mut said = String::new();
         loop {
             let (stage, after) = (self.stage.clone(), self.accepted.event);
             match self.shared.engine.read(move |engine| start_of(engine, &stage, release, after)).await {
                 None => return Err("the controller is stopping; the release goes on starting when it is back".into()),
                 Some(Start::Failed(problem)) => return Err(problem),
-                Some(Start::Done(version)) => return Ok(version),
+                Some(Start::Done(version, since)) => return Ok((version, since)),
                 Some(Start::Waits(what)) if what != said => {
                     said = what;
                     self.say(Kind::Waiting(said.clone())).await;
@@ -236,10 +238,12 @@ fn start_of(engine: &Engine, stage: &StageName, release: ReleaseNumber, after: u
     let entering = found.and_then(|stage| stage.entering.as_ref()).filter(|entering| entering.release == release);
     if entering.is_some_and(|entering| entering.starting_until_ms.is_some()) {
         let problem = due::start_problem(&engine.state, &engine.seen, stage, release);
-        return Start::Waits(problem.unwrap_or_else(|| format!("{release} has started")));
+        return Start::Waits(problem.unwrap_or_else(|| format!("all instances of {release} are healthy")));
     }
     if entering.is_some() || found.is_some_and(|stage| stage.stable == Some(release)) {
-        return Start::Done(engine.publisher.version());
+        let (version, since) =
+            engine.changed.get(stage).copied().unwrap_or_else(|| (engine.publisher.version(), Instant::now()));
+        return Start::Done(version, since);
     }
     let why = engine.store.read(after + 1, 1_000).unwrap_or_default().into_iter().find_map(|record| {
         let ended =
