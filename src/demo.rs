@@ -22,7 +22,8 @@ use tour::Tour;
 /// Runs the demo; ends with [`Exit::Refused`] when a request failed that the bad release did not cause.
 pub(crate) fn run(args: DemoArgs) -> Ended {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::refused(format!("the system gave no thread to work with: {error}")))?;
+    let runtime =
+        runtime.map_err(|error| Failure::refused(format!("the system gave no thread to work with: {error}")))?;
     runtime.block_on(demo(args))
 }
 

@@ -24,6 +24,9 @@ use body::AnswerBody;
 /// An answer on its way to the client.
 pub(crate) type Outbound = http::Response<AnswerBody>;
 
+/// The authority that was decided on, as it goes upstream.
+pub(crate) type Authority = http::HeaderValue;
+
 /// A request as it came.
 #[derive(Debug)]
 pub(crate) struct Inbound {

@@ -13,7 +13,7 @@ use crate::balance::{self, Load};
 use crate::codec::connection::Flight;
 use crate::codec::pool::{Answered, Failed};
 use crate::codec::relay::{Grpc, Relay};
-use crate::codec::{Dialect, Inbound, Outbound, body::AnswerBody, rewrite};
+use crate::codec::{Authority, Dialect, Inbound, Outbound, body::AnswerBody, rewrite};
 use crate::head_check;
 use crate::record::Ticket;
 use crate::route::{Routed, route};
@@ -69,7 +69,7 @@ async fn forward(
     worker: &Worker,
     backend: &Backend,
     inbound: Inbound,
-    authority: http::HeaderValue,
+    authority: Authority,
     flight: &Flight,
     dialect: Dialect,
 ) -> Result<Answered, Own> {
@@ -135,8 +135,8 @@ fn record(
             ticket.grpc_status(b"-");
             return Ok(rewrite::grpc_status(code, None, dialect));
         }
-        match head.headers.get("grpc-status") {
-            Some(status) => ticket.grpc_status(status.as_bytes()),
+        match rewrite::grpc_status_of(&head) {
+            Some(status) => ticket.grpc_status(status),
             None => grpc = Grpc::Owed,
         }
     }

@@ -54,7 +54,12 @@ impl Figures {
             println!("  {release} at {set}%: measured {measured:.2}% of {}", numbers::count(*requests));
         }
         let bad = self.failed_by_release.get(&self.bad).copied().unwrap_or(0);
-        println!("  {} requests failed in {}, which is bad on purpose; {} failed otherwise", numbers::count(bad), self.bad, numbers::count(self.failed_elsewhere()));
+        println!(
+            "  {} requests failed in {}, which is bad on purpose; {} failed otherwise",
+            numbers::count(bad),
+            self.bad,
+            numbers::count(self.failed_elsewhere())
+        );
         for example in self.examples.iter().filter(|example| !example.starts_with(&format!("{}:", self.bad))) {
             println!("    {example}");
         }

@@ -53,7 +53,13 @@ impl Load {
         let mut clients = JoinSet::new();
         for (_, address) in proxies {
             for speech in [Speech::Http1, Speech::Http2, Speech::Grpc] {
-                let client = Client { address: *address, host: host.to_owned(), speech, tls: connector(authority_pem, speech)?, counted: counted.clone() };
+                let client = Client {
+                    address: *address,
+                    host: host.to_owned(),
+                    speech,
+                    tls: connector(authority_pem, speech)?,
+                    counted: counted.clone(),
+                };
                 clients.spawn(client.clone().run());
                 clients.spawn(client.run());
             }
@@ -78,7 +84,11 @@ impl Counted {
         let less = |now: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
             now.iter().map(|(release, count)| (release.clone(), count - before.get(release).unwrap_or(&0))).collect()
         };
-        Self { requests: less(&self.requests, &earlier.requests), failed: less(&self.failed, &earlier.failed), examples: Vec::new() }
+        Self {
+            requests: less(&self.requests, &earlier.requests),
+            failed: less(&self.failed, &earlier.failed),
+            examples: Vec::new(),
+        }
     }
 
     fn count(&mut self, release: &str, problem: Option<String>) {
@@ -93,7 +103,8 @@ impl Counted {
 
 fn connector(authority_pem: &str, speech: Speech) -> Result<TlsConnector, Failure> {
     let unusable = |error: String| Failure::refused(format!("the development CA is not usable: {error}"));
-    let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes()).map_err(|error| unusable(error.to_string()))?;
+    let authority =
+        CertificateDer::from_pem_slice(authority_pem.as_bytes()).map_err(|error| unusable(error.to_string()))?;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(authority).map_err(|error| unusable(error.to_string()))?;
     let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -161,7 +172,8 @@ impl Client {
         let name = ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
         let tls = TokioIo::new(self.tls.connect(name, tcp).await.map_err(|error| error.to_string())?);
         if self.speech == Speech::Http1 {
-            let (sender, connection) = hyper::client::conn::http1::handshake(tls).await.map_err(|error| error.to_string())?;
+            let (sender, connection) =
+                hyper::client::conn::http1::handshake(tls).await.map_err(|error| error.to_string())?;
             tokio::spawn(async { drop(connection.await) });
             return Ok(Connection::One(sender));
         }
@@ -174,7 +186,9 @@ impl Client {
     fn request(&self) -> Request<Full<Bytes>> {
         let request = match self.speech {
             Speech::Http1 => Request::get("/").header("host", &self.host).body(Full::default()),
-            Speech::Http2 => Request::get(format!("https://{}/", self.host)).version(Version::HTTP_2).body(Full::default()),
+            Speech::Http2 => {
+                Request::get(format!("https://{}/", self.host)).version(Version::HTTP_2).body(Full::default())
+            }
             Speech::Grpc => Request::post(format!("https://{}/hello.v1.Greeter/Greet", self.host))
                 .version(Version::HTTP_2)
                 .header("content-type", "application/grpc")
@@ -196,8 +210,12 @@ impl Client {
         if self.speech != Speech::Grpc {
             return Ok((release, None));
         }
-        let trailer = collected.trailers().and_then(|trailers| trailers.get("grpc-status")).and_then(|value| value.to_str().ok());
+        let trailer =
+            collected.trailers().and_then(|trailers| trailers.get("grpc-status")).and_then(|value| value.to_str().ok());
         let status = trailer.map(str::to_owned).or(text("grpc-status"));
-        Ok((release, (status.as_deref() != Some("0")).then(|| format!("gRPC status {}", status.as_deref().unwrap_or("missing")))))
+        Ok((
+            release,
+            (status.as_deref() != Some("0")).then(|| format!("gRPC status {}", status.as_deref().unwrap_or("missing"))),
+        ))
     }
 }

@@ -58,7 +58,8 @@ impl Parts {
     pub(super) async fn proxy(&mut self, name: &str) -> Result<(), Failure> {
         let token = self.join("proxy", name, &[]).await?;
         let data = self.folder.join(name);
-        let mut command = self.part(name, &["proxy", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"], &data)?;
+        let mut command =
+            self.part(name, &["proxy", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"], &data)?;
         command.env("POINTSMAN_JOIN", token);
         self.start(name, command)?;
         let listening = self.wait_for_file(name, &data.join("listening.json")).await?;
@@ -148,7 +149,9 @@ impl Parts {
         let mut with_json = vec!["-o", "json"];
         with_json.extend(arguments);
         let text = self.ask(&with_json).await?;
-        serde_json::from_str(&text).map_err(|error| Failure::refused(format!("`pointsman {}` did not print JSON: {error}", with_json.join(" "))))
+        serde_json::from_str(&text).map_err(|error| {
+            Failure::refused(format!("`pointsman {}` did not print JSON: {error}", with_json.join(" ")))
+        })
     }
 
     /// Ends all parts, the last started first, so that nothing is left behind.

@@ -65,7 +65,16 @@ impl Repository {
         let output = Command::new("git")
             .arg("-C")
             .arg(&self.folder)
-            .args(["-c", "user.name=demo", "-c", "user.email=demo@example.com", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"])
+            .args([
+                "-c",
+                "user.name=demo",
+                "-c",
+                "user.email=demo@example.com",
+                "-c",
+                "commit.gpgsign=false",
+                "-c",
+                "core.hooksPath=/dev/null",
+            ])
             .args(arguments)
             .output()
             .map_err(|error| Failure::refused(format!("git cannot be run: {error}; the demo needs it")))?;
@@ -86,7 +95,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let repository = Repository::make(folder.path()).expect("made");
         assert_eq!(repository.commits.len(), 3);
-        let changed = repository.git(&["diff", "--stat", &repository.commits[1], &repository.commits[2]]).expect("git diff");
+        let changed =
+            repository.git(&["diff", "--stat", &repository.commits[1], &repository.commits[2]]).expect("git diff");
         assert!(changed.contains("settings.rs"), "{changed}");
     }
 
@@ -95,10 +105,19 @@ mod tests {
         fn packages(lock: &str) -> std::collections::BTreeSet<(String, String)> {
             let table: toml::Table = lock.parse().expect("a lock file");
             let text = |package: &toml::Value, key: &str| package[key].as_str().expect("text").to_owned();
-            table["package"].as_array().expect("packages").iter().map(|package| (text(package, "name"), text(package, "version"))).collect()
+            table["package"]
+                .as_array()
+                .expect("packages")
+                .iter()
+                .map(|package| (text(package, "name"), text(package, "version")))
+                .collect()
         }
         let ours = packages(include_str!("../../Cargo.lock"));
-        let missing: Vec<_> = packages(FILES[1].1).into_iter().filter(|(name, _)| name != "hello").filter(|package| !ours.contains(package)).collect();
+        let missing: Vec<_> = packages(FILES[1].1)
+            .into_iter()
+            .filter(|(name, _)| name != "hello")
+            .filter(|package| !ours.contains(package))
+            .collect();
         assert_eq!(missing, []);
     }
 }

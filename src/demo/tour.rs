@@ -92,7 +92,11 @@ impl Tour {
             parts.ask(&["release", "build", "hello", "--commit", commit]).await?;
             let release = parts.ask_json(&["release", "show", &format!("hello@r{number}")]).await?;
             let digest = release["artifacts"][0]["digest"].as_str().unwrap_or_default();
-            println!("    r{number} {}: {}", release["subject"].as_str().unwrap_or_default(), digest.get(..19).unwrap_or(digest));
+            println!(
+                "    r{number} {}: {}",
+                release["subject"].as_str().unwrap_or_default(),
+                digest.get(..19).unwrap_or(digest)
+            );
         }
         Ok(())
     }
@@ -212,8 +216,14 @@ impl Tour {
         let folder = parts.folder.display();
         println!("\nIt stays up until Ctrl-C, with its load. To copy:\n");
         println!("  export POINTSMAN_CONTEXT={}", parts.context().display());
-        println!("  curl --cacert {folder}/controller/development-ca.pem --resolve {HOST}:{port}:127.0.0.1 https://{HOST}:{port}/", port = address.port());
-        println!("  curl --cacert {folder}/controller/development-ca.pem --resolve r1--{HOST}:{port}:127.0.0.1 https://r1--{HOST}:{port}/", port = address.port());
+        println!(
+            "  curl --cacert {folder}/controller/development-ca.pem --resolve {HOST}:{port}:127.0.0.1 https://{HOST}:{port}/",
+            port = address.port()
+        );
+        println!(
+            "  curl --cacert {folder}/controller/development-ca.pem --resolve r1--{HOST}:{port}:127.0.0.1 https://r1--{HOST}:{port}/",
+            port = address.port()
+        );
         println!("  pointsman status --watch");
         println!("  pointsman promote hello@r1 --to production --weight 10%");
         println!("  pointsman rollback hello/production");

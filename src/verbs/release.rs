@@ -29,7 +29,7 @@ pub(crate) struct ReleaseArgs {
 enum ReleaseVerb {
     /// Build a release from a commit.
     ///
-    /// The commit is checked out clean and built with the [build] of its own pointsman.toml. The log is shown until the
+    /// The commit is checked out clean and built with the `[build]` of its own pointsman.toml. The log is shown until the
     /// build has ended; a failed build ends with exit code 1 and touches no stage. Ctrl-C stops the showing only.
     #[command(after_long_help = "Examples:
   pointsman release build hello

@@ -3,13 +3,13 @@
 //! The rules are those of `forward_headers`; this applies them to the library's types.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::body::{AnswerBody, Upload};
 use super::connection::Connection;
-use super::{Dialect, Inbound, Outbound};
+use super::{Authority, Dialect, Inbound, Outbound};
 use crate::answer::Own;
 use crate::forward_headers::{Fate, fate, is_protected};
 use crate::head_check::{Head, Refusal};
@@ -23,7 +23,7 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 impl Inbound {
     /// The authority that was decided on, as the upstream gets it.
-    pub(crate) fn authority_value(&self, head: &Head<'_>) -> HeaderValue {
+    pub(crate) fn authority_value(&self, head: &Head<'_>) -> Authority {
         match self.head.headers.get(header::HOST) {
             Some(host) if host.as_bytes() == head.authority.as_bytes() => host.clone(),
             // Allocates: HTTP/2, where the authority is no field, and hosts that were not in normal form.
@@ -34,7 +34,7 @@ impl Inbound {
     /// The request as it goes to an endpoint.
     pub(crate) fn into_upstream(
         self,
-        authority: HeaderValue,
+        authority: Authority,
         connection: &Connection,
         protocol: Protocol,
         limits: &Limits,
@@ -83,7 +83,7 @@ fn absolute_form(authority: &HeaderValue, path: Option<PathAndQuery>) -> Result<
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTP);
     // Allocates: the library gives no way from a header value to an authority without a copy.
-    parts.authority = Some(Authority::try_from(authority.as_bytes()).map_err(|_| wrong)?);
+    parts.authority = Some(http::uri::Authority::try_from(authority.as_bytes()).map_err(|_| wrong)?);
     parts.path_and_query = path;
     Uri::from_parts(parts).map_err(|_| wrong)
 }
@@ -116,6 +116,11 @@ pub(crate) fn from_upstream(answer: Response<Incoming>) -> Option<(http::respons
 /// Whether the endpoint's answer is gRPC as well.
 pub(crate) fn is_grpc(head: &http::response::Parts) -> bool {
     head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The gRPC status, when it stands in the head already ("Trailers-Only").
+pub(crate) fn grpc_status_of(head: &http::response::Parts) -> Option<&[u8]> {
+    head.headers.get("grpc-status").map(HeaderValue::as_bytes)
 }
 
 /// Whether pieces of the answer may be far apart.

@@ -322,6 +322,13 @@ impl Client {
         self.send(request.body(frames(body)).expect("a request")).await.expect("answered")
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+
     /// Requests one after the other; how often each name answered.
     pub(crate) async fn count(&mut self, requests: u64) -> HashMap<String, u64> {
         let mut counts = HashMap::new();
@@ -353,11 +360,11 @@ pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
 
 /// Waits until something is so; fails after a time that no working machine needs.
 pub(crate) async fn until(what: &str, so: impl Fn() -> bool) {
-    for _ in 0..3_000 {
+    for _ in 0..30_000 {
         if so() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     panic!("never came true: {what}");
 }

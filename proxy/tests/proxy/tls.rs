@@ -17,11 +17,8 @@ fn certificate(ca: &DevelopmentCa) -> Resource {
     let zone = "staging.example.com".parse().expect("a zone");
     let made = ca.wildcard(&zone, SystemTime::now()).expect("issued");
     let name = made.dns_names[0].clone();
-    let body = Certificate {
-        dns_names: made.dns_names.clone(),
-        chain_der: made.chain_der.clone(),
-        key_der: made.key_der.clone(),
-    };
+    let body =
+        Certificate { dns_names: made.dns_names.clone(), chain_der: made.chain_der.clone(), key_der: made.key_der };
     resource("certificate", &name, &body)
 }
 

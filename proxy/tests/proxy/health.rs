@@ -1,0 +1,49 @@
+//! Endpoints that fail their checks are left out, and come back.
+
+use api::fleet::{Backend, HealthCheck, Protocol, Stage};
+
+use crate::support::{Client, HOST, TestProxy, Upstream, endpoints, resource, set, weights, zone};
+
+async fn metric(proxy: &TestProxy, address: std::net::SocketAddr) -> Option<u32> {
+    let text = Client::http1(proxy.admin).await.get("admin", "/metrics").await.body;
+    let line = text.lines().find(|line| line.contains("endpoint_healthy") && line.contains(&address.to_string()))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_an_endpoint_that_fails_its_check_gets_nothing() {
+    let folder = tempfile::tempdir().expect("folder");
+    let proxy = TestProxy::start(folder.path(), 1).await;
+    let good = Upstream::start("good", Protocol::H1).await;
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
+    let health = HealthCheck { http_path: "/healthz".into(), every_ms: 100, timeout_ms: 1_000, fall: 2, rise: 1 };
+    let backend = Backend { release: 1, component: "web".into(), protocol: Protocol::H1.into(), health: Some(health) };
+    let body = Stage { service: "hello".into(), environment: "staging".into(), backends: vec![backend] };
+    proxy.apply(set(vec![
+        zone(),
+        resource("stage", "hello/staging", &body),
+        weights("hello/staging", &[(1, 1)]),
+        endpoints("hello/staging", 1, &[good.address, gone]),
+    ]));
+    while metric(&proxy, gone).await != Some(0) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(metric(&proxy, good.address).await, Some(1));
+    let before = good.requests();
+    assert_eq!(Client::http1(proxy.http).await.count(20).await["good"], 20);
+    assert!(good.requests() >= before + 20);
+    // It starts: the same check finds it.
+    let listener = tokio::net::TcpListener::bind(gone).await.expect("still free");
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
+        }
+    });
+    while metric(&proxy, gone).await != Some(1) {
+        tokio::task::yield_now().await;
+    }
+    assert!(Client::http1(proxy.http).await.get(HOST, "/").await.status < 300);
+}
