@@ -34,6 +34,8 @@ pub(crate) struct Control {
     /// How far the journal is.
     saved: watch::Sender<Saved>,
     overrides_path: PathBuf,
+    /// Held while the file is written.
+    writing_overrides: Mutex<()>,
     /// Notified when endpoints may have come or gone.
     pub(crate) endpoints_changed: Arc<Notify>,
     /// Notified when overrides have changed.
@@ -85,6 +87,7 @@ impl Control {
             journal: changes,
             saved,
             overrides_path,
+            writing_overrides: Mutex::new(()),
             endpoints_changed: Arc::default(),
             overrides_changed: Arc::default(),
         };
@@ -181,10 +184,9 @@ impl Control {
         let (stage, release) = (new.stage.to_string(), new.release.number());
         state.overrides.set(new);
         let snapshot = state.compiler.set_override(&stage, Some(release));
-        let overrides = state.overrides.clone();
         self.swap(&mut state, snapshot);
         drop(state);
-        self.save_overrides(&overrides)
+        self.save_overrides()
     }
 
     /// Ends an override before its time.
@@ -195,10 +197,9 @@ impl Control {
         }
         tracing::warn!(%stage, by, "override ended");
         let snapshot = state.compiler.set_override(&stage.to_string(), None);
-        let overrides = state.overrides.clone();
         self.swap(&mut state, snapshot);
         drop(state);
-        self.save_overrides(&overrides)
+        self.save_overrides()
     }
 
     /// Ends overrides whose time is over; gives how long the next one has.
@@ -215,10 +216,9 @@ impl Control {
             tracing::warn!(%stage, "override ended: its time is over");
             snapshot = state.compiler.set_override(&stage.to_string(), None);
         }
-        let overrides = state.overrides.clone();
         self.swap(&mut state, snapshot);
         drop(state);
-        if let Err(error) = self.save_overrides(&overrides) {
+        if let Err(error) = self.save_overrides() {
             tracing::error!("{error}");
         }
         next
@@ -231,16 +231,22 @@ impl Control {
             return Vec::new();
         }
         let ended = std::mem::take(&mut state.overrides.ended);
-        let overrides = state.overrides.clone();
         drop(state);
-        if let Err(error) = overrides.save(&self.overrides_path) {
-            tracing::warn!(%error, "overrides could not be saved");
+        if let Err(error) = self.write_overrides() {
+            tracing::warn!("{error}");
         }
         ended
     }
 
-    fn save_overrides(&self, overrides: &Overrides) -> Result<(), String> {
+    fn save_overrides(&self) -> Result<(), String> {
         self.overrides_changed.notify_one();
+        self.write_overrides()
+    }
+
+    /// Writes what is in force now. One writer at a time: an older state must not be written over a newer one.
+    fn write_overrides(&self) -> Result<(), String> {
+        let _one_at_a_time = self.writing_overrides.lock().unwrap_or_else(PoisonError::into_inner);
+        let overrides = self.state().overrides.clone();
         overrides.save(&self.overrides_path).map_err(|error| {
             format!("it is in force, but not safe on disk: {}: {error}", self.overrides_path.display())
         })
