@@ -70,6 +70,20 @@ enum ControllerVerb {
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
     },
+    /// Go on with a store from which the newest events are missing.
+    ///
+    /// For a store that refuses to start because its end was cut and there is no backup. The files are copied first, and
+    /// the loss itself becomes an event, with the reason. Events that are gone stay gone: proxies and agents may be
+    /// ahead of what this controller then knows, and are brought back to it.
+    #[command(after_long_help = "Example:\n  pointsman controller accept-loss --data ./controller --reason \"disk replaced, no backup\"")]
+    AcceptLoss {
+        /// The data folder of the controller, which must not run.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// Why; goes on record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
 }
 
 pub(crate) fn run(args: ControllerArgs, session: &Session) -> Ended {
@@ -79,6 +93,14 @@ pub(crate) fn run(args: ControllerArgs, session: &Session) -> Ended {
             let last =
                 ::controller::store::restore(&file, &data).map_err(|error| Failure::refused(error.to_string()))?;
             println_out(&format!("{} is restored up to event {last}", data.display()))?;
+            Ok(Exit::Done)
+        }
+        Some(ControllerVerb::AcceptLoss { data, reason }) => {
+            let at_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+            let by = std::env::var("USER").unwrap_or_else(|_| "operator".into());
+            let record = ::controller::store::accept_loss(&data, at_ms, &by, &reason);
+            let record = record.map_err(|error| Failure::refused(error.to_string()))?;
+            println_out(&format!("{}: the loss is on record as event {}", data.display(), record.seq))?;
             Ok(Exit::Done)
         }
         None => {
