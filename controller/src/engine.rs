@@ -28,7 +28,7 @@ pub(crate) use publish::Publisher;
 pub(crate) use records::{event_of, fold};
 
 use crate::core::observe::InstanceSeen;
-use crate::core::state::MemberProgress;
+use crate::core::state::{Member, MemberProgress};
 use crate::core::{Command, Context, Due, Event, Mark, Observations, Refusal, State, decide, due};
 use crate::fleet::Fleet;
 use crate::store::{Checkpoint, Record, Store, StoreError};
@@ -176,8 +176,19 @@ impl Engine {
     }
 
     fn take_the_lead(&mut self) -> Result<(), NotDone> {
+        self.begin_term(0)?;
+        let is_proxy =
+            |member: &Member| member.role == Role::Proxy && matches!(member.progress, MemberProgress::Joined { .. });
+        let joined = self.state.members.iter().filter(|(_, member)| is_proxy(member));
+        self.fleet.expect(joined.map(|(name, _)| name.clone()));
+        info!(term = self.state.term, events = self.store.last(), "leads");
+        Ok(())
+    }
+
+    /// Takes a term above all known ones and derives what everybody should have anew.
+    fn begin_term(&mut self, above: u64) -> Result<(), NotDone> {
         let start = Submission {
-            command: Command::Start,
+            command: Command::Start { above },
             by: "controller".into(),
             reason: String::new(),
             request: String::new(),
@@ -186,11 +197,6 @@ impl Engine {
         self.carry_out(start, Instant::now())?;
         let names: Vec<_> = self.state.environments.keys().cloned().collect();
         self.publisher.begin_term(self.state.term, &self.state, &names);
-        let joined = self.state.members.iter().filter(|(_, member)| {
-            member.role == Role::Proxy && matches!(member.progress, MemberProgress::Joined { .. })
-        });
-        self.fleet.expect(joined.map(|(name, _)| name.clone()));
-        info!(term = self.state.term, events = self.store.last(), "leads");
         Ok(())
     }
 
@@ -328,6 +334,15 @@ impl Engine {
         hello: &Hello,
         messages: mpsc::Sender<ControllerMessage>,
     ) {
+        // Only a controller whose store is older than what the fleet serves (a restored backup, say) can be behind. It was
+        // started on purpose, so it leads; its next term says that its state is the one that counts.
+        if let Some(ahead) = hello.have.map(Version::from).filter(|have| *have > self.publisher.version()) {
+            warn!(proxy = %name, %ahead, "has a newer state than this controller's store: it is brought back to the store's");
+            if let Err(problem) = self.begin_term(ahead.term) {
+                return warn!(?problem, "no new term could be taken; the proxy will ask again");
+            }
+            self.fleet.send_to_all(&self.publisher.everything());
+        }
         let needed = self.publisher.catch_up(hello);
         let current = needed.is_empty();
         if needed.into_iter().all(|message| messages.try_send(message).is_ok()) {

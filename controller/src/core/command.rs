@@ -16,8 +16,8 @@ use super::state::{Addresses, Artifact};
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "fields are named after the words of the design; each variant says what is asked for")]
 pub enum Command {
-    /// A controller begins to lead.
-    Start,
+    /// A controller begins to lead, with a term above its own last one and above `above`.
+    Start { above: u64 },
     /// Files, all or nothing.
     Apply { environments: Vec<EnvironmentSpec>, services: Vec<ServiceSpec> },
 

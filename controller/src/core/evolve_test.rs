@@ -67,7 +67,7 @@ impl World {
         };
         let mut world =
             Self { state: State::default(), seen: Observations::default(), now_ms: 1_000_000, log: Vec::new() };
-        world.command(Command::Start, "").expect("starts");
+        world.command(Command::Start { above: 0 }, "").expect("starts");
         let apply = Command::Apply { environments: names.iter().map(environment).collect(), services: vec![service] };
         world.command(apply, "").expect("applies");
         world
