@@ -19,7 +19,7 @@ const END: Duration = Duration::from_secs(45);
 
 /// All processes of the demo.
 pub(super) struct Parts {
-    program: PathBuf,
+    pub(super) program: PathBuf,
     pub(super) folder: PathBuf,
     /// In the order of their start.
     running: Vec<(String, Child)>,

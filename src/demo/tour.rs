@@ -215,6 +215,7 @@ impl Tour {
         let Some((_, address)) = parts.proxies.first() else { return };
         let folder = parts.folder.display();
         println!("\nIt stays up until Ctrl-C, with its load. To copy:\n");
+        println!("  alias pointsman={}", parts.program.display());
         println!("  export POINTSMAN_CONTEXT={}", parts.context().display());
         println!(
             "  curl --cacert {folder}/controller/development-ca.pem --resolve {HOST}:{port}:127.0.0.1 https://{HOST}:{port}/",

@@ -75,7 +75,9 @@ enum ControllerVerb {
     /// For a store that refuses to start because its end was cut and there is no backup. The files are copied first, and
     /// the loss itself becomes an event, with the reason. Events that are gone stay gone: proxies and agents may be
     /// ahead of what this controller then knows, and are brought back to it.
-    #[command(after_long_help = "Example:\n  pointsman controller accept-loss --data ./controller --reason \"disk replaced, no backup\"")]
+    #[command(
+        after_long_help = "Example:\n  pointsman controller accept-loss --data ./controller --reason \"disk replaced, no backup\""
+    )]
     AcceptLoss {
         /// The data folder of the controller, which must not run.
         #[arg(long, value_name = "DIR")]

@@ -195,7 +195,7 @@ fn is_quiet(release: &StageRelease) -> bool {
     release.weight_ppm == 0 && release.measured_ppm.is_none() && release.rate <= 0.0
 }
 
-/// What stands after the columns, or in their place: how long it is kept warm, and the mark "bad".
+/// What stands after the columns, or in their place: the mark "bad", and how long it is kept warm.
 fn tail(release: &StageRelease, stage: &str, view: &View) -> Line {
     let mut parts = Vec::new();
     if is_quiet(release) && !release.endpoints.is_empty() {
@@ -203,12 +203,16 @@ fn tail(release: &StageRelease, stage: &str, view: &View) -> Line {
         line.push(Style::Plain, " healthy");
         parts.push(line);
     }
+    // What matters most first: a narrow terminal cuts the end.
+    if release.bad {
+        parts.push(Line::of(Style::Bad, "bad here"));
+    }
     if release.warm_until_ms > 0 {
         parts.push(Line::of(Style::Dim, times::until(view, release.warm_until_ms)));
     }
     if release.bad {
-        let unhold = format!(" here: `pointsman unhold {stage} r{}` takes the mark away", release.release);
-        parts.push(Line::of(Style::Bad, "bad").with(Style::Dim, unhold));
+        let unhold = format!("`pointsman unhold {stage} r{}` takes the mark away", release.release);
+        parts.push(Line::of(Style::Dim, unhold));
     }
     let mut tail = Line::default();
     for part in parts {

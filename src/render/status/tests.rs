@@ -102,7 +102,7 @@ hello
     r42 2.1.0             canary    █████·····       50%    50.02%     61.2    5.12%  1.23ms  14.3ms      1/2
       10.0.0.8:8080 on a1 unhealthy: connection refused (3 restarts)
     r41 2.0.9             stable    █████·····       50%    49.98%     61.0    0.00%  1.10ms  9.10ms      1/1
-    r40 0123456           warm      1/1 healthy   until 12:42 (42m)   bad here: `pointsman unhold hello/production r40` takes the mark away
+    r40 0123456           warm      1/1 healthy   bad here   until 12:42 (42m)   `pointsman unhold hello/production r40` takes the mark away
 
 newest releases  state     commit   subject                 by    made
 hello@r43        building  89abcde  Greet \u{1b}[31mloudly  anna  12s ago
@@ -158,7 +158,7 @@ fn a_release_that_was_left_keeps_its_row_while_its_last_requests_are_measured() 
     let (measured, quiet) = (status(&measured, &View::of_tests()), status(&quiet, &View::of_tests()));
     assert_eq!(measured.rows.len(), quiet.rows.len());
     let row = measured.rows[7].text();
-    assert!(row.contains("1.20%") && row.contains("1/1  until 12:42 (42m)   bad here"), "{row}");
+    assert!(row.contains("1.20%") && row.contains("1/1  bad here   until 12:42 (42m)"), "{row}");
 }
 
 #[test]

@@ -256,6 +256,9 @@ pub(super) fn rollback(
     }
     let none = || Refusal::Refused(format!("there is no earlier release in {name} to go back to"));
     let target = to.or_else(|| stage.rollback_target()).ok_or_else(none)?;
+    if state.release(&ReleaseName::new(name.service.clone(), target)).is_none() {
+        return Err(Refusal::Unknown(format!("there is no release {target} of {}", name.service)));
+    }
     let warm_until_ms = context.now_ms + state.keep_warm(name).ms();
     if let Some(entering) = &stage.entering {
         if entering.release == target {

@@ -210,24 +210,27 @@ impl Follow {
         outcome
     }
 
-    /// Until when the release that left is kept warm.
+    /// When the stage has another stable release now: which one left, and until when it is kept warm.
     async fn with_warmth(&self, mut outcome: Outcome) -> Outcome {
         let stage = self.stage.clone();
         let (from, to) = (ReleaseNumber::new(outcome.from_release), ReleaseNumber::new(outcome.to_release));
         let find = move |engine: &Engine| {
             let found = engine.state.stage(&stage)?;
-            let left = from.or_else(|| found.past.iter().rev().copied().find(|past| Some(*past) != to))?;
-            let first = found.past.len() < 2 && from.is_none();
+            let left = match from {
+                Some(from) => from,
+                None if found.stable == to => found.past.iter().rev().copied().find(|past| Some(*past) != to)?,
+                // A canary beside the stable release: nobody has left.
+                None => return Some((0, 0)),
+            };
             match found.leaving.get(&left) {
-                Some(Leaving::Warm { until_ms }) => Some((first, left, *until_ms)),
-                _ => Some((first, left, 0)),
+                Some(Leaving::Warm { until_ms }) => Some((left.number(), *until_ms)),
+                _ => Some((left.number(), 0)),
             }
         };
         match self.shared.engine.read(find).await.flatten() {
-            Some((false, left, until_ms)) => (outcome.from_release, outcome.warm_until_ms) = (left.number(), until_ms),
-            // Without an earlier release there is nothing to go back to.
-            _ if outcome.from_release == 0 => outcome.undo.clear(),
-            _ => {}
+            Some((left, until_ms)) => (outcome.from_release, outcome.warm_until_ms) = (left, until_ms),
+            // The first release of a stage: there is nothing to go back to.
+            None => outcome.undo.clear(),
         }
         outcome
     }
