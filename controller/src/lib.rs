@@ -16,6 +16,7 @@ mod fleet;
 mod measure;
 mod run;
 mod secret;
+mod selector;
 mod server;
 mod status;
 pub mod store;

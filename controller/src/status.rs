@@ -16,7 +16,7 @@ use crate::core::state::{Leaving, Member, MemberProgress, ReleaseProgress, Stage
 use crate::engine::Engine;
 use crate::fleet::Proxy;
 use crate::measure::{Measure, Totals, WINDOW};
-use crate::server::Selector;
+use crate::selector::Selector;
 
 /// A proxy that does not have the newest version for so long lags.
 const SWITCHING: Duration = Duration::from_secs(1);

@@ -14,8 +14,6 @@ use api::operator::*;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-pub(crate) use seeing::Selector;
-
 use super::Shared;
 use super::who::{self, status};
 use crate::core::Command;

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::operator::{HistoryEntry, HistoryRequest, StatusReply, StatusRequest};
-use api::{EnvironmentName, ReleaseName, ServiceName, StageName, Verb};
+use api::{ReleaseName, StageName, Verb};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Answers;
-use crate::core::State;
 use crate::engine::{self, Engine};
+use crate::selector::Selector;
 use crate::server::Shared;
-use crate::server::who::{Operator, stopping};
+use crate::server::who::{Operator, parse, stopping};
 use crate::status;
 use crate::store::Record;
 
@@ -22,63 +22,13 @@ const AT_MOST_EVERY: Duration = Duration::from_millis(250);
 /// Records read at once while history is told.
 const PAGE: usize = 500;
 
-/// What a selector names: everything, a service, or a stage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Selector {
-    Everything,
-    Service(ServiceName),
-    Stage(StageName),
-}
-
-impl Selector {
-    fn read(text: &str) -> Result<Self, Status> {
-        if text.is_empty() {
-            return Ok(Self::Everything);
-        }
-        let stage = text.parse().map(Self::Stage);
-        stage.or_else(|_| text.parse().map(Self::Service)).map_err(|_: api::NotAccepted| {
-            Status::invalid_argument(format!(
-                "{text:?} names nothing that can be shown: accepted is SERVICE or SERVICE/ENVIRONMENT"
-            ))
-        })
-    }
-
-    /// Whether a stage belongs to it.
-    pub(crate) fn includes(&self, service: &ServiceName, environment: Option<&EnvironmentName>) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Service(wanted) => wanted == service,
-            Self::Stage(wanted) => {
-                &wanted.service == service && environment.is_none_or(|environment| environment == &wanted.environment)
-            }
-        }
-    }
-
-    fn exists(&self, state: &State) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Service(service) => state.services.contains_key(service),
-            Self::Stage(stage) => state
-                .service(&stage.service)
-                .is_some_and(|service| service.spec.stages.contains_key(&stage.environment)),
-        }
-    }
-
-    fn service(&self) -> Option<&ServiceName> {
-        match self {
-            Self::Everything => None,
-            Self::Service(service) | Self::Stage(StageName { service, .. }) => Some(service),
-        }
-    }
-}
-
 /// The state of things; with `watch`, again whenever it differs.
 pub(super) async fn status(
     shared: Arc<Shared>,
     who: Operator,
     request: &StatusRequest,
 ) -> Result<Answers<StatusReply>, Status> {
-    let selector = Selector::read(&request.selector)?;
+    let selector = parse::<Selector>(&request.selector)?;
     if let Some(service) = selector.service() {
         who.may(Verb::Read, Some(service), None)?;
     }
