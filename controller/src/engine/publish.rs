@@ -172,14 +172,15 @@ impl Publisher {
 
     fn refresh_environment(&self, state: &State, name: &EnvironmentName, set: &mut ResourceSet) {
         let wanted = self.environment(state, name);
-        // A zone that moved leaves its old name behind.
-        let stale = self.resources.values().filter(|resource| {
-            let zone = (resource.kind == "zone").then(|| api::fleet::Zone::decode(&*resource.body).ok()).flatten();
-            zone.is_some_and(|zone| zone.environment == name.as_str())
-                && !wanted.iter().any(|new| new.name == resource.name)
-        });
-        set.removals
-            .extend(stale.map(|resource| ResourceKey { kind: resource.kind.clone(), name: resource.name.clone() }));
+        // A zone that moved takes its old name and certificate along.
+        let zones = self.resources.values().filter(|resource| resource.kind == "zone");
+        let zones = zones.filter_map(|resource| api::fleet::Zone::decode(&*resource.body).ok());
+        let moved =
+            zones.filter(|zone| zone.environment == name.as_str() && !wanted.iter().any(|new| new.name == zone.domain));
+        for zone in moved {
+            set.removals.push(ResourceKey { kind: "certificate".into(), name: format!("*.{}", zone.domain) });
+            set.removals.push(ResourceKey { kind: "zone".into(), name: zone.domain });
+        }
         set.upserts.extend(wanted.into_iter().filter(|new| self.is_news(new)));
     }
 
@@ -251,3 +252,6 @@ fn transfer(version: Version, base: Option<Version>, set: &ResourceSet, fingerpr
     let offsets = (0..bytes.len().max(1)).step_by(PIECE_BYTES);
     offsets.map(|offset| ControllerMessage { kind: Some(Kind::Transfer(piece(offset))) }).collect()
 }
+
+#[cfg(test)]
+mod tests;

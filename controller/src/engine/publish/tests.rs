@@ -1,0 +1,155 @@
+use api::fleet::progress::State as Progressed;
+use api::fleet::{Progress, Zone};
+use api::{EnvironmentName, Span};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::core::Mark;
+use crate::core::spec::{EnvironmentSpec, Target};
+use crate::fleet::QUEUE;
+
+struct World {
+    state: State,
+    publisher: Publisher,
+    fleet: Fleet,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut publisher = Publisher::new(folder.path()).expect("publisher");
+        let state = State { term: 1, ..State::default() };
+        publisher.begin_term(1, &state, &[]);
+        Self { state, publisher, fleet: Fleet::new(), _folder: folder }
+    }
+
+    /// An environment appears or moves to another zone: a change of two resources, or three.
+    fn apply(&mut self, name: &str, zone: &str) {
+        let spec = EnvironmentSpec {
+            name: name.parse().expect("name"),
+            zone: zone.parse().expect("zone"),
+            time_zone: "UTC".into(),
+            target: Target::Static,
+            keep_warm: Span::MAX,
+            reason_required: false,
+        };
+        let event = Event::EnvironmentApplied { spec };
+        self.state.evolve(&event, Mark { at_ms: 0, by: "", reason: "", request: "" });
+        self.publisher.refresh(&self.state, &[event], &self.fleet);
+    }
+
+    fn hello(&self) -> Hello {
+        let version = self.publisher.version();
+        Hello {
+            have: Some(version.into()),
+            fingerprint: self.publisher.fingerprint.to_bytes().to_vec(),
+            ..Hello::default()
+        }
+    }
+}
+
+fn changes(messages: &[ControllerMessage]) -> Vec<(Version, Version, usize)> {
+    let change = |message: &ControllerMessage| match &message.kind {
+        Some(Kind::Change(change)) => {
+            let (base, version) = (change.base.expect("base"), change.version.expect("version"));
+            (base.into(), version.into(), change.set.as_ref().expect("set").upserts.len())
+        }
+        other => panic!("not a change: {other:?}"),
+    };
+    messages.iter().map(change).collect()
+}
+
+/// Puts the pieces of a transfer together.
+fn whole(messages: &[ControllerMessage]) -> ResourceSet {
+    let mut bytes = Vec::new();
+    for message in messages {
+        let Some(Kind::Transfer(piece)) = &message.kind else { panic!("not a piece: {message:?}") };
+        assert_eq!((piece.offset, piece.base), (bytes.len() as u64, None));
+        assert!(piece.data.len() <= PIECE_BYTES);
+        bytes.extend_from_slice(&piece.data);
+        if bytes.len() as u64 == piece.total_bytes {
+            assert_eq!(Digest::of(&bytes).as_bytes()[..], piece.sha256[..]);
+        }
+    }
+    ResourceSet::decode(&*bytes).expect("a set")
+}
+
+#[test]
+fn fleet_proxies_are_sent_what_they_miss_and_no_more() {
+    let mut world = World::new();
+    world.apply("dev", "dev.example.com");
+    let at_dev = world.hello();
+    assert!(world.publisher.catch_up(&at_dev).is_empty(), "it has everything");
+    world.apply("staging", "staging.example.com");
+    world.apply("production", "production.example.com");
+    let missed = changes(&world.publisher.catch_up(&at_dev));
+    let version = |number| Version { term: 1, number };
+    assert_eq!(missed, [(version(2), version(3), 2), (version(3), version(4), 2)]);
+    assert_eq!(whole(&world.publisher.catch_up(&Hello::default())).upserts.len(), 6, "it has nothing");
+    let stranger = Hello { have: Some(Version { term: 1, number: 900 }.into()), ..Hello::default() };
+    assert_eq!(whole(&world.publisher.catch_up(&stranger)).upserts.len(), 6, "it has something unknown");
+}
+
+#[test]
+fn fleet_a_new_term_with_the_same_state_sends_a_name_only() {
+    let mut world = World::new();
+    world.apply("dev", "dev.example.com");
+    let before = world.hello();
+    let names: Vec<EnvironmentName> = world.state.environments.keys().cloned().collect();
+    world.publisher.begin_term(2, &world.state, &names);
+    let sent = changes(&world.publisher.catch_up(&before));
+    assert_eq!(sent, [(Version { term: 1, number: 2 }, Version { term: 2, number: 1 }, 0)]);
+}
+
+#[test]
+fn fleet_a_zone_that_moved_leaves_nothing_behind() {
+    let mut world = World::new();
+    world.apply("dev", "dev.example.com");
+    world.apply("dev", "dev.example.org");
+    let set = whole(&world.publisher.everything());
+    let zones: Vec<_> = set.upserts.iter().filter(|resource| resource.kind == "zone").collect();
+    let domains: Vec<_> = zones.iter().map(|zone| Zone::decode(&*zone.body).expect("zone").domain).collect();
+    assert_eq!(domains, ["dev.example.org"]);
+    let certificates = set.upserts.iter().filter(|resource| resource.kind == "certificate");
+    assert_eq!(certificates.map(|resource| resource.name.as_str()).collect::<Vec<_>>(), ["*.dev.example.org"]);
+}
+
+#[test]
+fn fleet_a_large_change_goes_in_pieces() {
+    let body = bytes::Bytes::from(vec![7; CHANGE_BYTES]);
+    let resource = Resource { kind: "certificate".into(), name: "a".into(), body, schema: 1 };
+    let set = ResourceSet { upserts: vec![resource; 3], removals: Vec::new() };
+    let version = Version::first_of(1);
+    let change = Change {
+        version: Some(version.next().into()),
+        base: Some(version.into()),
+        set: Some(set),
+        fingerprint: vec![],
+    };
+    let messages = change_messages(&change);
+    assert_eq!(messages.len(), 4);
+    let Some(Kind::Transfer(first)) = &messages[0].kind else { panic!("not in pieces") };
+    assert_eq!(first.base.map(Version::from), Some(version), "still a difference");
+}
+
+#[tokio::test]
+async fn fleet_a_proxy_that_takes_nothing_is_let_go() {
+    let mut world = World::new();
+    let name: api::MemberName = "p1".parse().expect("name");
+    let (sender, mut receiver) = mpsc::channel(QUEUE);
+    world.fleet.attach(&name, 1, &world.hello(), sender, 0, true);
+    world.apply("dev", "dev.example.com");
+    let version = world.publisher.version();
+    assert!(world.fleet.standings(version)[0].active_at.is_none(), "it has not answered");
+    let active = Progress { version: Some(version.into()), state: Progressed::Active.into(), ..Progress::default() };
+    world.fleet.progress(&name, 1, &active, 0);
+    assert!(world.fleet.standings(version)[0].active_at.is_some());
+    world.fleet.progress(&name, 7, &Progress { version: Some(version.next().into()), ..active }, 0);
+    assert!(world.fleet.standings(version.next())[0].active_at.is_none(), "an old connection does not count");
+
+    let filler = ControllerMessage::default();
+    world.fleet.send_to_all(&vec![filler; QUEUE + 1]);
+    assert!(!world.fleet.proxies()[&name].is_connected());
+    receiver.close();
+}
