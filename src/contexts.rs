@@ -98,7 +98,7 @@ impl Contexts {
             .mode(0o700)
             .create(folder)
             .map_err(|error| Failure::file(folder, &error))?;
-        write_secret(path, text.as_bytes()).map_err(|error| Failure::file(path, &error))
+        durable::write(path, text.as_bytes()).map_err(|error| Failure::file(path, &error))
     }
 
     /// The context of this name, or the current one.
@@ -200,24 +200,6 @@ fn check_schema(path: &Path, schema: u32) -> Result<(), Failure> {
         "{}: schema {schema} is not known to this version: accepted is {SCHEMA}",
         path.display()
     )))
-}
-
-/// Writes a file of mode 0600, whole or not at all.
-pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.new", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let written = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
 }
 
 #[cfg(test)]

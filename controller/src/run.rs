@@ -250,17 +250,7 @@ async fn first_token(
     table.insert("controller".into(), reach.to_string().into());
     table.insert("ca".into(), ca.certificate_pem().into());
     table.insert("token".into(), token.into());
-    write_private(&path, &table.to_string()).map_err(|problem| failed(format!("{}: {problem}", path.display())))?;
+    durable::write(&path, table.to_string().as_bytes())
+        .map_err(|problem| failed(format!("{}: {problem}", path.display())))?;
     Ok(path)
-}
-
-/// Writes a file of mode 0600 by way of a temporary one.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
 }

@@ -213,5 +213,5 @@ fn lock_folder(data: &Path) -> Result<File, ProxyError> {
 fn write_listening(data: &Path, bound: Bound) -> Result<(), ProxyError> {
     let path = data.join("listening.json");
     let text = serde_json::to_vec(&bound).expect("addresses can be written as JSON");
-    journal::replace(&path, &text).map_err(|source| ProxyError::File { path, source })
+    durable::write(&path, &text).map_err(|source| ProxyError::File { path, source })
 }

@@ -11,7 +11,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use api::fleet::Change;
@@ -101,9 +101,9 @@ impl Journal {
             fingerprint: self.resources.fingerprint().to_bytes().to_vec(),
         };
         let base = record(&change);
-        replace(&self.folder.join("base"), &base)?;
+        durable::write(&self.folder.join("base"), &base)?;
         // Between these two the old log stands beside the new base: its records are then older and passed over.
-        replace(&self.folder.join("log"), &[])?;
+        durable::write(&self.folder.join("log"), &[])?;
         self.log = Some(OpenOptions::new().append(true).open(self.folder.join("log"))?);
         self.log_bytes = 0;
         self.base_bytes = base.len() as u64;
@@ -213,17 +213,6 @@ fn parse(bytes: &[u8]) -> Option<(Change, &[u8])> {
 /// Makes a folder for us alone, with its parents.
 pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// Replaces a file so that after a crash either the old or the new one is there, whole.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

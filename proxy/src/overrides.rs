@@ -61,7 +61,7 @@ impl Overrides {
 
     /// Writes the file, safe against a crash.
     pub(crate) fn save(&self, path: &Path) -> std::io::Result<()> {
-        crate::journal::replace(path, &serde_json::to_vec_pretty(self)?)
+        durable::write(path, &serde_json::to_vec_pretty(self)?)
     }
 
     /// Puts an override in force; one for the same stage ends.

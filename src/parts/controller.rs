@@ -10,7 +10,7 @@ use tonic::Request;
 
 use super::init::println_out;
 use super::stay::{self, LogArgs, SOFTWARE};
-use crate::contexts::{self, write_secret};
+use crate::contexts;
 use crate::exit::{Ended, Exit, Failure};
 use crate::operator::{Client, Session};
 use crate::values::HostPort;
@@ -151,7 +151,7 @@ async fn backup(file: &Path, data: Option<PathBuf>, session: &Session) -> Ended 
     while let Some(piece) = pieces.message().await.map_err(|status| client.failure(&status))? {
         whole.extend_from_slice(&piece.data);
     }
-    write_secret(file, &whole).map_err(|error| Failure::file(file, &error))?;
+    durable::write(file, &whole).map_err(|error| Failure::file(file, &error))?;
     println_out(&format!("{}: {} bytes", file.display(), whole.len()))?;
     Ok(Exit::Done)
 }

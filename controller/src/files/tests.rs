@@ -132,8 +132,8 @@ fn hostile_h83_environment_values_are_refused_with_the_accepted_form() {
     check(
         ENVIRONMENT,
         &[
-            ("schema = 2", "`schema` is a whole number from 1 to 1"),
-            ("schema = \"1\"", "`schema` is a whole number from 1 to 1"),
+            ("schema = 2", "`schema` must be 1"),
+            ("schema = \"1\"", "`schema` must be 1"),
             ("environment = \"Prod\"", "environment name: accepted is"),
             ("environment = \"a/b\"", "accepted is"),
             ("environment = \"..\"", "accepted is"),

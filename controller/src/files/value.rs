@@ -64,7 +64,14 @@ impl Section<'_> {
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
             let (least, most) = range.into_inner();
-            walk.wrong(value.span().start, format!("`{key}` is a whole number from {least} to {most}"));
+            walk.wrong(
+                value.span().start,
+                if least == most {
+                    format!("`{key}` must be {least}")
+                } else {
+                    format!("`{key}` is a whole number from {least} to {most}")
+                },
+            );
         }
         number
     }
