@@ -1,12 +1,17 @@
-//! Files that are whole or absent: written beside, synced, renamed.
+//! Files that are whole or absent (written beside, synced, renamed), in folders for their owner only.
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// Makes a folder that only its owner may enter: logs and variables may hold secrets.
+pub(crate) fn folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
 
 /// Writes `value` as JSON, mode 0600: instances' variables may hold secrets.
 pub(crate) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {

@@ -7,35 +7,35 @@
 
 mod health;
 mod pace;
+mod proc;
 mod process;
 mod record;
+mod wanted;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::agent::instance_status::State;
 use api::agent::{Instance, InstanceStatus};
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, interval, sleep};
 use tracing::{info, warn};
 
 use crate::artifact::Artifacts;
 use crate::ports::Ports;
 use health::{Health, probe};
 use pace::Pace;
-use process::{Process, Start};
-pub(crate) use record::{Record, folder_name, records};
+use process::{Process, Start, end_marked};
+pub(crate) use record::{Kept as Spec, Record, folder_name, records};
+pub(crate) use wanted::Wanted;
 
 /// How often logs are looked at.
 const LOG_LOOK: Duration = Duration::from_secs(5);
-
-/// What is wanted of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Run,
-    Stop,
-}
+/// A process that starts for longer than this without answering has a problem that people should see.
+const STARTS: Duration = Duration::from_secs(10);
 
 /// What every instance's task needs.
 #[derive(Clone)]
@@ -43,6 +43,8 @@ pub(crate) struct Host {
     pub(crate) data: Arc<Path>,
     pub(crate) artifacts: Artifacts,
     pub(crate) ports: Arc<Ports>,
+    /// Where releases are probed.
+    pub(crate) probe: IpAddr,
     /// Notified whenever a status changes.
     pub(crate) changed: Arc<Notify>,
 }
@@ -56,57 +58,63 @@ pub(crate) struct Keeper {
     instance: Arc<Instance>,
     record: Record,
     folder: PathBuf,
-    wanted: watch::Receiver<Wanted>,
+    /// Written by the keeper of the set; by this task only to say that it has ended.
+    wanted: watch::Sender<Wanted>,
     status: Shared,
     pace: Pace,
+    /// Whether there was a process before: the next one is a restart.
+    started: bool,
 }
 
 /// Why watching a process ended.
 enum Turn {
     Ended(String),
-    Stop,
+    Unwanted,
 }
 
 impl Keeper {
-    pub(crate) fn new(host: Host, instance: Arc<Instance>, wanted: watch::Receiver<Wanted>) -> (Self, Shared) {
+    pub(crate) fn new(host: Host, instance: &Arc<Instance>, wanted: watch::Sender<Wanted>) -> (Self, Shared) {
         let folder = host.data.join("instances").join(folder_name(&instance.id));
-        let record = record::load(&folder).unwrap_or_else(|| Record::new(&instance));
+        let (instance, record) = match record::load(&folder) {
+            // What was started counts: when it is not what is wanted, it is stopped first.
+            Some(record) => (Arc::new(Instance::from(record.spec.clone())), record),
+            None => (instance.clone(), Record::new(instance)),
+        };
         if let Some(port) = record.port {
             host.ports.keep(&instance.id, port);
         }
+        // Asked now, so that the first report neither calls well what has died nor unwell what was well all the time.
+        let lives = Process::recorded(&record).is_some();
         let status = InstanceStatus {
             id: instance.id.clone(),
-            state: State::Starting.into(),
+            state: if lives && record.healthy { State::Healthy } else { State::Starting }.into(),
             port: record.port.map_or(0, u32::from),
+            pid: if lives { record.pid } else { 0 },
             ..InstanceStatus::default()
         };
         let status = Arc::new(Mutex::new(status));
-        (Self { host, instance, record, folder, wanted, status: status.clone(), pace: Pace::default() }, status)
+        let (shared, pace) = (status.clone(), Pace::default());
+        (Self { host, instance, record, folder, wanted, status, pace, started: false }, shared)
     }
 
     /// Runs until the instance was stopped and nothing of it is left but its log.
     pub(crate) async fn run(mut self) {
-        let mut process = Process::find(&self.record, &self.host.data).await;
-        if let Some(found) = &process {
-            info!(id = self.instance.id, pid = found.pid(), "found running");
-            self.say(|status| status.pid = found.pid());
-        }
+        let mut process = self.find().await;
         loop {
-            if self.is_unwanted() {
-                if let Some(process) = process.take() {
-                    self.stop(process).await;
-                }
-                if self.is_unwanted() {
+            if !self.is_wanted() {
+                self.stop(process.take()).await;
+                if self.ends() {
                     break;
                 }
             }
             let running = match process.take() {
-                Some(running) => Ok(running),
+                Some(running) => Ok(Some(running)),
                 None => self.start().await,
             };
             let problem = match running {
-                Ok(mut running) => match self.watch(&mut running).await {
-                    Turn::Stop => {
+                Ok(None) => continue,
+                Ok(Some(mut running)) => match self.watch(&mut running).await {
+                    Turn::Unwanted => {
                         process = Some(running);
                         continue;
                     }
@@ -117,16 +125,23 @@ impl Keeper {
                 },
                 Err(problem) => problem,
             };
-            self.wait_to_restart(problem).await;
+            self.wait_to_start(problem).await;
         }
-        self.host.ports.give_back(&self.instance.id);
-        record::retire(&self.host.data, &self.folder);
         info!(id = self.instance.id, "ended");
         self.host.changed.notify_one();
     }
 
-    fn is_unwanted(&self) -> bool {
-        *self.wanted.borrow() == Wanted::Stop
+    fn is_wanted(&self) -> bool {
+        self.wanted.borrow().is_run(&self.instance)
+    }
+
+    /// Waits until this is not wanted any more. Borrows nothing, so that it can stand beside what changes the keeper.
+    fn unwanted(&self) -> impl Future<Output = ()> + use<> {
+        let (mut wanted, instance) = (self.wanted.subscribe(), self.instance.clone());
+        async move {
+            // The sender lives in the keeper itself.
+            let _ = wanted.wait_for(|wanted| !wanted.is_run(&instance)).await;
+        }
     }
 
     fn say(&self, change: impl FnOnce(&mut InstanceStatus)) {
@@ -138,98 +153,189 @@ impl Keeper {
         }
     }
 
-    /// Fetches what is missing and starts the process. Gives up when it is not wanted any more.
-    async fn start(&mut self) -> Result<Process, String> {
+    /// The process that an earlier agent started.
+    async fn find(&mut self) -> Option<Process> {
+        let (record, data) = (self.record.clone(), self.host.data.clone());
+        let found = spawn_blocking(move || {
+            let found = Process::find(&record, &data)?;
+            let port = found.port();
+            Some((found, port))
+        });
+        let (mut found, port) = found.await.ok()??;
+        info!(id = self.instance.id, pid = found.pid(), "found running");
+        self.started = true;
+        if self.instance.has_port && self.record.port.is_none() {
+            // Its record was lost. Without its port nobody could say whether it is well.
+            let Some(port) = port else {
+                found.stop(self.grace()).await;
+                return None;
+            };
+            self.host.ports.keep(&self.instance.id, port);
+            self.record.port = Some(port);
+        }
+        self.save_started(&found);
+        self.say(|status| (status.pid, status.port) = (found.pid(), self.record.port.map_or(0, u32::from)));
+        Some(found)
+    }
+
+    /// Fetches what is missing and starts the process; `None` when it is not wanted any more.
+    async fn start(&mut self) -> Result<Option<Process>, String> {
         self.say(|status| (status.state, status.pid) = (State::Fetching.into(), 0));
         let digest = self.instance.digest.parse().map_err(|problem: api::NotAccepted| problem.to_string())?;
-        let mut wanted = self.wanted.clone();
+        let unwanted = self.unwanted();
         let unpacked = tokio::select! {
             unpacked = self.host.artifacts.unpacked(&digest) => unpacked?,
-            _ = wanted.wait_for(|wanted| *wanted == Wanted::Stop) => return Err("it is not wanted any more".into()),
+            () = unwanted => return Ok(None),
         };
-        self.host.artifacts.touch(&digest);
-        if self.instance.has_port && self.record.port.is_none() {
-            self.record.port = Some(self.host.ports.give(&self.instance.id)?);
+        // An earlier leader may have died while no agent was there to end what it left.
+        end_marked(&self.instance.id, &self.host.data).await;
+        if self.instance.has_port {
+            self.record.port = Some(self.host.ports.give(&self.instance.id, self.record.port)?);
         }
         let port = self.record.port;
         self.say(|status| (status.state, status.port) = (State::Starting.into(), port.map_or(0, u32::from)));
-        // Before the process exists: an agent that dies in between finds it by its marks.
+        // Before the process exists: an agent that dies in between finds it by its marks. From here on nothing waits.
+        (self.record.pid, self.record.start_time, self.record.healthy) = (0, 0, false);
         record::save(&self.folder, &self.record)?;
         let start =
             Start { instance: &self.instance, unpacked: &unpacked, folder: &self.folder, data: &self.host.data, port };
         let process = start.spawn()?;
-        (self.record.pid, self.record.start_time) = (process.pid(), process.start_time());
-        record::save(&self.folder, &self.record)?;
+        self.save_started(&process);
         info!(id = self.instance.id, pid = process.pid(), port, "started");
-        self.say(|status| status.pid = process.pid());
-        Ok(process)
+        let again = u32::from(std::mem::replace(&mut self.started, true));
+        self.say(|status| (status.pid, status.restarts) = (process.pid(), status.restarts + again));
+        Ok(Some(process))
+    }
+
+    /// Records a process that runs. A full disk must not end it, nor start a second one: its marks tell as well.
+    fn save_started(&mut self, process: &Process) {
+        (self.record.pid, self.record.start_time) = (process.pid(), process.start_time());
+        self.record.boot = proc::boot();
+        if let Err(problem) = record::save(&self.folder, &self.record) {
+            warn!(id = self.instance.id, problem, "a process that runs could not be recorded");
+        }
     }
 
     /// Probes the process until it ends or is not wanted any more.
     async fn watch(&mut self, process: &mut Process) -> Turn {
         let check = self.instance.health.clone().unwrap_or_default();
-        let mut health = Health::new(&check);
-        let (started, mut looked, mut wanted) = (Instant::now(), Instant::now(), self.wanted.clone());
-        loop {
+        let mut health = Health::new(&check, self.record.healthy);
+        let (started, mut looks) = (Instant::now(), interval(LOG_LOOK));
+        let unwanted = self.unwanted();
+        tokio::pin!(unwanted);
+        let why = loop {
             let outcome = tokio::select! {
-                why = process.ended() => return Turn::Ended(self.with_last_line(&why)),
-                _ = wanted.wait_for(|wanted| *wanted == Wanted::Stop) => return Turn::Stop,
-                outcome = probe(&check, self.record.port) => outcome,
+                why = process.ended() => break why,
+                () = &mut unwanted => return Turn::Unwanted,
+                outcome = probe(&check, self.host.probe, self.record.port) => outcome,
             };
-            let problem = outcome.as_ref().err().cloned().unwrap_or_default();
             health.take_in(outcome.is_ok());
-            let state = health.state();
-            self.say(|status| {
-                status.state = state.into();
-                // While it starts, refusing connections is no problem yet.
-                status.problem = if state == State::Unhealthy { problem } else { status.problem.clone() };
-                if state == State::Healthy {
-                    status.problem.clear();
+            self.record_health(health.state() == State::Healthy);
+            self.tell(health.state(), outcome, started.elapsed() >= STARTS);
+            let next = sleep(health.wait(&check));
+            tokio::pin!(next);
+            let ended = loop {
+                tokio::select! {
+                    why = process.ended() => break Some(why),
+                    () = &mut unwanted => return Turn::Unwanted,
+                    () = &mut next => break None,
+                    _ = looks.tick() => {
+                        let folder = self.folder.clone();
+                        let _ = spawn_blocking(move || record::rotate_log(&folder)).await; // It says what went wrong.
+                    }
                 }
-            });
-            self.pace.ran_for(started.elapsed());
-            if looked.elapsed() >= LOG_LOOK {
-                record::rotate_log(&self.folder);
-                looked = Instant::now();
+            };
+            if let Some(why) = ended {
+                break why;
             }
-            tokio::select! {
-                why = process.ended() => return Turn::Ended(self.with_last_line(&why)),
-                _ = wanted.wait_for(|wanted| *wanted == Wanted::Stop) => return Turn::Stop,
-                () = sleep(health.wait(&check)) => {}
-            }
-        }
-    }
-
-    fn with_last_line(&self, why: &str) -> String {
-        match record::last_line(&self.folder) {
+        };
+        self.pace.ran_for(started.elapsed());
+        Turn::Ended(match record::last_line(&self.folder, process.log_from()) {
             Some(line) => format!("{why}; its last line: {line}"),
-            None => why.to_owned(),
+            None => why,
+        })
+    }
+
+    /// Remembers whether it is well: an agent that finds it again goes on from there.
+    fn record_health(&mut self, healthy: bool) {
+        if self.record.healthy != healthy {
+            self.record.healthy = healthy;
+            if let Err(problem) = record::save(&self.folder, &self.record) {
+                warn!(id = self.instance.id, problem, "its health could not be recorded");
+            }
         }
     }
 
-    async fn wait_to_restart(&mut self, problem: String) {
-        if self.is_unwanted() {
+    /// What a probe means for the status.
+    fn tell(&self, state: State, outcome: Result<(), String>, slow: bool) {
+        self.say(|status| {
+            status.state = state.into();
+            match (state, outcome) {
+                (State::Healthy, _) => status.problem.clear(),
+                (State::Unhealthy, Err(problem)) => status.problem = problem,
+                // While it starts, refusing connections is no problem yet; what ended the last one stays.
+                (State::Starting, Err(problem)) if slow => {
+                    status.problem = format!("it does not answer yet: {problem}")
+                }
+                _ => {}
+            }
+        });
+    }
+
+    async fn wait_to_start(&mut self, problem: String) {
+        if !self.is_wanted() {
             return;
         }
         let wait = self.pace.next();
         warn!(id = self.instance.id, problem, ?wait, "is not running");
         self.say(|status| {
-            (status.state, status.pid) = (State::Backoff.into(), 0);
-            status.restarts += 1;
+            status.pid = 0;
+            // What could not be fetched is still being fetched: nothing is started again.
+            if status.state() != State::Fetching {
+                status.state = State::Backoff.into();
+            }
             status.problem = problem;
         });
-        let mut wanted = self.wanted.clone();
         tokio::select! {
             () = sleep(wait) => {}
-            _ = wanted.wait_for(|wanted| *wanted == Wanted::Stop) => {}
+            () = self.unwanted() => {}
         }
     }
 
-    /// Asks the process group to end, and ends it when it does not.
-    async fn stop(&mut self, mut process: Process) {
+    fn grace(&self) -> Duration {
+        Duration::from_millis(u64::from(self.instance.stop_ms))
+    }
+
+    /// Asks the process group to end, and ends it when it does not, with everything that left it.
+    async fn stop(&mut self, process: Option<Process>) {
         self.say(|status| status.state = State::Stopping.into());
-        let grace = Duration::from_millis(u64::from(self.instance.stop_ms));
-        process.stop(grace).await;
-        (self.record.pid, self.record.start_time) = (0, 0);
+        if let Some(mut process) = process {
+            process.stop(self.grace()).await;
+        }
+        end_marked(&self.instance.id, &self.host.data).await;
+    }
+
+    /// Leaves nothing but the log, unless something is wanted again: then makes ready for that.
+    fn ends(&mut self) -> bool {
+        if matches!(*self.wanted.borrow(), Wanted::Stop) {
+            self.host.ports.give_back(&self.instance.id);
+            record::retire(&self.host.data, &self.folder);
+            self.record.port = None;
+            // INVARIANT: last of all. Whoever wants it from now on makes a new task, which finds nothing of this one.
+            if self.wanted.send_if_modified(Wanted::end) {
+                return true;
+            }
+        }
+        if let Wanted::Run(instance) = &*self.wanted.borrow() {
+            self.instance = instance.clone();
+        }
+        self.record = Record { port: self.record.port, ..Record::new(&self.instance) };
+        (self.pace, self.started) = (Pace::default(), false);
+        self.say(|status| {
+            let port = self.record.port.map_or(0, u32::from);
+            *status =
+                InstanceStatus { id: status.id.clone(), state: State::Starting.into(), port, ..Default::default() };
+        });
+        false
     }
 }

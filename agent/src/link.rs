@@ -7,10 +7,12 @@ use api::agent::agent_message::Kind as Up;
 use api::agent::agents_client::AgentsClient;
 use api::agent::controller_message::Kind as Down;
 use api::agent::{AgentMessage, Hello, Report};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::keeper::Instances;
 
@@ -18,6 +20,10 @@ use crate::keeper::Instances;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Changes that come together are reported together.
 const GATHER: Duration = Duration::from_millis(20);
+/// Largest wanted set: some ten thousand instances.
+const DESIRED_BYTES: usize = 16 * 1024 * 1024;
+/// Longest wait for a controller that is connected but does not answer.
+const SILENCE: Duration = Duration::from_secs(10);
 /// Waits between attempts in milliseconds, the last one for ever.
 const RETRY_MS: [u64; 6] = [100, 200, 500, 1_000, 2_000, 5_000];
 
@@ -35,7 +41,8 @@ impl Link {
         loop {
             match self.talk(instances).await {
                 Ok(()) => failures = 0,
-                Err(status) => debug!(problem = status.message(), "the controller is away"),
+                Err(status) if failures == 0 => warn!(problem = status.message(), "the controller is away"),
+                Err(status) => debug!(problem = status.message(), "the controller is still away"),
             }
             let wait = Duration::from_millis(RETRY_MS[failures.min(RETRY_MS.len() - 1)]);
             failures += 1;
@@ -50,8 +57,10 @@ impl Link {
         let (sender, receiver) = mpsc::channel(16);
         let hello = AgentMessage { kind: Some(Up::Hello(self.hello.clone())) };
         let _ = sender.try_send(hello); // An empty queue takes one message.
-        let mut messages =
-            AgentsClient::new(self.channel.clone()).connect(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut client = AgentsClient::new(self.channel.clone()).max_decoding_message_size(DESIRED_BYTES);
+        let answer = timeout(SILENCE, client.connect(ReceiverStream::new(receiver))).await;
+        let answer = answer.map_err(|_| tonic::Status::deadline_exceeded("the controller does not answer"))?;
+        let mut messages = answer?.into_inner();
         info!("the controller is connected");
         loop {
             tokio::select! {
@@ -67,7 +76,8 @@ impl Link {
                 () = tokio::time::sleep(REPORT_EVERY) => {}
             }
             let report = Report { generation: instances.generation, instances: instances.statuses() };
-            if sender.send(AgentMessage { kind: Some(Up::Report(report)) }).await.is_err() {
+            // A full queue: the controller does not read. The next report says it all again.
+            if let Err(TrySendError::Closed(_)) = sender.try_send(AgentMessage { kind: Some(Up::Report(report)) }) {
                 break;
             }
         }

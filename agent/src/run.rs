@@ -1,27 +1,24 @@
 //! An agent from start to stop.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::agent::Hello;
 use certs::fleet::Identity;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::sync::Notify;
 use tracing::info;
 
 use crate::artifact::Artifacts;
+use crate::file;
 use crate::instance::Host;
 use crate::keeper::Instances;
 use crate::link::Link;
 use crate::ports::Ports;
-
-/// Longest wait for releases to end when the agent is told to end them: their own grace and a little more.
-const END_ALL: Duration = Duration::from_secs(60);
 
 /// How an agent is started.
 #[derive(Debug)]
@@ -57,18 +54,21 @@ impl std::error::Error for AgentError {}
 pub async fn run(settings: Settings, identity: Identity, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
     let data = &settings.data;
     let failed = |problem: std::io::Error| AgentError(format!("{}: {problem}", data.display()));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(failed)?;
+    file::folder(data).map_err(failed)?;
     // The same folder under every name: marks in processes' environments are compared as text.
     let data = data.canonicalize().map_err(failed)?;
     let lock = fs::File::create(data.join("lock")).map_err(failed)?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| AgentError(format!("{}: another agent uses this folder", data.display())))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|problem| match problem {
+        Errno::WOULDBLOCK => AgentError(format!("{}: another agent uses this folder", data.display())),
+        _ => AgentError(format!("{}: the folder cannot be locked: {problem}", data.display())),
+    })?;
     let channel = identity.channel().map_err(|problem| AgentError(problem.to_string()))?;
     let changed = Arc::new(Notify::new());
     let host = Host {
         artifacts: Artifacts::new(&data, channel.clone()),
         data: data.into(),
         ports: Arc::new(Ports::new(settings.ports)),
+        probe: probe_address(settings.address),
         changed: changed.clone(),
     };
     let hello = Hello { software: settings.software, address: settings.address.to_string() };
@@ -80,8 +80,16 @@ pub async fn run(settings: Settings, identity: Identity, stop: impl Future<Outpu
         () = link.run(&mut instances) => {}
     }
     if settings.end_releases {
-        instances.end_all(END_ALL).await;
+        instances.end_all().await;
     }
+    // The lock last: the next agent must not meet a task of this one.
+    instances.leave().await;
     drop(lock);
     Ok(())
+}
+
+/// Releases are probed where proxies reach them; behind a translated address only the loopback is left.
+fn probe_address(address: IpAddr) -> IpAddr {
+    let is_ours = !address.is_unspecified() && UdpSocket::bind((address, 0)).is_ok();
+    if is_ours { address } else { Ipv4Addr::LOCALHOST.into() }
 }

@@ -1,18 +1,25 @@
 //! A layer into a folder. Whatever the archive says, nothing is written outside and nothing special is made.
 
+use std::cell::Cell;
 use std::fs;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Component, Path};
+use std::rc::Rc;
 
-use tar::{Archive, EntryType};
+use rustix::fs::syncfs;
+use tar::{Archive, Entry, EntryType};
 
 /// Most entries and bytes of one artifact: far above any real one, far below what fills a disk.
 const ENTRIES: usize = 200_000;
-const BYTES: u64 = 8 * 1024 * 1024 * 1024;
+pub(super) const BYTES: u64 = 8 * 1024 * 1024 * 1024;
+/// Most bytes before an entry's content: its header, long names, extended attributes. They are held in memory.
+const HEADER_BYTES: u64 = 1024 * 1024;
+/// Bits that no file gets, whatever the archive says; setuid, setgid and sticky are dropped too.
+const MASK: u32 = 0o022;
 
-/// Unpacks the layer file into the new folder `target`; an unfinished one is replaced.
+/// Unpacks the layer file into the new folder `target`, safe on disk; an unfinished one is replaced.
 pub(super) fn layer(path: &Path, media_type: &str, target: &Path) -> Result<(), String> {
-    let io = |problem: std::io::Error| format!("{}: {problem}", target.display());
+    let io = |problem: io::Error| format!("{}: {problem}", target.display());
     let file = BufReader::new(fs::File::open(path).map_err(io)?);
     let tar: Box<dyn Read> = match media_type.rsplit_once('.').map(|(_, form)| form) {
         Some("tar") => Box::new(file),
@@ -23,51 +30,101 @@ pub(super) fn layer(path: &Path, media_type: &str, target: &Path) -> Result<(), 
         fs::remove_dir_all(target).map_err(io)?;
     }
     fs::create_dir_all(target).map_err(io)?;
-    // One byte more than permitted shows that there is too much.
-    let mut archive = Archive::new(tar.take(BYTES + 1));
-    archive.set_preserve_permissions(false); // Keeps rwx, drops setuid, setgid and sticky.
+    let left = Rc::new(Cell::new(HEADER_BYTES));
+    let mut archive = Archive::new(Metered { inner: tar, left: left.clone() });
+    archive.set_preserve_permissions(false);
+    archive.set_mask(MASK);
     archive.set_preserve_mtime(false);
-    let mut written = 0u64;
-    for (count, entry) in archive.entries().map_err(io)?.enumerate() {
-        let mut entry = entry.map_err(|problem| format!("the archive is damaged: {problem}"))?;
-        let name = entry.path().map_err(io)?.into_owned();
-        let refused = |why: &str| format!("the archive's entry {:?} is refused: {why}", name.display().to_string());
-        written = written.saturating_add(entry.size());
-        if count >= ENTRIES || written > BYTES {
-            return Err(refused("the archive is too large"));
+    let mut entries = archive.entries().map_err(io)?;
+    let (mut count, mut bytes) = (0, 0u64);
+    loop {
+        left.set(HEADER_BYTES);
+        let Some(entry) = entries.next() else { break };
+        let entry = entry.map_err(|problem| format!("the archive is damaged: {problem}"))?;
+        (count, bytes) = (count + 1, bytes.saturating_add(entry.size()));
+        if count > ENTRIES || bytes > BYTES {
+            return Err("the archive is refused: it is too large".to_owned());
         }
-        if !name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(refused("it lies outside the folder"));
-        }
-        match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Directory => {}
-            EntryType::Symlink => {
-                let link = entry.link_name().map_err(io)?.unwrap_or_default().into_owned();
-                if !stays_inside(&name, &link) {
-                    return Err(refused("it is a link that points outside"));
-                }
-            }
-            _ => return Err(refused("only files, folders and symbolic links are unpacked")),
-        }
-        if !entry.unpack_in(target).map_err(|problem| refused(&problem.to_string()))? {
-            return Err(refused("it lies outside the folder"));
-        }
+        left.set(entry.size());
+        place(entry, target)?;
     }
-    Ok(())
+    // Before it gets its name: after a power cut, a folder with that name is what the digest says.
+    fs::File::open(target).and_then(|folder| Ok(syncfs(folder)?)).map_err(io)
+}
+
+/// Puts one entry into the folder, or says why it is refused.
+fn place(mut entry: Entry<'_, impl Read>, target: &Path) -> Result<(), String> {
+    let name = entry.path().map_err(|problem| problem.to_string())?.into_owned();
+    let refused = |why: &str| format!("the archive's entry {:?} is refused: {why}", name.display().to_string());
+    let io = |problem: io::Error| refused(&problem.to_string());
+    if !name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(refused("it lies outside the folder"));
+    }
+    if lies_behind_link(target, &name) {
+        return Err(refused("it lies behind a link"));
+    }
+    match entry.header().entry_type() {
+        EntryType::Regular => {}
+        // Made by us, so that its mode cannot lock us out of it.
+        EntryType::Directory => return fs::create_dir_all(target.join(&name)).map_err(io),
+        EntryType::Symlink => {
+            let link = entry.link_name().map_err(io)?.unwrap_or_default();
+            if !stays_inside(&name, &link) {
+                return Err(refused("it is a link that points outside"));
+            }
+        }
+        _ => return Err(refused("only files, folders and symbolic links are unpacked")),
+    }
+    match entry.unpack_in(target).map_err(io)? {
+        true => Ok(()),
+        false => Err(refused("it lies outside the folder")),
+    }
+}
+
+/// Whether the way to `name` leads over a link: then its spelling would not tell where it lies.
+fn lies_behind_link(target: &Path, name: &Path) -> bool {
+    name.ancestors().skip(1).any(|folder| {
+        // The target itself is ours.
+        let inner = folder.components().any(|part| matches!(part, Component::Normal(_)));
+        inner && target.join(folder).symlink_metadata().is_ok_and(|data| data.is_symlink())
+    })
 }
 
 /// Whether a link at `name` to `link` stays within the folder that `name` is relative to.
+///
+/// `..` is accepted at the beginning only: there it goes up real folders; after a name, which may be a link itself, its
+/// spelling would not tell where it leads.
 fn stays_inside(name: &Path, link: &Path) -> bool {
     let mut depth = name.components().filter(|part| matches!(part, Component::Normal(_))).count().saturating_sub(1);
+    let mut named = false;
     for part in link.components() {
         match part {
-            Component::Normal(_) => depth += 1,
+            Component::Normal(_) => named = true,
             Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir if depth > 0 && !named => depth -= 1,
             _ => return false,
         }
     }
     true
+}
+
+/// Gives no more bytes than are `left`: a header that announces gigabytes is not read into memory.
+struct Metered<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 && !buffer.is_empty() {
+            return Err(io::Error::other("more bytes than its headers may have"));
+        }
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.inner.read(&mut buffer[..most])?;
+        self.left.set(left - count as u64);
+        Ok(count)
+    }
 }
 
 #[cfg(test)]
@@ -114,7 +171,7 @@ mod tests {
             assert!(result.expect_err(name).contains("refused"), "{name}");
             assert!(!folder.path().join("out").exists());
         }
-        let (_, result) = unpack(&[0x41; 700]);
+        let (_folder, result) = unpack(&[0x41; 700]);
         assert!(result.is_err(), "garbage");
     }
 
@@ -127,5 +184,62 @@ mod tests {
         assert_eq!((mode & 0o7000, mode & 0o700), (0, 0o700));
         let (_folder, result) = unpack(&archive("a/link", EntryType::Symlink, "../b"));
         result.expect("a link that stays inside");
+    }
+
+    /// An archive of several entries: (name, link); without a link it is a file.
+    fn chain(entries: &[(&str, &str)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (name, link) in entries {
+            let kind = if link.is_empty() { EntryType::Regular } else { EntryType::Symlink };
+            let one = archive(name, kind, link);
+            bytes.extend_from_slice(&one[..one.len() - 1024]); // Without the end of the archive.
+        }
+        bytes.extend_from_slice(&[0; 1024]);
+        bytes
+    }
+
+    #[test]
+    fn hostile_h85_links_do_not_lead_one_another_out() {
+        for entries in [
+            &[("a/up", ".."), ("a/up/out", "../..")][..],
+            &[("a/b/up", ".."), ("link", "a/b/up/../../..")],
+            &[("a/l", "."), ("a/l/file", "")],
+        ] {
+            let (folder, result) = unpack(&chain(entries));
+            assert!(result.expect_err("refused").contains("refused"), "{entries:?}");
+            assert!(folder.path().join("target/out").symlink_metadata().is_err(), "{entries:?}");
+        }
+        let (folder, result) = unpack(&chain(&[("a/real", ""), ("b/up", "../a/real"), ("b/up", "")]));
+        result.expect("a file takes the place of a link");
+        assert!(!folder.path().join("target/b/up").symlink_metadata().expect("there").is_symlink());
+    }
+
+    #[test]
+    fn hostile_h85_a_name_of_gigabytes_is_not_held_in_memory() {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(EntryType::GNULongName);
+        header.set_size(4 * 1024 * 1024 * 1024);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.resize(3 * 1024 * 1024, b'x');
+        let (_folder, result) = unpack(&bytes);
+        assert!(result.expect_err("refused").contains("more bytes"), "limited before the end of the file");
+    }
+
+    #[test]
+    fn permissions_of_folders_lock_nobody_out() {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..1].copy_from_slice(b"d");
+        header.set_entry_type(EntryType::Directory);
+        header.set_mode(0o000);
+        header.set_size(0);
+        header.set_cksum();
+        let bytes = [header.as_bytes().as_slice(), &archive("d/file", EntryType::Regular, "")].concat();
+        let (folder, result) = unpack(&bytes);
+        result.expect("unpacked");
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &str| folder.path().join(path).metadata().expect("there").permissions().mode();
+        assert_eq!(mode("target/d") & 0o700, 0o700);
+        assert_eq!(mode("target/d/file") & 0o022, 0, "nobody else may write");
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a process is well: one probe, and what several of them mean.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use api::agent::instance_status::State;
@@ -22,8 +22,10 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn new(check: &HealthCheck) -> Self {
-        Self { fall: check.fall.max(1), rise: check.rise.max(1), state: State::Starting, in_a_row: 0 }
+    /// `healthy`: it was so when an earlier agent looked last.
+    pub(super) fn new(check: &HealthCheck, healthy: bool) -> Self {
+        let state = if healthy { State::Healthy } else { State::Starting };
+        Self { fall: check.fall.max(1), rise: check.rise.max(1), state, in_a_row: 0 }
     }
 
     /// Takes in one outcome: enough of one kind in a row change the state.
@@ -54,17 +56,16 @@ impl Health {
 }
 
 /// Asks once. Without a port there is nothing to ask: running is enough.
-pub(super) async fn probe(check: &HealthCheck, port: Option<u16>) -> Result<(), String> {
+pub(super) async fn probe(check: &HealthCheck, address: IpAddr, port: Option<u16>) -> Result<(), String> {
     let Some(port) = port else { return Ok(()) };
     let timeout = Duration::from_millis(u64::from(check.timeout_ms.max(100)));
-    match tokio::time::timeout(timeout, ask(check, port)).await {
+    match tokio::time::timeout(timeout, ask(check, SocketAddr::new(address, port))).await {
         Ok(outcome) => outcome,
         Err(_) => Err(format!("no answer within {} ms", timeout.as_millis())),
     }
 }
 
-async fn ask(check: &HealthCheck, port: u16) -> Result<(), String> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+async fn ask(check: &HealthCheck, address: SocketAddr) -> Result<(), String> {
     let tcp = TcpStream::connect(address).await.map_err(|problem| format!("cannot connect to {address}: {problem}"))?;
     if check.http_path.is_empty() {
         return Ok(());
@@ -76,10 +77,18 @@ async fn ask(check: &HealthCheck, port: u16) -> Result<(), String> {
         .header("user-agent", "pointsman-agent")
         .body(Empty::<bytes::Bytes>::new());
     let request = request.map_err(|problem| format!("{:?} cannot be asked for: {problem}", check.http_path))?;
-    let answer = tokio::select! {
-        answer = sender.send_request(request) => answer.map_err(failed)?,
-        ended = connection => return Err(ended.err().map_or_else(|| "the connection was closed".to_owned(), failed)),
+    let answer = sender.send_request(request);
+    tokio::pin!(answer);
+    let answered = tokio::select! {
+        answer = &mut answer => Some(answer),
+        _ = connection => None,
     };
+    // A server may close right after its answer, which then waits to be taken; otherwise the answer tells why.
+    let answer = match answered {
+        Some(answer) => answer,
+        None => answer.await,
+    };
+    let answer = answer.map_err(failed)?;
     let status = answer.status();
     if status.is_success() { Ok(()) } else { Err(format!("GET {} answers {status}", check.http_path)) }
 }
@@ -103,9 +112,10 @@ mod tests {
             ("++---+", State::Unhealthy),
             ("++---++", State::Healthy),
         ] {
-            let mut health = Health::new(&check);
+            let mut health = Health::new(&check, false);
             outcomes.chars().for_each(|outcome| health.take_in(outcome == '+'));
             assert_eq!(health.state(), expected, "{outcomes}");
         }
+        assert_eq!(Health::new(&check, true).state(), State::Healthy, "found again");
     }
 }

@@ -8,18 +8,21 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use api::agent::Instance;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
+use super::proc::{self, MARK_AGENT, MARK_INSTANCE};
 use super::record::{Record, log_path};
-
-/// Marks in a process's environment by which an agent that lost its record finds it.
-const MARK_INSTANCE: &str = "POINTSMAN_INSTANCE";
-const MARK_AGENT: &str = "POINTSMAN_AGENT_DATA";
 
 /// How often a process that an earlier agent started is looked for: its end is noticed about as fast as a failed probe.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often the rest of a group is looked for while it ends.
+const LOOK_FOR_REST: Duration = Duration::from_millis(20);
+/// Longest wait for what was killed: only a process in the middle of a disk's answer takes that long.
+const KILLED: Duration = Duration::from_secs(5);
 
 /// How a process is started.
 pub(super) struct Start<'a> {
@@ -36,6 +39,8 @@ pub(super) struct Start<'a> {
 pub(super) struct Process {
     pid: Pid,
     start_time: u64,
+    /// Where in the log its own lines begin; 0 when an earlier agent started it.
+    log_from: u64,
     watched: Watched,
 }
 
@@ -54,9 +59,11 @@ impl Start<'_> {
         // `./hello` is meant relative to the artifact; a bare name is looked up in PATH.
         let program = if program.contains('/') { self.unpacked.join(program).into_os_string() } else { program.into() };
         let port = self.port.map(|port| port.to_string()).unwrap_or_default();
+        let unopened = |problem: std::io::Error| format!("its log cannot be opened: {problem}");
         let log = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(log_path(self.folder));
-        let log = log.map_err(|problem| format!("its log cannot be opened: {problem}"))?;
-        let errors = log.try_clone().map_err(|problem| format!("its log cannot be opened: {problem}"))?;
+        let log = log.map_err(unopened)?;
+        let errors = log.try_clone().map_err(unopened)?;
+        let log_from = log.metadata().map_err(unopened)?.len();
         let mut command = Command::new(&program);
         command
             .args(arguments.iter().map(|argument| argument.replace("{port}", &port)))
@@ -81,19 +88,44 @@ impl Start<'_> {
         let child = command.spawn().map_err(|problem| format!("{} cannot be started: {problem}", program.display()))?;
         let pid =
             child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).ok_or("it ended at once")?;
-        let start_time = start_time(pid).unwrap_or(0);
-        Ok(Process { pid, start_time, watched: Watched::Child(Box::new(child)) })
+        let start_time = proc::living(pid).ok().flatten().map_or(0, |living| living.start_time);
+        Ok(Process { pid, start_time, log_from, watched: Watched::Child(Box::new(child)) })
     }
 }
 
 impl Process {
     /// The process of a record, if it still runs; also one that was started just before the record could be written.
-    pub(super) async fn find(record: &Record, data: &Path) -> Option<Self> {
-        let id = Instance::from(record.spec.clone()).id;
-        let recorded = i32::try_from(record.pid).ok().and_then(Pid::from_raw);
-        let recorded = recorded.filter(|pid| record.start_time != 0 && start_time(*pid) == Some(record.start_time));
-        let pid = recorded.or_else(|| find_marked(&id, data))?;
-        Some(Self { pid, start_time: start_time(pid)?, watched: Watched::Found })
+    ///
+    /// Blocks while the kernel is asked.
+    pub(super) fn find(record: &Record, data: &Path) -> Option<Self> {
+        if record.pid != 0 && record.boot == proc::boot() {
+            return Self::recorded(record);
+        }
+        // An agent starts leaders of groups in its own session; others are what a leader left behind.
+        let leads = |pid: Pid, living: proc::Living| {
+            let pid = pid.as_raw_nonzero().get();
+            living.group == pid && living.session != pid
+        };
+        let marked = proc::marked(&Instance::from(record.spec.clone()).id, data).into_iter();
+        let leader = marked.filter(|(pid, living)| leads(*pid, *living)).min_by_key(|(_, living)| living.start_time);
+        leader.map(|(pid, living)| Self::found(pid, living.start_time))
+    }
+
+    /// The process of a record, if it still runs. Quick: one file is read.
+    pub(super) fn recorded(record: &Record) -> Option<Self> {
+        let pid = i32::try_from(record.pid).ok().and_then(Pid::from_raw)?;
+        let living = proc::living(pid).ok().flatten()?;
+        let same = record.boot == proc::boot() && living.start_time == record.start_time;
+        same.then(|| Self::found(pid, living.start_time))
+    }
+
+    fn found(pid: Pid, start_time: u64) -> Self {
+        Self { pid, start_time, log_from: 0, watched: Watched::Found }
+    }
+
+    /// The port that it was started with.
+    pub(super) fn port(&self) -> Option<u16> {
+        proc::variable(self.pid, "PORT")?.to_str()?.parse().ok()
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -102,6 +134,10 @@ impl Process {
 
     pub(super) fn start_time(&self) -> u64 {
         self.start_time
+    }
+
+    pub(super) fn log_from(&self) -> u64 {
+        self.log_from
     }
 
     /// Waits for its end and says how it ended.
@@ -115,7 +151,10 @@ impl Process {
                 Err(problem) => format!("it ended ({problem})"),
             },
             Watched::Found => {
-                while start_time(self.pid) == Some(self.start_time) {
+                // An error says nothing: a running process must not be taken for dead because files ran out.
+                while proc::living(self.pid)
+                    .map_or(true, |living| living.is_some_and(|living| living.start_time == self.start_time))
+                {
                     sleep(LOOK).await;
                 }
                 "it ended".to_owned()
@@ -126,21 +165,45 @@ impl Process {
     /// SIGTERM to the group, and SIGKILL to what is left of it after `grace`.
     pub(super) async fn stop(&mut self, grace: Duration) {
         let _ = kill_process_group(self.pid, Signal::TERM); // It may have ended by itself.
-        let _ = timeout(grace, self.ended()).await;
+        // Not only the leader: a shell ends at once, and the server that it started is still finishing its work.
+        let _ = timeout(grace, self.group_ended()).await;
         self.end_group();
-        // The leader is reaped, or was never ours; helpers of it end as fast as the kernel can.
-        let _ = timeout(Duration::from_secs(5), async {
-            self.ended().await;
-            while kill_process_group(self.pid, Signal::KILL).is_ok() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await;
+        if timeout(KILLED, self.group_ended()).await.is_err() {
+            warn!(pid = self.pid(), "a process does not end although it was killed");
+        }
+    }
+
+    async fn group_ended(&mut self) {
+        self.ended().await;
+        let group = self.pid;
+        while spawn_blocking(move || proc::group_lives(group)).await.unwrap_or(false) {
+            sleep(LOOK_FOR_REST).await;
+        }
     }
 
     /// Ends whatever is left of the group.
     pub(super) fn end_group(&self) {
         let _ = kill_process_group(self.pid, Signal::KILL); // Mostly nothing is left.
+    }
+}
+
+/// Ends everything that carries an instance's marks: what a leader that ended left behind, also in other groups.
+pub(super) async fn end_marked(id: &str, data: &Path) {
+    let end_all = async {
+        loop {
+            let (id, data) = (id.to_owned(), data.to_owned());
+            let marked = spawn_blocking(move || proc::marked(&id, &data)).await.unwrap_or_default();
+            if marked.is_empty() {
+                return;
+            }
+            for (pid, _) in marked {
+                let _ = kill_process(pid, Signal::KILL); // It may have ended by itself.
+            }
+            sleep(LOOK_FOR_REST).await;
+        }
+    };
+    if timeout(KILLED, end_all).await.is_err() {
+        warn!(id, "something that was left behind does not end although it was killed");
     }
 }
 
@@ -150,28 +213,4 @@ fn describe(status: ExitStatus) -> String {
         (None, Some(signal)) => format!("it was ended by signal {signal}"),
         (None, None) => "it ended".to_owned(),
     }
-}
-
-/// When a process started, in clock ticks since boot (proc(5), field 22 of stat); `None` when it has ended.
-fn start_time(pid: Pid) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    // The second field is a name in parentheses that may contain anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    let start = fields.nth(18)?.parse().ok()?;
-    (state != "Z" && state != "X").then_some(start)
-}
-
-/// The leader of a group that carries our marks: one that an agent started just before it died.
-fn find_marked(id: &str, data: &Path) -> Option<Pid> {
-    let marks = [format!("{MARK_INSTANCE}={id}"), format!("{MARK_AGENT}={}", data.display())];
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
-    pids.into_iter().find(|pid| {
-        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
-        let variables: Vec<&[u8]> = environment.split(|byte| *byte == 0).collect();
-        let marked = marks.iter().all(|mark| variables.contains(&mark.as_bytes()));
-        // The group is asked for last: kernel threads have group 0, for which rustix panics.
-        marked && start_time(*pid).is_some() && rustix::process::getpgid(Some(*pid)).is_ok_and(|group| group == *pid)
-    })
 }

@@ -26,6 +26,12 @@ pub(crate) struct Record {
     pub(crate) pid: u32,
     /// Field 22 of /proc/<pid>/stat: tells a process from a later one with the same pid.
     pub(crate) start_time: u64,
+    /// The start of the machine in which pid and start time count.
+    #[serde(default)]
+    pub(crate) boot: String,
+    /// Whether it was healthy: an agent that finds it again goes on from there.
+    #[serde(default)]
+    pub(crate) healthy: bool,
 }
 
 /// An instance as it was wanted, in the form of this file.
@@ -45,6 +51,12 @@ pub(crate) struct Kept {
     rise: u32,
     stop_ms: u32,
     has_port: bool,
+}
+
+impl Kept {
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
 }
 
 impl From<&Instance> for Kept {
@@ -98,7 +110,7 @@ impl From<Kept> for Instance {
 
 impl Record {
     pub(super) fn new(instance: &Instance) -> Self {
-        Self { spec: instance.into(), port: None, pid: 0, start_time: 0 }
+        Self { spec: instance.into(), port: None, pid: 0, start_time: 0, boot: String::new(), healthy: false }
     }
 }
 
@@ -109,12 +121,16 @@ pub(crate) fn folder_name(id: &str) -> String {
 
 /// The record in an instance's folder; `None` when there is none that can be read.
 pub(super) fn load(folder: &Path) -> Option<Record> {
-    file::read(&folder.join("instance.json")).ok().flatten()
+    file::read(&folder.join("instance.json")).unwrap_or_else(|problem| {
+        // Its process is still found by its marks, once it is wanted.
+        tracing::warn!(%problem, folder = %folder.display(), "an instance's record cannot be read");
+        None
+    })
 }
 
 pub(super) fn save(folder: &Path, record: &Record) -> Result<(), String> {
     let path = folder.join("instance.json");
-    fs::create_dir_all(folder)
+    file::folder(folder)
         .and_then(|()| file::write(&path, record))
         .map_err(|problem| format!("{}: {problem}", path.display()))
 }
@@ -130,7 +146,7 @@ pub(super) fn retire(data: &Path, folder: &Path) {
     let ended = data.join("ended");
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     // A log that cannot be kept must not keep the instance.
-    let _ = fs::create_dir_all(&ended);
+    let _ = file::folder(&ended);
     let _ = fs::rename(folder.join("log"), ended.join(format!("{name}.log")));
     let _ = fs::remove_dir_all(folder);
     let logs = fs::read_dir(&ended).into_iter().flatten().flatten();
@@ -159,10 +175,13 @@ pub(super) fn rotate_log(folder: &Path) {
 }
 
 /// The last line of a log that is not empty, at most 200 characters, control characters escaped.
-pub(super) fn last_line(folder: &Path) -> Option<String> {
+///
+/// What was before `from` belongs to an earlier process; a log that was cut since begins anew.
+pub(super) fn last_line(folder: &Path, from: u64) -> Option<String> {
     let mut file = fs::File::open(log_path(folder)).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
+    let from = if from > length { 0 } else { from };
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES).max(from))).ok()?;
     let mut tail = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut tail).ok()?;
     let tail = String::from_utf8_lossy(&tail);
@@ -201,6 +220,15 @@ mod tests {
     fn hostile_h48_a_log_line_is_escaped() {
         let folder = tempfile::tempdir().expect("folder");
         fs::write(log_path(folder.path()), b"first\n\x1b[2Jboo\xff\x00\n\n").expect("written");
-        assert_eq!(last_line(folder.path()).as_deref(), Some("\\u{1b}[2Jboo\u{fffd}\\u{0}"));
+        assert_eq!(last_line(folder.path(), 0).as_deref(), Some("\\u{1b}[2Jboo\u{fffd}\\u{0}"));
+    }
+
+    #[test]
+    fn agent_a_last_line_is_never_that_of_an_earlier_process() {
+        let folder = tempfile::tempdir().expect("folder");
+        fs::write(log_path(folder.path()), b"first\nsecond\n").expect("written");
+        for (from, expected) in [(0, Some("second")), (6, Some("second")), (13, None), (99, Some("second"))] {
+            assert_eq!(last_line(folder.path(), from).as_deref(), expected, "from {from}");
+        }
     }
 }
