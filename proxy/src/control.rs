@@ -136,6 +136,8 @@ impl Control {
 
     fn swap(&self, state: &mut State, snapshot: Arc<Snapshot>) {
         state.retired.push(self.published.swap(snapshot));
+        // With thousands of routes a snapshot is large: a burst of changes must not pile them up.
+        state.retired.retain(|one| Arc::strong_count(one) > 1);
     }
 
     /// Frees what no worker holds any more; called about once a second.
