@@ -44,8 +44,7 @@ async fn build(engine: Handle, folders: BuildFolders, layout: Layout, release: R
         None => return,
     };
     let command = Command::EndBuild { release: release.clone(), outcome };
-    let submission =
-        Submission { command, by: "controller".into(), reason: String::new(), request: String::new(), plan: false };
+    let submission = Submission::own(command);
     if let Err(problem) = engine.submit(submission, Priority::Normal).await {
         warn!(%release, ?problem, "the end of a build could not be recorded; it will be built again");
     }

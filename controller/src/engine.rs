@@ -50,6 +50,20 @@ pub(crate) struct Submission {
     pub(crate) request: String,
     /// Decide only.
     pub(crate) plan: bool,
+    /// When it arrived at the controller.
+    pub(crate) arrived: Instant,
+}
+
+impl Submission {
+    /// A command of the controller itself.
+    pub(crate) fn own(command: Command) -> Self {
+        Self::of("controller", String::new(), command)
+    }
+
+    /// A command of somebody, arriving now.
+    pub(crate) fn of(by: &str, reason: String, command: Command) -> Self {
+        Self { command, by: by.to_owned(), reason, request: String::new(), plan: false, arrived: Instant::now() }
+    }
 }
 
 /// A command that was carried out (or, with `plan`, could be).
@@ -144,11 +158,13 @@ pub(crate) fn start(parts: Parts) -> (Handle, oneshot::Receiver<Result<(), NotDo
 impl Engine {
     fn run(mut self, inbox: &Inbox) -> Result<(), NotDone> {
         self.take_the_lead()?;
+        let mut looked = Instant::now();
         loop {
-            let asked = match inbox.take(TICK) {
+            // Whoever only looks, however often, must not keep time from being asked.
+            let due = match inbox.take(TICK.saturating_sub(looked.elapsed())) {
                 Some(Message::Stop) => break,
-                Some(Message::Command(submission, arrived, reply)) => {
-                    let result = self.carry_out(*submission, arrived);
+                Some(Message::Command(submission, reply)) => {
+                    let result = self.carry_out(*submission);
                     let fatal = matches!(&result, Err(NotDone::Store(StoreError::Uncertain { .. })));
                     let _ = reply.send(result); // The asker may have gone; what was done is done.
                     if fatal {
@@ -163,12 +179,13 @@ impl Engine {
                 }
                 Some(Message::Read(read)) => {
                     read(&self);
-                    false
+                    looked.elapsed() >= TICK
                 }
                 None => true,
             };
-            if asked {
+            if due {
                 self.do_what_is_due();
+                looked = Instant::now();
             }
         }
         self.checkpoint();
@@ -187,21 +204,15 @@ impl Engine {
 
     /// Takes a term above all known ones and derives what everybody should have anew.
     fn begin_term(&mut self, above: u64) -> Result<(), NotDone> {
-        let start = Submission {
-            command: Command::Start { above },
-            by: "controller".into(),
-            reason: String::new(),
-            request: String::new(),
-            plan: false,
-        };
-        self.carry_out(start, Instant::now())?;
+        self.carry_out(Submission::own(Command::Start { above }))?;
         let names: Vec<_> = self.state.environments.keys().cloned().collect();
         self.publisher.begin_term(self.state.term, &self.state, &names);
         Ok(())
     }
 
     /// Decides, records and publishes one command.
-    fn carry_out(&mut self, submission: Submission, arrived: Instant) -> Result<Accepted, NotDone> {
+    fn carry_out(&mut self, submission: Submission) -> Result<Accepted, NotDone> {
+        let arrived = submission.arrived;
         let nothing = |engine: &Self, lines| Accepted {
             event: 0,
             events: Vec::new(),
@@ -211,7 +222,9 @@ impl Engine {
             arrived,
         };
         if !submission.request.is_empty() && self.state.requests.contains(&submission.request) {
-            return Ok(nothing(self, vec!["this request was carried out before".into()]));
+            // Whoever asks again waits for the fleet like the first time.
+            let before = nothing(self, vec!["this request was carried out before".into()]);
+            return Ok(Accepted { published: true, ..before });
         }
         let now_ms = self.now_ms();
         let context = Context { by: submission.by, reason: submission.reason, now_ms };
@@ -277,14 +290,7 @@ impl Engine {
                     let _ = self.builds.send(release);
                 }
                 Due::Command(command) => {
-                    let submission = Submission {
-                        command,
-                        by: "controller".into(),
-                        reason: String::new(),
-                        request: String::new(),
-                        plan: false,
-                    };
-                    if let Err(problem) = self.carry_out(submission, Instant::now()) {
+                    if let Err(problem) = self.carry_out(Submission::own(command)) {
                         warn!(?problem, "what is due could not be done; it will be tried again");
                         return;
                     }

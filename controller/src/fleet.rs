@@ -49,8 +49,6 @@ pub(crate) struct Proxy {
     pub(crate) workers: u32,
     /// Why it does not have the newest version; empty: nothing known.
     pub(crate) problem: String,
-    /// Break-glass overrides in force: stage and release.
-    pub(crate) overrides: BTreeMap<String, u32>,
 }
 
 /// A proxy beside a version that somebody waits for.
@@ -123,7 +121,6 @@ impl Fleet {
             software: String::new(),
             workers: 0,
             problem: String::new(),
-            overrides: BTreeMap::new(),
         };
         self.lock().proxies.extend(names.map(|name| (name, absent.clone())));
     }
@@ -154,7 +151,6 @@ impl Fleet {
             software: hello.software.clone(),
             workers: hello.workers,
             problem: String::new(),
-            overrides: BTreeMap::new(),
         };
         inner.proxies.insert(name.clone(), proxy);
         drop(inner);
@@ -225,16 +221,6 @@ impl Fleet {
         let now = Instant::now();
         (proxy.heard, proxy.heard_ms, proxy.counted) = (now, now_ms, Some(now));
         inner.measure.take_in(name, counts, now);
-    }
-
-    /// Takes in a break-glass override (`release` 0: it ended); says whether that is news.
-    pub(crate) fn override_told(&self, name: &MemberName, stage: &str, release: u32) -> bool {
-        let mut inner = self.lock();
-        let Some(proxy) = inner.proxies.get_mut(name) else { return false };
-        match release {
-            0 => proxy.overrides.remove(stage).is_some(),
-            release => proxy.overrides.insert(stage.to_owned(), release) != Some(release),
-        }
     }
 
     /// All proxies ever heard of since the start, beside a version.

@@ -221,13 +221,7 @@ async fn first_token(
     let token = match still {
         Some(token) => token,
         None => {
-            let ask = |command| Submission {
-                command,
-                by: "controller".into(),
-                reason: "the operator file was missing".into(),
-                request: String::new(),
-                plan: false,
-            };
+            let ask = |command| Submission::of("controller", "the operator file was missing".into(), command);
             if valid.is_some() {
                 warn!(file = %path.display(), "the operator file is missing or damaged: a new token replaces the old one");
                 engine

@@ -99,9 +99,10 @@ fn stage(engine: &Engine, name: &StageName, now: Instant) -> StageStatus {
         running.iter().zip(&recent).map(line).collect()
     });
     status.rate = status.releases.iter().map(|release| release.rate).sum();
-    let proxies = engine.fleet.proxies();
-    let overridden = proxies.iter().filter_map(|(proxy, known)| {
-        Some(format!("{proxy} sends everything to r{}", known.overrides.get(&name.to_string())?))
+    let now_ms = clock_ms();
+    let overridden = engine.state.members.iter().filter_map(|(proxy, member)| {
+        let found = member.overrides.get(name).filter(|found| found.until_ms > now_ms)?;
+        Some(format!("{proxy} sends everything to {}", found.release))
     });
     status.overrides = overridden.collect();
     status

@@ -42,13 +42,7 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
         Command::Retire { stage, release } => traffic::retire(state, stage, *release),
         Command::Place { stage, release, agent, address } => traffic::place(state, stage, *release, agent, *address),
         Command::TellOverride { proxy, stage, release, until_ms } => {
-            let event = Event::OverrideTold {
-                proxy: proxy.clone(),
-                stage: stage.clone(),
-                release: *release,
-                until_ms: *until_ms,
-            };
-            Ok(Decision::one(event))
+            access::tell_override(state, proxy, stage, *release, *until_ms)
         }
 
         Command::Invite { name, role, group, secret, until_ms } => {

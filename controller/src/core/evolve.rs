@@ -4,7 +4,8 @@ use api::{ReleaseName, ReleaseNumber, Share, StageName};
 
 use super::event::Event;
 use super::state::{
-    Entering, Leaving, Member, MemberProgress, Release, ReleaseProgress, RolledBack, Service, Stage, State, Token,
+    Entering, Leaving, Member, MemberProgress, Override, Release, ReleaseProgress, RolledBack, Service, Stage, State,
+    Token,
 };
 
 /// Who, when and why an event happened.
@@ -61,7 +62,13 @@ impl State {
             Event::TokenRevoked { name } => {
                 self.tokens.entry(name.clone()).and_modify(|token| token.revoked = true);
             }
-            Event::OverrideTold { .. } => {}
+            Event::OverrideTold { proxy, stage, release, until_ms } => {
+                let Some(member) = self.members.get_mut(proxy) else { return };
+                match *release {
+                    Some(release) => member.overrides.insert(stage.clone(), Override { release, until_ms: *until_ms }),
+                    None => member.overrides.remove(stage),
+                };
+            }
             Event::ReleaseRequested { .. }
             | Event::ReleaseAdded { .. }
             | Event::BuildStarted { .. }
@@ -137,7 +144,10 @@ impl State {
         match event {
             Event::MemberInvited { name, role, group, secret, until_ms } => {
                 let progress = MemberProgress::Invited { secret: *secret, until_ms: *until_ms };
-                self.members.insert(name.clone(), Member { role: *role, group: group.clone(), progress });
+                self.members.insert(
+                    name.clone(),
+                    Member { role: *role, group: group.clone(), progress, overrides: Default::default() },
+                );
             }
             Event::MemberJoined { name, serial } => {
                 self.members

@@ -179,6 +179,17 @@ pub struct Member {
     pub group: String,
     /// How far it is.
     pub progress: MemberProgress,
+    /// Proxies: splits that somebody overrode on the spot, until they end.
+    pub overrides: BTreeMap<StageName, Override>,
+}
+
+/// A split that was overridden on a proxy itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// Everything goes there.
+    pub release: ReleaseNumber,
+    /// It ends by itself then.
+    pub until_ms: u64,
 }
 
 /// How far a member is.
@@ -220,7 +231,7 @@ pub struct Token {
 
 impl State {
     /// Version of the serialised shape: a checkpoint of another one is not read, the events are folded anew.
-    pub const SCHEMA: u32 = 1;
+    pub const SCHEMA: u32 = 2;
 
     /// A service, if there is one of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {

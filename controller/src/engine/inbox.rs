@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -21,7 +21,7 @@ pub(super) type Reply = oneshot::Sender<Result<Accepted, NotDone>>;
 
 /// One piece of work for the engine.
 pub(super) enum Message {
-    Command(Box<Submission>, Instant, Reply),
+    Command(Box<Submission>, Reply),
     /// Something was seen.
     Change(Box<dyn FnOnce(&mut Engine) + Send>),
     /// Somebody wants to look.
@@ -94,23 +94,49 @@ impl Handle {
     /// Dropped after it was queued, the command is carried out all the same.
     pub(crate) async fn submit(&self, submission: Submission, priority: Priority) -> Result<Accepted, NotDone> {
         let (reply, answer) = oneshot::channel();
-        self.inbox.put(Message::Command(Box::new(submission), Instant::now(), reply), priority);
+        self.inbox.put(Message::Command(Box::new(submission), reply), priority);
         answer.await.unwrap_or(Err(NotDone::Stopping))
     }
 
     /// Lets `look` read the engine and returns what it found; `None` when the controller is stopping.
     pub(crate) async fn read<T: Send + 'static>(&self, look: impl FnOnce(&Engine) -> T + Send + 'static) -> Option<T> {
+        self.look(Priority::Normal, look).await
+    }
+
+    /// As [`Handle::read`], before everything that is not traffic: for what a rollback has to know first.
+    pub(crate) async fn read_first<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.look(Priority::Traffic, look).await
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        priority: Priority,
+        look: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         let read = move |engine: &Engine| {
             let _ = reply.send(look(engine)); // Nobody may be interested any more.
         };
-        self.inbox.put(Message::Read(Box::new(read)), Priority::Normal);
+        self.inbox.put(Message::Read(Box::new(read)), priority);
         answer.await.ok()
     }
 
     /// Tells the engine something that was seen.
     pub(crate) fn tell(&self, change: impl FnOnce(&mut Engine) + Send + 'static) {
         self.inbox.put(Message::Change(Box::new(change)), Priority::Traffic);
+    }
+
+    /// As [`Handle::tell`], and waits until the engine has heard it.
+    pub(crate) async fn tell_and_wait(&self, change: impl FnOnce(&mut Engine) + Send + 'static) {
+        let (reply, heard) = oneshot::channel();
+        self.tell(move |engine| {
+            change(engine);
+            let _ = reply.send(()); // Nobody may wait any more.
+        });
+        let _ = heard.await; // The controller is stopping.
     }
 
     /// Ends the engine after what is queued as traffic.

@@ -45,13 +45,8 @@ impl Joining for Service {
         let signed = peer(&[CertificateDer::from(certificate_der.as_slice())])
             .ok_or_else(|| Status::internal("the certificate names nobody"))?;
         // Recorded before it is given out: of two that use one token at once, the second is refused here.
-        let submission = Submission {
-            command: Command::Join { name: name.clone(), serial: hex(&signed.serial) },
-            by: name.to_string(),
-            reason: String::new(),
-            request: String::new(),
-            plan: false,
-        };
+        let command = Command::Join { name: name.clone(), serial: hex(&signed.serial) };
+        let submission = Submission::of(name.as_str(), String::new(), command);
         self.0.engine.submit(submission, Priority::Normal).await.map_err(status)?;
         info!(%name, %role, software = request.software, "joined");
         Ok(Response::new(JoinReply {

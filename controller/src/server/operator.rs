@@ -8,6 +8,7 @@ mod seeing;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::operator::operator_server::Operator;
 use api::operator::*;
@@ -34,7 +35,7 @@ impl Shared {
         request: String,
         priority: Priority,
     ) -> Result<Accepted, Status> {
-        let submission = Submission { command, by: who.name.to_string(), reason, request, plan: false };
+        let submission = Submission { request, ..Submission::of(who.name.as_str(), reason, command) };
         self.engine.submit(submission, priority).await.map_err(status)
     }
 }
@@ -91,8 +92,9 @@ impl Operator for Service {
     }
 
     async fn change(&self, request: Request<ChangeRequest>) -> Result<Response<Self::ChangeStream>, Status> {
+        let arrived = Instant::now();
         let who = self.0.operator(&request).await?;
-        change::change(self.0.clone(), &who, request.into_inner()).await.map(Response::new)
+        change::change(self.0.clone(), &who, arrived, request.into_inner()).await.map(Response::new)
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::Shared;
 use crate::core::Command;
-use crate::engine::{Priority, Submission};
+use crate::engine::{Engine, Priority, Submission};
 use crate::fleet::{LEASE, QUEUE};
 use crate::status::clock_ms;
 
@@ -52,7 +52,9 @@ impl Fleet for Service {
         info!(proxy = %name, software = hello.software, "connected");
         let session = Session { shared: self.0.clone(), name: name.clone(), connection, sent_all: None };
         let attached = name.clone();
-        self.0.engine.tell(move |engine| engine.attach_proxy(&attached, connection, &hello, sender));
+        // Counted in before its first report is read: reports of unknown connections are dropped.
+        let attach = move |engine: &mut Engine| engine.attach_proxy(&attached, connection, &hello, sender);
+        self.0.engine.tell_and_wait(attach).await;
         tokio::spawn(session.listen(messages));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver).map(Ok))))
     }
@@ -98,19 +100,10 @@ impl Session {
     }
 
     async fn override_told(&self, told: &Override) {
-        if !self.shared.fleet.override_told(&self.name, &told.stage, told.release) {
-            return;
-        }
         let Ok(stage) = told.stage.parse() else { return };
         let release = api::ReleaseNumber::new(told.release);
         let command = Command::TellOverride { proxy: self.name.clone(), stage, release, until_ms: told.until_ms };
-        let submission = Submission {
-            command,
-            by: told.by.clone(),
-            reason: told.reason.clone(),
-            request: String::new(),
-            plan: false,
-        };
+        let submission = Submission::of(&told.by, told.reason.clone(), command);
         if let Err(problem) = self.shared.engine.submit(submission, Priority::Normal).await {
             warn!(proxy = %self.name, ?problem, "an override could not be recorded");
         }

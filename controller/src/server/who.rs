@@ -33,7 +33,7 @@ impl Shared {
             let token = engine.state.tokens.get(&looked_up).filter(|token| !token.revoked)?;
             secret::matches(&secret, &token.secret).then(|| token.scope.clone())
         };
-        let scope = self.engine.read(find).await.ok_or_else(stopping)?.ok_or_else(wrong)?;
+        let scope = self.engine.read_first(find).await.ok_or_else(stopping)?.ok_or_else(wrong)?;
         Ok(Operator { name, scope })
     }
 
@@ -49,7 +49,7 @@ impl Shared {
             let member = engine.state.members.get(&seen.name);
             member.is_some_and(|member| member.role == role && member.progress == MemberProgress::Joined { serial })
         };
-        if self.engine.read(find).await.ok_or_else(stopping)? {
+        if self.engine.read_first(find).await.ok_or_else(stopping)? {
             return Ok(name);
         }
         Err(Status::permission_denied(format!(

@@ -1,11 +1,11 @@
 //! Who belongs to the fleet, and who may operate it.
 
-use api::{Digest, MemberName, Scope};
+use api::{Digest, MemberName, ReleaseNumber, Scope, StageName};
 use certs::fleet::Role;
 
 use crate::core::command::{Context, Decision, Refusal};
 use crate::core::event::Event;
-use crate::core::state::{MemberProgress, State};
+use crate::core::state::{MemberProgress, Override, State};
 
 pub(super) fn invite(
     state: &State,
@@ -71,4 +71,20 @@ pub(super) fn revoke_token(state: &State, name: &MemberName) -> Result<Decision,
         Some(token) if token.revoked => Ok(Decision::already(format!("token {name} was revoked before"))),
         Some(_) => Ok(Decision::one(Event::TokenRevoked { name: name.clone() })),
     }
+}
+
+/// A proxy tells of its overrides again after each connection: what is on record already is no news.
+pub(super) fn tell_override(
+    state: &State,
+    proxy: &MemberName,
+    stage: &StageName,
+    release: Option<ReleaseNumber>,
+    until_ms: u64,
+) -> Result<Decision, Refusal> {
+    let member = state.members.get(proxy).ok_or_else(|| Refusal::Unknown(format!("there is no proxy {proxy}")))?;
+    let told = release.map(|release| Override { release, until_ms });
+    if member.overrides.get(stage).copied() == told {
+        return Ok(Decision::default());
+    }
+    Ok(Decision::one(Event::OverrideTold { proxy: proxy.clone(), stage: stage.clone(), release, until_ms }))
 }

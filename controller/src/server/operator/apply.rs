@@ -32,13 +32,9 @@ impl Shared {
             who.may(Verb::Apply, Some(&spec.name), None)?;
         }
         // Mistakes within files and between them are told together.
-        let submission = Submission {
-            command: Command::Apply { environments, services },
-            by: who.name.to_string(),
-            reason: request.reason,
-            request: String::new(),
-            plan: request.plan || !mistakes.is_empty(),
-        };
+        let command = Command::Apply { environments, services };
+        let plan = request.plan || !mistakes.is_empty();
+        let submission = Submission { plan, ..Submission::of(who.name.as_str(), request.reason, command) };
         match self.engine.submit(submission, Priority::Normal).await {
             Ok(accepted) if mistakes.is_empty() => Ok(ApplyReply { mistakes, changes: accepted.lines }),
             Ok(_) => Ok(ApplyReply { mistakes, changes: Vec::new() }),

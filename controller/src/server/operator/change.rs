@@ -29,17 +29,17 @@ type Updates = mpsc::Sender<Result<ChangeUpdate, Status>>;
 pub(super) async fn change(
     shared: Arc<Shared>,
     who: &Operator,
+    arrived: Instant,
     request: ChangeRequest,
 ) -> Result<Answers<ChangeUpdate>, Status> {
     let wanted = request.verb.ok_or_else(|| Status::invalid_argument("no verb was given"))?;
     let (verb, stage, command) = read(wanted)?;
     who.may(verb, Some(&stage.service), Some(&stage.environment))?;
     let submission = Submission {
-        command,
-        by: who.name.to_string(),
-        reason: request.reason,
         request: request.request_id,
         plan: request.plan,
+        arrived,
+        ..Submission::of(who.name.as_str(), request.reason, command)
     };
     let accepted = shared.engine.submit(submission, Priority::Traffic).await.map_err(status)?;
     let (sender, receiver) = mpsc::channel(64);

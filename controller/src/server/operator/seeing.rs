@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::operator::{HistoryEntry, HistoryRequest, StatusReply, StatusRequest};
-use api::{ReleaseName, StageName, Verb};
+use api::{EnvironmentName, ReleaseName, ServiceName, StageName, Verb};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -44,9 +44,17 @@ pub(super) async fn status(
         loop {
             let (selector, who) = (selector.clone(), who.clone());
             let look = move |engine: &Engine| {
-                status::all(engine, &selector, Instant::now(), |service, environment| who.sees(service, environment))
+                let valid = engine.state.tokens.get(&who.name).is_some_and(|token| !token.revoked);
+                let sees = |service: Option<&ServiceName>, environment: Option<&EnvironmentName>| {
+                    who.sees(service, environment)
+                };
+                valid.then(|| status::all(engine, &selector, Instant::now(), sees))
             };
-            let Some(reply) = shared.engine.read(look).await else { return };
+            let Some(found) = shared.engine.read(look).await else { return };
+            let Some(reply) = found else {
+                let _ = sender.send(Err(revoked())).await; // The watcher may have gone.
+                return;
+            };
             let news = StatusReply { at_ms: last.at_ms, ..reply.clone() } != last;
             if news && sender.send(Ok(reply.clone())).await.is_err() || !watch {
                 return;
@@ -93,6 +101,10 @@ pub(super) async fn history(
                 Err(broadcast::error::RecvError::Lagged(_)) => continue,
                 Err(broadcast::error::RecvError::Closed) => return,
             };
+            if record.kind == "token_revoked" && record.about == filter.who.name.as_str() {
+                let _ = sender.send(Err(revoked())).await; // The watcher may have gone.
+                return;
+            }
             let wanted = Some(&record).filter(|record| record.seq > told && filter.admits(record));
             if let Some(entry) = wanted.and_then(|record| entry(record))
                 && sender.send(Ok(entry)).await.is_err()
@@ -102,6 +114,11 @@ pub(super) async fn history(
         }
     });
     Ok(Box::pin(ReceiverStream::new(receiver)))
+}
+
+/// The end of a stream whose token was revoked in the middle.
+fn revoked() -> Status {
+    Status::unauthenticated("this token was revoked")
 }
 
 struct Filter {
