@@ -1,0 +1,19 @@
+//! What the fleet benchmarks share: real processes, a client, loads, and figures.
+//!
+//! Must not know: which figure is good. Nothing here compares a time with a target; people do, with the README.
+//!
+//! The rooms: [`fleet`] (processes of the `pointsman` binary), [`operator`] (the API as the command uses it),
+//! [`upstream`] (what the proxies forward to), [`client`] and [`load`] (requests), [`disk`] (what one fsync costs),
+//! [`distribution`] and [`report`] (how figures are told).
+
+pub mod client;
+pub mod disk;
+pub mod distribution;
+pub mod fleet;
+pub mod load;
+pub mod operator;
+pub mod report;
+pub mod upstream;
+
+/// What went wrong, a sentence: a benchmark has nobody to handle it.
+pub type Problem = Box<dyn std::error::Error + Send + Sync>;
