@@ -4,7 +4,7 @@
 //! reports. It connects outwards only, and what it started goes on when agent or controller die.
 //!
 //! The rooms: `link` talks to the controller, `keeper` holds the wanted set, `instance` looks after one process,
-//! [`artifact`] fetches and unpacks.
+//! `artifact` fetches and unpacks.
 
 mod artifact;
 mod file;
