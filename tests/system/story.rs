@@ -1,0 +1,54 @@
+//! The demo: what a new user sees first.
+
+use std::fs;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::harness::{PROGRAM, alone, running_in};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn story_1_demo_tells_the_whole_story_and_leaves_nothing_behind() {
+    let _alone = alone().await;
+    let folder = tempfile::Builder::new().prefix("pointsman-system-").tempdir().expect("a folder");
+    let (json, temporary) = (folder.path().join("tour.json"), folder.path().join("tmp"));
+    fs::create_dir(&temporary).expect("a folder");
+    let mut command = Command::new(PROGRAM);
+    command.args(["demo", "--tour", "--json"]).arg(&json).env("TMPDIR", &temporary);
+    command.env_remove("POINTSMAN_CONTEXT").stdin(Stdio::null()).kill_on_drop(true).process_group(0);
+    // The first build compiles the example, on a machine that may be busy.
+    let limit = std::time::Duration::from_secs(900);
+    let output = tokio::time::timeout(limit, command.output()).await.expect("the tour ends").expect("it starts");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}\n{complained}");
+
+    let tour: Value = serde_json::from_slice(&fs::read(&json).expect("written")).expect("JSON");
+    assert!(tour["requests"].as_u64() >= Some(20_000), "{tour:#}");
+    assert_eq!(tour["failed"], tour["failed_by_release"]["r3"], "{tour:#}");
+    assert_eq!(
+        (&tour["failed_by_release"]["r1"], &tour["failed_by_release"]["r2"]),
+        (&0.into(), &0.into()),
+        "{tour:#}"
+    );
+    assert!(tour["failed_by_release"]["r3"].as_u64() > Some(0), "r3 is bad: {tour:#}");
+    let steps = tour["steps"].as_array().expect("steps");
+    let set: Vec<(&str, f64)> = steps
+        .iter()
+        .map(|step| (step["release"].as_str().expect("a name"), step["set"].as_f64().expect("a number")))
+        .collect();
+    assert_eq!(set, [("r2", 1.0), ("r2", 50.0), ("r2", 100.0), ("r3", 20.0)]);
+    for step in steps {
+        // Over at least 4,000 requests that begin and end in the middle of others: a few off, no more.
+        let measured = step["measured"].as_f64().expect("a number");
+        let off = (measured - step["set"].as_f64().expect("a number")).abs();
+        assert!(off <= 0.2, "{step}");
+    }
+    let rollback = tour["rollback_ms"].as_object().expect("an object");
+    assert_eq!(rollback.keys().collect::<Vec<_>>(), ["p1", "p2"]);
+
+    let left = fs::read_dir(&temporary).expect("a folder").flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(running_in(&temporary), []);
+}
