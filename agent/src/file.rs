@@ -1,34 +1,19 @@
-//! Files that are whole or absent (written beside, synced, renamed), in folders for their owner only.
+//! What the agent keeps in files: JSON, whole or absent, for its owner only (variables may hold secrets).
 
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Makes a folder that only its owner may enter: logs and variables may hold secrets.
-pub(crate) fn folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
+pub(crate) use durable::folder;
 
-/// Writes `value` as JSON, mode 0600: instances' variables may hold secrets.
+/// Writes `value` in place of what is there.
 pub(crate) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let text = serde_json::to_vec_pretty(value)?;
-    let temporary = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    durable::write(path, &serde_json::to_vec_pretty(value)?)
 }
 
 /// Reads what [`write`] wrote; `None` when there is none.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    match fs::read(path) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-        Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(problem) => Err(problem),
-    }
+    Ok(durable::read(path)?.map(|text| serde_json::from_slice(&text)).transpose()?)
 }

@@ -118,12 +118,18 @@ mod tests {
         child.arg("1000").env(MARK_INSTANCE, "a/b").env(MARK_AGENT, &data).env("PORT", "7");
         let mut child = child.spawn().expect("started");
         let pid = Pid::from_child(&child);
+        // The parent goes on a moment before the kernel has placed the child's environment (execve).
+        let placed = (0..1_000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            variable(pid, "PORT").is_some()
+        });
         let found: Vec<Pid> = marked("a/b", &data).into_iter().map(|(pid, _)| pid).collect();
         let others = (marked("a", &data).len(), marked("a/b", Path::new("/no/such")).len());
         let port = variable(pid, "PORT");
         child.kill().expect("ended");
         let zombie = living(pid);
         child.wait().expect("reaped");
+        assert!(placed, "its environment can be read");
         assert_eq!((found, others), (vec![pid], (0, 0)));
         assert_eq!(port.as_deref(), Some(OsStr::new("7")));
         assert!(living(pid).expect("asked").is_none(), "{zombie:?}");
