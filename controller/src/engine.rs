@@ -5,6 +5,7 @@
 //! Order within a command: decide, append (on disk), evolve, publish. A crash in between is answered by folding the
 //! events again and asking what is due.
 
+mod clock;
 mod fault;
 mod inbox;
 mod members;
@@ -13,7 +14,7 @@ mod records;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use api::fleet::{ControllerMessage, Hello};
 use api::{MemberName, ReleaseName, StageName, Version};
@@ -314,20 +315,11 @@ impl Engine {
         }
     }
 
-    /// The time for the next event: never before the last one, so that a clock that went back reorders nothing.
+    /// The time for the next event.
     pub(crate) fn now_ms(&mut self) -> u64 {
-        let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let clock_ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
-        let back_ms = self.last_ms.saturating_sub(clock_ms);
-        self.warnings.retain(|warning| !warning.starts_with("the clock"));
-        // A second of disagreement is what a time service corrects in passing.
-        if back_ms > 1_000 {
-            self.warnings.push(format!(
-                "the clock of the controller is {} s before its last event; new events carry that event's time",
-                back_ms / 1_000
-            ));
-        }
-        clock_ms.max(self.last_ms)
+        let (now_ms, warning) = clock::event_time(crate::status::clock_ms(), self.last_ms);
+        self.warnings = warning.into_iter().collect();
+        now_ms
     }
 
     // === Observations ===
