@@ -122,7 +122,10 @@ impl Follow {
             }
         }
         if self.accepted.published || self.starting().is_some() {
-            (outcome.switched, outcome.lagging) = self.wait_for_fleet(version, since).await;
+            (outcome.switched, outcome.lagging) = self.wait_for_fleet(version, Some(since)).await;
+        } else if self.accepted.events.is_empty() {
+            // It was so already, as far as the record goes; who asked wants to know whether it is so everywhere.
+            (_, outcome.lagging) = self.wait_for_fleet(version, None).await;
         }
         self.say(Kind::Outcome(self.with_warmth(outcome).await)).await;
     }
@@ -158,8 +161,8 @@ impl Follow {
         }
     }
 
-    /// Waits until every proxy that holds a lease has the version, and tells each as it comes.
-    async fn wait_for_fleet(&self, version: Version, since: Instant) -> (Vec<Switched>, Vec<Lagging>) {
+    /// Waits until every proxy that holds a lease has the version; with `since`, tells each as it comes.
+    async fn wait_for_fleet(&self, version: Version, since: Option<Instant>) -> (Vec<Switched>, Vec<Lagging>) {
         let mut moved = self.shared.fleet.watch();
         let deadline = tokio::time::Instant::now() + LEASE;
         let mut switched: Vec<Switched> = Vec::new();
@@ -167,7 +170,7 @@ impl Follow {
             moved.mark_unchanged();
             let standings = self.shared.fleet.standings(version);
             for standing in &standings {
-                let Some(at) = standing.active_at else { continue };
+                let Some((at, since)) = standing.active_at.zip(since) else { continue };
                 if switched.iter().all(|known| known.proxy != standing.name.as_str()) {
                     let us = u64::try_from(at.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX);
                     let news = Switched { proxy: standing.name.to_string(), us };
