@@ -61,7 +61,9 @@ enum ControllerVerb {
     },
     /// Make a data folder from a backup.
     ///
-    /// All of the backup is verified first. A folder that has a store already is left as it is.
+    /// All of the backup is verified first. A folder that has a store already is left as it is. A backup holds the
+    /// events and no keys: put the old folder's fleet-ca.json and development-ca.json beside the store, or every proxy
+    /// and agent has to join again.
     #[command(after_long_help = "Example:\n  pointsman controller restore monday.db --data ./restored")]
     Restore {
         /// The backup.

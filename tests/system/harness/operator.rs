@@ -26,7 +26,6 @@ pub(crate) struct Operator {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Changed {
     pub(crate) decided: Decided,
-    /// None: the answers broke off.
     pub(crate) outcome: Outcome,
 }
 

@@ -50,7 +50,7 @@ impl Repository {
         repository
     }
 
-    /// Its pointsman.toml: two stages one after the other on agents.
+    /// Its pointsman.toml, with the one stage `production`.
     pub(crate) fn service(&self) -> String {
         format!(
             r#"schema = 1
