@@ -163,7 +163,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: std::env::var("POINTSMAN_LONG").map_or(96, |_| 5_000), ..ProptestConfig::default() })]
 
         #[test]
         fn every_count_is_within_one_of_its_share(weights in weights(), workers in 1u32..200, seed in any::<u32>(), n in 1u64..20_000) {
