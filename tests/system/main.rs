@@ -13,4 +13,5 @@ mod input;
 mod input_access;
 mod input_build;
 mod rollout;
+mod soak;
 mod story;
