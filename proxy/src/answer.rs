@@ -29,6 +29,8 @@ pub(crate) enum Own {
     GrpcOverHttp1,
     /// The client's body stopped or broke.
     ClientBody,
+    /// A head was begun and did not come.
+    HeadTooSlow,
 }
 
 /// gRPC status codes (grpc/doc/statuscodes.md).
@@ -49,13 +51,16 @@ impl Own {
             Self::Refused(Refusal::Ambiguous(_)) => 400,
             Self::Refused(Refusal::Trace) => 405,
             Self::Refused(Refusal::Connect) => 501,
+            Self::Refused(Refusal::Expectation) => 417,
+            Self::Refused(Refusal::Version) => 505,
+            Self::Refused(Refusal::Misdirected) => 421,
             Self::Refused(Refusal::TargetTooLong) => 414,
             Self::Refused(Refusal::HeadTooLarge) => 431,
             Self::UnknownHost => 404,
             Self::NotReady | Self::NoEndpoint | Self::Overloaded => 503,
             Self::ConnectFailed | Self::BadAnswer | Self::GrpcOverHttp1 => 502,
             Self::TooSlow => 504,
-            Self::ClientBody => 408,
+            Self::ClientBody | Self::HeadTooSlow => 408,
         }
     }
 
@@ -65,6 +70,9 @@ impl Own {
             Self::Refused(Refusal::Ambiguous(_)) => "Bad request\n",
             Self::Refused(Refusal::Trace) => "Method not allowed\n",
             Self::Refused(Refusal::Connect) => "Not implemented\n",
+            Self::Refused(Refusal::Expectation) => "Expectation failed\n",
+            Self::Refused(Refusal::Version) => "HTTP version not supported\n",
+            Self::Refused(Refusal::Misdirected) => "Misdirected request\n",
             Self::Refused(Refusal::TargetTooLong) => "The target is longer than 8 KiB\n",
             Self::Refused(Refusal::HeadTooLarge) => "The head has more than 32 KiB or 100 fields\n",
             Self::UnknownHost => "Not found\n",
@@ -76,13 +84,14 @@ impl Own {
             Self::GrpcOverHttp1 => "The service does not speak gRPC\n",
             Self::TooSlow => "The service did not answer in time\n",
             Self::ClientBody => "The request's body stopped\n",
+            Self::HeadTooSlow => "The request's head did not come in time\n",
         }
     }
 
     /// Status for gRPC callers.
     pub(crate) fn grpc_code(self) -> u8 {
         match self {
-            Self::Refused(_) | Self::ClientBody => code::INTERNAL,
+            Self::Refused(_) | Self::ClientBody | Self::HeadTooSlow => code::INTERNAL,
             Self::UnknownHost | Self::GrpcOverHttp1 => code::UNIMPLEMENTED,
             Self::TooSlow => code::DEADLINE_EXCEEDED,
             Self::NotReady | Self::NoEndpoint | Self::ConnectFailed | Self::BadAnswer | Self::Overloaded => {

@@ -5,31 +5,29 @@
 //! Source: M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (1996). Unhealthy endpoints are
 //! left out; when none is healthy all are used, because checks may be wrong and a refusal certainly is.
 
-/// What is known of one endpoint when a request comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Load {
-    pub(crate) healthy: bool,
-    /// Requests in flight from this worker.
-    pub(crate) outstanding: u32,
-}
-
 /// Place of the chosen endpoint; `None` when there is none, or only `except`.
 ///
 /// `except` is an endpoint that has just failed for the same request: it is not asked a second time.
-pub(crate) fn choose(count: usize, load: impl Fn(usize) -> Load, seed: u64, except: Option<usize>) -> Option<usize> {
+/// `outstanding` is asked for the two candidates only.
+pub(crate) fn choose(
+    count: usize,
+    healthy: impl Fn(usize) -> bool,
+    outstanding: impl Fn(usize) -> u32,
+    seed: u64,
+    except: Option<usize>,
+) -> Option<usize> {
     if count == 1 {
         return (except != Some(0)).then_some(0);
     }
     let open = |place: usize| except != Some(place);
-    let healthy = (0..count).filter(|place| open(*place) && load(*place).healthy).count();
-    let panic = healthy == 0;
-    let pool = if panic { (0..count).filter(|place| open(*place)).count() } else { healthy };
+    let well = (0..count).filter(|place| open(*place) && healthy(*place)).count();
+    let panic = well == 0;
+    let pool = if panic { (0..count).filter(|place| open(*place)).count() } else { well };
     if pool == 0 {
         return None;
     }
-    let candidate = |nth: usize| {
-        (0..count).filter(|place| open(*place) && (panic || load(*place).healthy)).nth(nth).unwrap_or_default()
-    };
+    let candidate =
+        |nth: usize| (0..count).filter(|place| open(*place) && (panic || healthy(*place))).nth(nth).unwrap_or_default();
     let first = below(seed as u32, pool);
     if pool == 1 {
         return Some(candidate(0));
@@ -37,7 +35,7 @@ pub(crate) fn choose(count: usize, load: impl Fn(usize) -> Load, seed: u64, exce
     // A second, different one: an offset from the first that is never zero.
     let second = (first + 1 + below((seed >> 32) as u32, pool - 1)) % pool;
     let (first, second) = (candidate(first), candidate(second));
-    Some(if load(second).outstanding < load(first).outstanding { second } else { first })
+    Some(if outstanding(second) < outstanding(first) { second } else { first })
 }
 
 /// Maps 32 uniform bits onto `0..bound` (D. Lemire, "Fast Random Integer Generation in an Interval", 2019).
@@ -61,17 +59,17 @@ mod tests {
 
     #[test]
     fn without_endpoints_nothing_is_chosen() {
-        assert_eq!(choose(0, |_| unreachable!("no endpoint"), 1, None), None);
-        let one = |_| Load { healthy: true, outstanding: 0 };
-        assert_eq!(choose(1, one, 1, None), Some(0));
-        assert_eq!(choose(1, one, 1, Some(0)), None);
+        let unasked = |_| unreachable!("no endpoint to ask about");
+        assert_eq!(choose(0, unasked, |_| 0, 1, None), None);
+        assert_eq!(choose(1, |_| true, |_| 0, 1, None), Some(0));
+        assert_eq!(choose(1, |_| true, |_| 0, 1, Some(0)), None);
     }
 
     #[test]
     fn equal_endpoints_get_equal_shares() {
         let mut counts = [0u32; 7];
         for n in 0..70_000 {
-            counts[choose(7, |_| Load { healthy: true, outstanding: 0 }, mix(n), None).expect("one")] += 1;
+            counts[choose(7, |_| true, |_| 0, mix(n), None).expect("one")] += 1;
         }
         // 10,000 expected each; 500 is more than five standard deviations.
         assert!(counts.iter().all(|count| count.abs_diff(10_000) < 500), "{counts:?}");
@@ -83,7 +81,7 @@ mod tests {
             healthy in proptest::collection::vec(any::<bool>(), 1..20), seed in any::<u64>(), except in 0usize..40,
         ) {
             let except = (except < healthy.len()).then_some(except);
-            let chosen = choose(healthy.len(), |place| Load { healthy: healthy[place], outstanding: 0 }, seed, except);
+            let chosen = choose(healthy.len(), |place| healthy[place], |_| 0, seed, except);
             let open: Vec<usize> = (0..healthy.len()).filter(|place| Some(*place) != except).collect();
             match chosen {
                 None => prop_assert!(open.is_empty()),
@@ -96,8 +94,8 @@ mod tests {
 
         #[test]
         fn the_busiest_of_all_is_never_chosen(busy in 0usize..10, seed in any::<u64>()) {
-            let load = |place| Load { healthy: true, outstanding: if place == busy { 9 } else { 1 } };
-            prop_assert_ne!(choose(10, load, seed, None), Some(busy));
+            let outstanding = |place| if place == busy { 9 } else { 1 };
+            prop_assert_ne!(choose(10, |_| true, outstanding, seed, None), Some(busy));
         }
     }
 }

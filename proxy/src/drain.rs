@@ -10,30 +10,29 @@ use tokio::time::Instant;
 
 use crate::worker::Worker;
 
-/// A connection accepted at the last moment has this long to send its request.
+/// A client that has just connected has this long to send its request.
 const LATE: Duration = Duration::from_millis(200);
 
 /// Drains a worker until `deadline`. Returns the number of requests that were cut.
 ///
 /// Idle connections close at once. HTTP/2 clients are told to go elsewhere (GOAWAY), HTTP/1 clients with the answer.
 pub(crate) async fn drain(worker: &Rc<Worker>, accepting: Vec<JoinHandle<()>>, deadline: Instant) -> u64 {
-    let before = worker.open_connections();
     worker.stop_accepting();
     for task in accepting {
         let _ = task.await;
     }
-    for connection in &before {
-        connection.leave();
+    let mut late = false;
+    for connection in worker.open_connections() {
+        // Those who have not said anything yet, also in the listeners' queues, would close unanswered.
+        if connection.is_new() { late = true } else { connection.leave() }
     }
-    // Those from the listeners' queues have not said anything yet: told to leave now, they would close unanswered.
-    let late = worker.open_connections();
-    if late.len() > before.len() {
+    if late {
         tokio::time::sleep_until(deadline.min(Instant::now() + LATE)).await;
     }
     for connection in worker.open_connections() {
         connection.leave();
     }
-    while !worker.open_connections().is_empty() {
+    while worker.has_connections() {
         if tokio::time::timeout_at(deadline, worker.changed()).await.is_err() {
             break;
         }

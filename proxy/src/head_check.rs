@@ -37,14 +37,20 @@ pub(crate) enum Refusal {
     Trace,
     /// 501: we are no forward proxy.
     Connect,
+    /// 417: an expectation other than 100-continue.
+    Expectation,
+    /// 505.
+    Version,
+    /// 421: the host is not the one that the TLS handshake named.
+    Misdirected,
     /// 414.
     TargetTooLong,
     /// 431.
     HeadTooLarge,
 }
 
-/// Checks a head and brings its authority into normal form.
-pub(crate) fn check<'a>(request: RequestView<'a>) -> Result<Head<'a>, Refusal> {
+/// Checks a head and brings its authority into normal form. `sni`: the host that the TLS handshake named, if it did.
+pub(crate) fn check<'a>(request: RequestView<'a>, sni: Option<&str>) -> Result<Head<'a>, Refusal> {
     match request.method() {
         "CONNECT" => return Err(Refusal::Connect),
         "TRACE" => return Err(Refusal::Trace),
@@ -53,7 +59,9 @@ pub(crate) fn check<'a>(request: RequestView<'a>) -> Result<Head<'a>, Refusal> {
     check_target(request)?;
     check_fields(request)?;
     check_framing(request)?;
-    authority(request)
+    let head = authority(request)?;
+    // Whoever was let in for one name is not served under another (RFC 9110 §7.4).
+    if sni.is_some_and(|sni| sni != head.host) { Err(Refusal::Misdirected) } else { Ok(head) }
 }
 
 fn check_target(request: RequestView<'_>) -> Result<(), Refusal> {
@@ -84,7 +92,11 @@ fn check_fields(request: RequestView<'_>) -> Result<(), Refusal> {
     if fields > FIELDS || bytes > HEAD_BYTES { Err(Refusal::HeadTooLarge) } else { Ok(()) }
 }
 
+/// In HTTP/1 the codec has decided where the request ends; in HTTP/2 a length only has to be one.
 fn check_framing(request: RequestView<'_>) -> Result<(), Refusal> {
+    if !request.is_http_2() {
+        return Ok(());
+    }
     let mut lengths = request.header("content-length");
     let length = lengths.next();
     if lengths.next().is_some() {
@@ -92,13 +104,6 @@ fn check_framing(request: RequestView<'_>) -> Result<(), Refusal> {
     }
     if length.is_some_and(|length| length.is_empty() || !length.iter().all(u8::is_ascii_digit)) {
         return Err(Refusal::Ambiguous("content-length is not a number"));
-    }
-    let mut codings = request.header("transfer-encoding");
-    if let Some(coding) = codings.next() {
-        let chunked = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-        if !chunked || length.is_some() || !request.is_http_1_1() {
-            return Err(Refusal::Ambiguous("transfer-encoding is not exactly chunked"));
-        }
     }
     Ok(())
 }
@@ -181,8 +186,7 @@ mod tests {
     use crate::codec::testing::head;
 
     fn checked(text: &str) -> Result<(String, String), Refusal> {
-        let parts = head(text);
-        check(RequestView::of(&parts)).map(|head| (head.host.into_owned(), head.authority.into_owned()))
+        check(head(text).view(), None).map(|head| (head.host.into_owned(), head.authority.into_owned()))
     }
 
     #[test]
@@ -242,23 +246,27 @@ mod tests {
     }
 
     #[test]
-    fn hostile_h01_h02_framing_has_one_reading() {
-        assert!(checked("POST / HTTP/1.1\nhost: a\ncontent-length: 5").is_ok());
-        assert!(checked("POST / HTTP/1.1\nhost: a\ntransfer-encoding: chunked").is_ok());
-        for fields in [
-            "content-length: 5\ncontent-length: 5",
-            "content-length: +5",
-            "content-length: 5, 5",
-            "content-length: 0x5",
-            "transfer-encoding: identity, chunked",
-            "transfer-encoding: xchunked",
-            "transfer-encoding: chunked\ntransfer-encoding: chunked",
-            "transfer-encoding: chunked\ncontent-length: 5",
-        ] {
-            let text = format!("POST / HTTP/1.1\nhost: a\n{fields}");
+    fn hostile_h24_a_length_in_http_2_is_one_number() {
+        assert!(checked("POST https://a/ HTTP/2\ncontent-length: 5").is_ok());
+        for fields in ["content-length: 5\ncontent-length: 5", "content-length: +5", "content-length: 5, 5"] {
+            let text = format!("POST https://a/ HTTP/2\n{fields}");
             assert!(matches!(checked(&text), Err(Refusal::Ambiguous(_))), "{fields}");
         }
-        assert!(checked("POST / HTTP/1.0\nhost: a\ntransfer-encoding: chunked").is_err());
+    }
+
+    #[test]
+    fn hostile_h05_the_host_is_the_one_of_the_handshake() {
+        for (host, sni, expected) in [
+            ("a.example", "a.example", true),
+            ("A.example.:443", "a.example", true),
+            ("b.example", "a.example", false),
+            ("a.example.evil", "a.example", false),
+            ("[::1]", "a.example", false),
+        ] {
+            let head = head(&format!("GET / HTTP/1.1\nhost: {host}"));
+            let checked = check(head.view(), Some(sni)).map(drop);
+            assert_eq!(checked, if expected { Ok(()) } else { Err(Refusal::Misdirected) }, "{host} {sni}");
+        }
     }
 
     #[test]
@@ -274,8 +282,9 @@ mod tests {
     fn limits_name_what_is_too_large() {
         let long = format!("GET /{} HTTP/1.1\nhost: a", "x".repeat(TARGET_BYTES));
         assert_eq!(checked(&long), Err(Refusal::TargetTooLong));
-        let many = format!("GET / HTTP/1.1\nhost: a{}", "\ncookie: a=1".repeat(FIELDS));
-        assert_eq!(checked(&many), Err(Refusal::HeadTooLarge));
+        let many = |crumbs: usize| format!("GET https://a/ HTTP/2{}", "\ncookie: a=1".repeat(crumbs));
+        assert!(checked(&many(FIELDS)).is_ok());
+        assert_eq!(checked(&many(FIELDS + 1)), Err(Refusal::HeadTooLarge));
         let large = format!("GET / HTTP/1.1\nhost: a\nx: {}", "x".repeat(HEAD_BYTES));
         assert_eq!(checked(&large), Err(Refusal::HeadTooLarge));
     }

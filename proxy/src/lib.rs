@@ -14,6 +14,7 @@ mod balance;
 mod codec;
 mod control;
 mod count;
+mod deadline;
 mod drain;
 mod engine;
 mod exchange;

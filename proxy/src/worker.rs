@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -26,7 +25,7 @@ use crate::codec::connection::Connection;
 use crate::codec::pool::Pools;
 use crate::codec::server;
 use crate::count::{Counters, Opened};
-use crate::exchange::exchange;
+use crate::deadline::Deadlines;
 use crate::settings::Limits;
 use crate::snapshot::{Backend, Snapshot, Stage};
 use crate::split::{Phase, Split};
@@ -63,7 +62,8 @@ pub(crate) struct Totals {
 /// State of one thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) limits: Limits,
+    pub(crate) limits: Rc<Limits>,
+    deadlines: Deadlines,
     pub(crate) pools: Pools,
     pub(crate) counters: Counters,
     phase: Phase,
@@ -139,7 +139,7 @@ impl Worker {
     }
 
     /// Counts a request that we answered ourselves.
-    pub(crate) fn refused(&self, own: Own) {
+    pub(crate) fn count_refused(&self, own: Own) {
         let total = if own == Own::UnknownHost { &self.totals.unknown } else { &self.totals.refused };
         total.store(total.load(Relaxed).wrapping_add(1), Relaxed);
     }
@@ -147,9 +147,11 @@ impl Worker {
     fn new(setup: &Setup) -> Rc<Self> {
         let mut published = Cache::new(setup.snapshot.clone());
         let held = Rc::new(Held(published.load().clone()));
+        let (limits, deadlines) = (Rc::new(setup.limits.clone()), Deadlines::new());
         Rc::new(Self {
-            limits: setup.limits.clone(),
-            pools: Pools::new(setup.limits.connect),
+            pools: Pools::new(limits.clone(), deadlines.clone()),
+            limits,
+            deadlines,
             counters: Counters::new(setup.opened.clone()),
             phase: setup.phase,
             published: RefCell::new(published),
@@ -198,6 +200,7 @@ async fn run(setup: Setup) -> u64 {
             Err(error) => tracing::error!(%error, "a listener cannot be used"),
         }
     }
+    tokio::task::spawn_local(worker.deadlines.clone().run());
     tokio::task::spawn_local(keep(worker.clone()));
     let deadline = loop {
         let deadline = *stop.borrow_and_update();
@@ -236,26 +239,33 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, tls: Option<TlsAccept
             }
         }
     }
-    // What waits in the queue was accepted by the kernel already: it is answered, not reset.
-    std::future::poll_fn(|cx| {
-        while let Poll::Ready(Ok((stream, peer))) = listener.poll_accept(cx) {
-            open(&worker, stream, peer, tls.clone());
+    // What waits in the queue was accepted by the kernel already: it is answered, not reset. The socket is asked itself,
+    // because the runtime would stop in the middle to let other tasks run.
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                if stream.set_nonblocking(true).is_ok()
+                    && let Ok(stream) = TcpStream::from_std(stream)
+                {
+                    open(&worker, stream, peer, tls.clone());
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return,
         }
-        Poll::Ready(())
-    })
-    .await;
+    }
 }
 
 fn open(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::SocketAddr, tls: Option<TlsAcceptor>) {
-    let connection = Rc::new(Connection::new(peer, tls.is_some(), worker.outstanding.clone()));
+    let (limits, deadlines) = (worker.limits.clone(), worker.deadlines.clone());
+    let connection = Rc::new(Connection::new(peer, tls.is_some(), limits, deadlines, worker.outstanding.clone()));
     let id = worker.next_connection.replace(worker.next_connection.get() + 1);
     worker.connections.borrow_mut().insert(id, connection.clone());
     worker.totals.accepted.store(id + 1, Relaxed);
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        let handler = worker.clone();
-        let answer = move |inbound, flight| exchange(handler.clone(), inbound, flight);
-        server::serve(stream, tls, connection, &worker.limits, answer).await;
+        server::serve(stream, tls, connection, worker.clone()).await;
         worker.connections.borrow_mut().remove(&id);
         if worker.draining.get() {
             worker.changed.notify_waiters();
@@ -275,6 +285,11 @@ impl Worker {
     /// Connections that are open now.
     pub(crate) fn open_connections(&self) -> Vec<Rc<Connection>> {
         self.connections.borrow().values().cloned().collect()
+    }
+
+    /// Whether any connection is open.
+    pub(crate) fn has_connections(&self) -> bool {
+        !self.connections.borrow().is_empty()
     }
 
     /// Requests that are being answered now.

@@ -1,9 +1,6 @@
-//! A worker's connections to endpoints: idle ones for HTTP/1.1, shared ones for HTTP/2.
+//! Connections to endpoints, kept by one worker for itself: no lock, nothing shared.
 //!
-//! Must not know: stages, releases, which endpoint is to be asked.
-//!
-//! Main types: [`Pools`], by address; [`Lease`], the part of a connection that an answer still uses; [`Failed`], and
-//! with it the request when it was certainly not sent.
+//! Main types: [`Pools`], by address; [`Lease`], the part of a connection that an answer still uses; [`Failed`].
 
 mod http1;
 mod http2;
@@ -14,27 +11,44 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use super::body::Upload;
+use super::http1::endpoint::{self, Answer};
+use super::http2::body::Incoming;
+use super::idle::Idle;
+use super::prepared::Prepared;
+use super::relay::Download;
+use super::stream::Stream;
+use super::view::AnswerHead;
+use crate::deadline::Deadlines;
+use crate::settings::Limits;
 use crate::snapshot::Protocol;
+
+/// An endpoint that refused a connection is not asked again for so long, while there are others.
+const REFUSED: Duration = Duration::from_secs(1);
 
 /// All connections of one worker.
 #[derive(Debug)]
 pub(crate) struct Pools {
     by_address: RefCell<HashMap<(SocketAddr, Protocol), Rc<Pool>>>,
-    connect: Duration,
+    refused: Rc<Refused>,
+    limits: Rc<Limits>,
+    deadlines: Deadlines,
 }
+
+/// Addresses at which a connection did not come about a moment ago, and when. Empty nearly always.
+#[derive(Debug, Default)]
+struct Refused(RefCell<Vec<(SocketAddr, Instant)>>);
 
 /// The connections to one address.
 #[derive(Debug)]
 struct Pool {
     address: SocketAddr,
-    connect: Duration,
+    limits: Rc<Limits>,
+    deadlines: Deadlines,
     outstanding: Cell<u32>,
+    refused: Rc<Refused>,
     http1: http1::Idles,
     http2: http2::Shared,
 }
@@ -42,21 +56,16 @@ struct Pool {
 /// An answer whose body has not been read yet.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    pub(crate) answer: Response<Incoming>,
+    pub(crate) head: AnswerHead,
+    pub(crate) body: Download,
     pub(crate) lease: Lease,
 }
 
-/// What an answer still uses of a connection. Dropped before the end, the connection (HTTP/1.1) or stream is closed.
+/// What an answer still uses of an endpoint. Dropped before the end, the connection (HTTP/1) or stream is closed.
 #[derive(Debug)]
 pub(crate) struct Lease {
     occupied: Occupied,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Http1(http1::Sender),
-    Http2 { _stream: http2::Stream },
+    _stream: Option<http2::Stream>,
 }
 
 /// Counts a request as outstanding at an endpoint until it is dropped.
@@ -67,16 +76,43 @@ struct Occupied(Rc<Pool>);
 #[derive(Debug)]
 pub(crate) enum Failed {
     /// No connection; the request was not sent and may go elsewhere.
-    Connect { why: String, request: Box<Request<Upload>> },
+    Connect(String),
     /// Every connection carries as many streams as it may.
     Full,
+    /// No answer in time.
+    TooSlow,
+    /// The client's body broke off.
+    ClientBody,
     /// It broke after the request was, or may have been, sent.
     Broken(String),
 }
 
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Connect(why) => write!(f, "no connection: {why}"),
+            Self::Full => f.write_str("every connection carries as many streams as it may"),
+            Self::TooSlow => f.write_str("no answer in time"),
+            Self::ClientBody => f.write_str("the client's body broke off"),
+            Self::Broken(why) => write!(f, "broken: {why}"),
+        }
+    }
+}
+
+impl From<endpoint::Failed> for Failed {
+    fn from(failed: endpoint::Failed) -> Self {
+        match failed {
+            endpoint::Failed::Stale => Self::Broken("the connection ended without an answer".into()),
+            endpoint::Failed::TooSlow => Self::TooSlow,
+            endpoint::Failed::ClientBody => Self::ClientBody,
+            endpoint::Failed::Broken(why) => Self::Broken(why),
+        }
+    }
+}
+
 impl Pools {
-    pub(crate) fn new(connect: Duration) -> Self {
-        Self { by_address: RefCell::default(), connect }
+    pub(crate) fn new(limits: Rc<Limits>, deadlines: Deadlines) -> Self {
+        Self { by_address: RefCell::default(), refused: Rc::default(), limits, deadlines }
     }
 
     /// Requests in flight to an endpoint from this worker.
@@ -84,29 +120,40 @@ impl Pools {
         self.by_address.borrow().get(&(address, protocol)).map_or(0, |pool| pool.outstanding.get())
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Whether a connection to an endpoint did not come about a moment ago: with nothing in flight it would look free.
+    pub(crate) fn is_refused(&self, address: SocketAddr) -> bool {
+        self.refused.holds(address)
+    }
+
+    /// Sends a request and waits for the head of the answer, for at most `limit` after the last of the request went out.
+    /// After [`Failed::Connect`] it can be sent elsewhere.
     ///
     /// # Cancel safety
     /// Dropping it ends the request: the stream is reset, or the connection closed.
     pub(crate) async fn forward(
         &self,
         address: SocketAddr,
-        protocol: Protocol,
-        request: Request<Upload>,
+        request: &mut Prepared,
+        limit: Duration,
     ) -> Result<Answered, Failed> {
-        let pool = self.pool(address, protocol);
-        let occupied = Occupied::new(pool.clone());
-        let (answer, kind) = match protocol {
-            Protocol::Http1 => {
-                let (answer, sender) = http1::send(&pool, request).await?;
-                (answer, Kind::Http1(sender))
+        match request {
+            Prepared::Http1(outgoing) => {
+                let pool = self.pool(address, Protocol::Http1);
+                let occupied = Occupied::new(pool.clone());
+                let (head, answer): (_, Answer) = http1::send(&pool, outgoing, limit).await?;
+                let (head, body) = (AnswerHead::Http1(head), Download::Http1(Box::new(answer)));
+                Ok(Answered { head, body, lease: Lease { occupied, _stream: None } })
             }
-            Protocol::Http2 => {
-                let (answer, stream) = http2::send(&pool, request).await?;
-                (answer, Kind::Http2 { _stream: stream })
+            Prepared::Http2(request) => {
+                let pool = self.pool(address, Protocol::Http2);
+                let occupied = Occupied::new(pool.clone());
+                let (answer, stream) = http2::send(&pool, request, limit).await?;
+                let (head, body) = answer.into_parts();
+                let body = Download::Http2(Incoming::new(body), Idle::new(&self.deadlines));
+                let head = AnswerHead::Http2(Box::new(head));
+                Ok(Answered { head, body, lease: Lease { occupied, _stream: Some(stream) } })
             }
-        };
-        Ok(Answered { answer, lease: Lease { occupied, kind } })
+        }
     }
 
     /// Closes what has been idle for too long; called about once a second.
@@ -115,30 +162,57 @@ impl Pools {
             let used = pool.http1.prune() | pool.http2.prune();
             used || pool.outstanding.get() > 0
         });
+        self.refused.prune();
     }
 
     fn pool(&self, address: SocketAddr, protocol: Protocol) -> Rc<Pool> {
         // The clone counts on this thread alone; a pool is allocated once per endpoint.
         let mut pools = self.by_address.borrow_mut();
         let fresh = || {
-            let connect = self.connect;
+            let (limits, deadlines) = (self.limits.clone(), self.deadlines.clone());
+            let refused = self.refused.clone();
             let (outstanding, http1, http2) = Default::default();
-            Rc::new(Pool { address, connect, outstanding, http1, http2 })
+            Rc::new(Pool { address, limits, deadlines, outstanding, refused, http1, http2 })
         };
         pools.entry((address, protocol)).or_insert_with(fresh).clone()
     }
 }
 
+impl Refused {
+    fn holds(&self, address: SocketAddr) -> bool {
+        self.0.borrow().iter().any(|(known, since)| *known == address && since.elapsed() < REFUSED)
+    }
+
+    fn put(&self, address: SocketAddr) {
+        let mut all = self.0.borrow_mut();
+        all.retain(|(known, since)| *known != address && since.elapsed() < REFUSED);
+        all.push((address, Instant::now()));
+    }
+
+    fn prune(&self) {
+        self.0.borrow_mut().retain(|(_, since)| since.elapsed() < REFUSED);
+    }
+}
+
 impl Pool {
-    async fn connect(&self) -> Result<TokioIo<TcpStream>, String> {
-        let stream = match tokio::time::timeout(self.connect, TcpStream::connect(self.address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err(format!("no connection within {} ms", self.connect.as_millis())),
+    async fn connect(&self) -> Result<Stream, Failed> {
+        let limit = self.limits.connect;
+        let connected = match tokio::time::timeout(limit, TcpStream::connect(self.address)).await {
+            Ok(connected) => connected.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no connection within {} ms", limit.as_millis())),
         };
-        // Without it a head and its body may wait for each other's acknowledgement. It only fails on a dead socket.
-        let _ = stream.set_nodelay(true);
-        Ok(TokioIo::new(stream))
+        match connected {
+            Ok(stream) => {
+                // Without it a head and its body may wait for each other's acknowledgement. It only fails on a dead
+                // socket.
+                let _ = stream.set_nodelay(true);
+                Ok(Stream::Clear(stream))
+            }
+            Err(why) => {
+                self.refused.put(self.address);
+                Err(Failed::Connect(why))
+            }
+        }
     }
 }
 
@@ -156,10 +230,10 @@ impl Drop for Occupied {
 }
 
 impl Lease {
-    /// The answer has ended properly: the connection may serve the next request.
-    pub(crate) fn give_back(self) {
-        if let Kind::Http1(sender) = self.kind {
-            self.occupied.0.http1.put(sender);
+    /// The answer has ended: its connection serves the next request, when it can.
+    pub(crate) fn give_back(self, answer: Answer) {
+        if let Some(conn) = answer.into_reusable() {
+            self.occupied.0.http1.put(conn);
         }
     }
 }

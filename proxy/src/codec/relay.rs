@@ -3,33 +3,42 @@
 //! Main type: [`Relay`]. However it ends, the connection goes back to its pool or is closed, the request is recorded
 //! as over, and a gRPC caller gets a status.
 
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::body::{BodyError, Idle, clean};
 use super::connection::Flight;
+use super::flow::{Source, SourceError};
+use super::http1::endpoint::Answer;
+use super::http2::body::Incoming;
+use super::idle::Idle;
 use super::pool::Lease;
+use super::rewrite::clean_trailers;
 use crate::answer;
 use crate::record::Ticket;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    inner: Incoming,
-    idle: Idle,
-    /// Present until the answer has ended; then the connection may serve again.
+    /// Gone once the answer has ended.
+    body: Option<Download>,
+    /// Between two pieces of the answer.
+    limit: Duration,
     lease: Option<Lease>,
     ticket: Ticket,
-    /// Keeps the client's connection busy as long as the body lives.
-    _flight: Flight,
+    /// Keeps the client's connection busy as long as the answer lives.
+    flight: Flight,
     grpc: Grpc,
-    ended: bool,
+    trailers: Option<HeaderMap>,
+}
+
+/// The body of an answer as it comes from an endpoint.
+#[derive(Debug)]
+pub(crate) enum Download {
+    Http1(Box<Answer>),
+    Http2(Incoming, Idle),
 }
 
 /// What a gRPC caller still has to be told.
@@ -42,90 +51,140 @@ pub(crate) enum Grpc {
 }
 
 impl Relay {
+    /// `body`: none after a change of protocol.
     pub(crate) fn new(
-        inner: Incoming,
+        body: Option<Download>,
         lease: Lease,
         ticket: Ticket,
         flight: Flight,
-        idle: Duration,
+        limit: Duration,
         grpc: Grpc,
     ) -> Self {
-        Self { inner, idle: Idle::new(idle), lease: Some(lease), ticket, _flight: flight, grpc, ended: false }
+        Self { body, limit, lease: Some(lease), ticket, flight, grpc, trailers: None }
     }
 
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Pending if self.idle.is_over(cx) => self.broken(BodyError::Idle),
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Ok(frame))) => {
-                self.idle.progress();
-                match clean(frame) {
-                    Ok(frame) => {
-                        if let Some(trailers) = frame.trailers_ref() {
-                            self.trailers(trailers);
-                        }
-                        Poll::Ready(Some(Ok(frame)))
-                    }
-                    Err(error) => self.broken(error),
-                }
-            }
-            Poll::Ready(Some(Err(error))) => self.broken(BodyError::Broken(error)),
-            Poll::Ready(None) => self.end(),
-        }
+    /// The request that is answered.
+    pub(crate) fn flight(&self) -> &Flight {
+        &self.flight
     }
 
-    pub(super) fn is_end_stream(&self) -> bool {
-        self.ended || (self.grpc == Grpc::Told && self.inner.is_end_stream())
-    }
-
-    pub(super) fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-
-    fn trailers(&mut self, trailers: &HeaderMap) {
-        if self.grpc == Grpc::Owed
-            && let Some(status) = trailers.get("grpc-status")
+    fn end(&mut self) -> Poll<Result<bool, SourceError>> {
+        let Some(mut body) = self.body.take() else { return Poll::Ready(Ok(false)) };
+        let trailers = match &mut body {
+            Download::Http1(answer) => answer.take_trailers(),
+            Download::Http2(incoming, _) => incoming.take_trailers(),
+        };
+        self.trailers = trailers.and_then(clean_trailers);
+        if let Some(status) = self.trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"))
+            && self.grpc == Grpc::Owed
         {
             self.grpc = Grpc::Told;
             self.ticket.grpc_status(status.as_bytes());
         }
-    }
-
-    fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.ended = true;
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+        self.give_back(body);
+        if self.grpc == Grpc::Owed {
+            self.status(answer::GRPC_NO_STATUS);
         }
-        if self.grpc == Grpc::Owed { self.status(answer::GRPC_NO_STATUS) } else { Poll::Ready(None) }
+        Poll::Ready(Ok(false))
     }
 
-    /// The answer broke off: the release is to blame. The connection is closed by dropping the lease.
-    fn broken(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.ended = true;
-        self.lease = None;
+    fn give_back(&mut self, body: Download) {
+        if let (Some(lease), Download::Http1(answer)) = (self.lease.take(), body) {
+            lease.give_back(*answer);
+        }
+    }
+
+    /// The answer broke off: the release is to blame. The connection is closed by dropping it.
+    fn broken(&mut self, error: SourceError) -> Poll<Result<bool, SourceError>> {
+        (self.body, self.lease) = (None, None);
         self.ticket.unanswered();
-        if self.grpc == Grpc::Owed { self.status(answer::GRPC_BROKEN) } else { Poll::Ready(Some(Err(error))) }
+        if self.grpc == Grpc::Owed {
+            self.status(answer::GRPC_BROKEN);
+            return Poll::Ready(Ok(false));
+        }
+        Poll::Ready(Err(error))
     }
 
-    fn status(&mut self, code: u8) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn status(&mut self, code: u8) {
         self.grpc = Grpc::Told;
         self.ticket.grpc_status(b"-");
-        let mut trailers = HeaderMap::with_capacity(1);
-        trailers.insert("grpc-status", HeaderValue::from(u16::from(code)));
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        self.trailers.get_or_insert_default().insert("grpc-status", HeaderValue::from(u16::from(code)));
+    }
+}
+
+impl Source for Relay {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, SourceError>> {
+        let (polled, idle) = match &mut self.body {
+            None => return Poll::Ready(Ok(false)),
+            Some(Download::Http1(answer)) => (answer.poll_ready(cx), answer.idle()),
+            Some(Download::Http2(incoming, idle)) => (incoming.poll_ready(cx), &*idle),
+        };
+        match polled {
+            Poll::Pending if idle.is_over(self.limit, cx) => self.broken(SourceError::Idle),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(true)) => {
+                idle.progress();
+                Poll::Ready(Ok(true))
+            }
+            Poll::Ready(Ok(false)) => self.end(),
+            Poll::Ready(Err(error)) => self.broken(error),
+        }
+    }
+
+    fn with<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> R {
+        match &mut self.body {
+            Some(Download::Http1(answer)) => answer.with(look),
+            Some(Download::Http2(incoming, _)) => incoming.with(look),
+            None => look(&[]),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        match &mut self.body {
+            Some(Download::Http1(answer)) => answer.consume(count),
+            Some(Download::Http2(incoming, _)) => incoming.consume(count),
+            None => {}
+        }
+    }
+
+    fn take(&mut self) -> Bytes {
+        match &mut self.body {
+            Some(Download::Http1(answer)) => answer.take(),
+            Some(Download::Http2(incoming, _)) => incoming.take(),
+            None => Bytes::new(),
+        }
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
+    }
+
+    fn is_empty(&self) -> bool {
+        let body = match &self.body {
+            Some(Download::Http1(answer)) => answer.is_empty(),
+            Some(Download::Http2(incoming, _)) => incoming.is_empty(),
+            None => true,
+        };
+        body && self.grpc == Grpc::Told && self.trailers.is_none()
+    }
+
+    fn length(&self) -> Option<u64> {
+        match &self.body {
+            Some(Download::Http1(answer)) => answer.length(),
+            Some(Download::Http2(incoming, _)) => incoming.length(),
+            None => Some(0),
+        }
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // The server does not ask again once the announced length was sent.
-        if self.inner.is_end_stream()
-            && let Some(lease) = self.lease.take()
+        // Nobody asks again once the announced length was sent.
+        if self.body.is_some()
+            && self.is_empty()
+            && let Some(body) = self.body.take()
         {
-            lease.give_back();
+            self.give_back(body);
         }
     }
 }

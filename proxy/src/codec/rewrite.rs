@@ -1,239 +1,216 @@
-//! Heads on their way through: hop-by-hop fields end here, and who the client is said once, by us.
+//! Answers on their way to the client: what ends here, what goes on, and what we say ourselves.
 //!
-//! The rules are those of `forward_headers`; this applies them to the library's types.
+//! Main functions: [`write_answer`] and [`write_notice`] for HTTP/1, [`to_http2`] and [`notice_to_http2`] for HTTP/2.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::{PathAndQuery, Scheme, Uri};
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{Response, StatusCode};
 
-use super::body::{AnswerBody, Upload};
-use super::connection::Connection;
-use super::{Authority, Dialect, Inbound, Outbound};
+use super::http1::framing::Framing;
+use super::http1::head::ResponseHead;
+use super::http1::write;
+use super::view::AnswerHead;
+use super::{Dialect, Notice};
 use crate::answer::Own;
-use crate::forward_headers::{Fate, fate, is_protected};
-use crate::head_check::{Head, Refusal};
-use crate::settings::Limits;
-use crate::snapshot::Protocol;
+use crate::forward_headers::passes_in_trailers;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+/// What becomes of the client's connection after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// It goes on, and the client knows without being told (HTTP/1.1).
+    Open,
+    /// It goes on, as the client asked for (HTTP/1.0).
+    Asked,
+    Close,
+}
 
-impl Inbound {
-    /// The authority that was decided on, as the upstream gets it.
-    pub(crate) fn authority_value(&self, head: &Head<'_>) -> Authority {
-        match self.head.headers.get(header::HOST) {
-            Some(host) if host.as_bytes() == head.authority.as_bytes() => host.clone(),
-            // Allocates: HTTP/2, where the authority is no field, and hosts that were not in normal form.
-            _ => HeaderValue::from_str(&head.authority).expect("an authority in normal form is a header value"),
+/// Fields of an answer that belong to the endpoint's connection alone.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "te")
+}
+
+/// Whether `Connection` names a field of an answer. Usually it says `close`, or nothing.
+fn is_named(head: &AnswerHead, name: &str) -> bool {
+    let values = head.fields().filter(|(name, _)| *name == "connection").map(|(_, value)| value);
+    let mut tokens = values.flat_map(|value| value.split(|b| *b == b','));
+    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_bytes())) && !is_kept(name)
+}
+
+/// Without these an answer means something else.
+fn is_kept(name: &str) -> bool {
+    matches!(name, "content-length" | "content-type" | "set-cookie" | "location" | "www-authenticate" | "trailer")
+}
+
+fn write_line(status: u16, reason: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write::number(status.into(), out);
+    out.push(b' ');
+    let known = || StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+    out.extend_from_slice(if reason.is_empty() { known() } else { reason }.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_end(keep: Keep, out: &mut Vec<u8>) {
+    out.extend_from_slice(match keep {
+        Keep::Open => b"\r\n",
+        Keep::Asked => b"connection: keep-alive\r\n\r\n",
+        Keep::Close => b"connection: close\r\n\r\n",
+    });
+}
+
+/// Writes the head of an endpoint's answer. `bodiless`: the answer has no body, whatever its fields say.
+pub(crate) fn write_answer(head: &AnswerHead, framing: Framing, bodiless: bool, keep: Keep, out: &mut Vec<u8>) {
+    let reason = if let AnswerHead::Http1(head) = head { head.reason() } else { "" };
+    write_line(head.status(), reason, out);
+    let names = head.first("connection").is_some();
+    for (name, value) in head.fields() {
+        // The length of what a GET would have got (RFC 9110 §8.6).
+        let told = bodiless && name == "content-length" && head.status() != 204;
+        let passes = told || (name != "content-length" && !is_hop_by_hop(name) && !(names && is_named(head, name)));
+        if passes {
+            write::field(name, value, out);
         }
     }
+    if !bodiless {
+        write::framing(framing, out);
+    }
+    write_end(keep, out);
+}
 
-    /// The request as it goes to an endpoint.
-    pub(crate) fn into_upstream(
-        self,
-        authority: Authority,
-        connection: &Connection,
-        protocol: Protocol,
-        limits: &Limits,
-    ) -> Result<Request<Upload>, Own> {
-        let dialect = self.dialect();
-        let Self { head, body } = self;
-        let mut headers = head.headers;
-        let wants_trailers = dialect == Dialect::Grpc
-            || headers.get(header::TE).is_some_and(|te| contains_token(te.as_bytes(), b"trailers"));
-        strip(&mut headers);
-        if wants_trailers {
-            headers.insert(header::TE, TRAILERS);
+/// Writes the head that changes the protocol.
+pub(crate) fn write_upgrade(head: &AnswerHead, out: &mut Vec<u8>) {
+    write_line(101, "", out);
+    for (name, value) in head.fields() {
+        if name == "upgrade" || !(is_hop_by_hop(name) || name == "content-length") {
+            write::field(name, value, out);
         }
-        headers.insert(X_FORWARDED_FOR, connection.peer.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if connection.tls { "https" } else { "http" }));
-        headers.insert(X_FORWARDED_HOST, authority.clone());
-        let path = head.uri.into_parts().path_and_query;
-        let (uri, version) = match protocol {
-            Protocol::Http1 => {
-                headers.insert(header::HOST, authority);
-                (origin_form(path)?, Version::HTTP_11)
+    }
+    out.extend_from_slice(b"connection: upgrade\r\n\r\n");
+}
+
+/// Writes an interim answer.
+pub(crate) fn write_interim(head: &ResponseHead, out: &mut Vec<u8>) {
+    write_line(head.status, head.reason(), out);
+    for (name, value) in head.fields().iter() {
+        if !is_hop_by_hop(name) && name != "content-length" {
+            write::field(name, value, out);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An endpoint's answer as the HTTP/2 library takes it.
+pub(crate) fn to_http2<B>(head: AnswerHead, body: B) -> Response<B> {
+    let mut answer = Response::new(body);
+    let named = head.first("connection").is_some();
+    let status = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+    match head {
+        AnswerHead::Http2(parts) => *answer.headers_mut() = parts.headers,
+        AnswerHead::Http1(_) => {
+            // Allocates: names, values and the map, for an HTTP/2 client of an HTTP/1 endpoint.
+            let mut headers = HeaderMap::with_capacity(16);
+            for (name, value) in head.fields() {
+                if is_hop_by_hop(name) || (named && is_named(&head, name)) {
+                    continue;
+                }
+                if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
+                {
+                    headers.append(name, value);
+                }
             }
-            Protocol::Http2 => {
-                headers.remove(header::HOST);
-                (absolute_form(&authority, path)?, Version::HTTP_2)
-            }
-        };
-        let idle = if dialect == Dialect::Http { limits.body } else { limits.stream_idle };
-        let mut request = Request::new(Upload::new(body, idle));
-        *request.method_mut() = head.method;
-        *request.uri_mut() = uri;
-        *request.version_mut() = version;
-        *request.headers_mut() = headers;
-        Ok(request)
+            *answer.headers_mut() = headers;
+        }
     }
-}
-
-fn origin_form(path: Option<PathAndQuery>) -> Result<Uri, Own> {
-    let mut parts = http::uri::Parts::default();
-    parts.path_and_query = path;
-    Uri::from_parts(parts).map_err(|_| Own::Refused(Refusal::Ambiguous("the target is no path")))
-}
-
-fn absolute_form(authority: &HeaderValue, path: Option<PathAndQuery>) -> Result<Uri, Own> {
-    let wrong = Own::Refused(Refusal::Ambiguous("the host is not a name"));
-    let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(Scheme::HTTP);
-    // Allocates: the library gives no way from a header value to an authority without a copy.
-    parts.authority = Some(http::uri::Authority::try_from(authority.as_bytes()).map_err(|_| wrong)?);
-    parts.path_and_query = path;
-    Uri::from_parts(parts).map_err(|_| wrong)
-}
-
-/// An answer that may be passed on, or `None` when it is malformed.
-pub(crate) fn from_upstream(answer: Response<Incoming>) -> Option<(http::response::Parts, Incoming)> {
-    let (mut head, body) = answer.into_parts();
-    let lengths = head.headers.get_all(header::CONTENT_LENGTH).iter().count();
-    let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
-    // 101 cannot be an answer: `upgrade` was never sent.
-    if head.status.as_u16() < 200 || lengths > 1 || (lengths == 1 && coded) {
-        return None;
-    }
-    strip_named(&mut head.headers);
-    for name in [
-        header::CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::TE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ] {
-        head.headers.remove(name);
-    }
-    // What the endpoint speaks is no business of the client's connection.
-    head.version = Version::HTTP_11;
-    Some((head, body))
-}
-
-/// Whether the endpoint's answer is gRPC as well.
-pub(crate) fn is_grpc(head: &http::response::Parts) -> bool {
-    head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// The gRPC status, when it stands in the head already ("Trailers-Only").
-pub(crate) fn grpc_status_of(head: &http::response::Parts) -> Option<&[u8]> {
-    head.headers.get("grpc-status").map(HeaderValue::as_bytes)
-}
-
-/// Whether pieces of the answer may be far apart.
-pub(crate) fn is_stream(head: &http::response::Parts) -> bool {
-    let kind = head.headers.get(header::CONTENT_TYPE);
-    is_grpc(head) || kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
-}
-
-/// An answer of ours.
-pub(crate) fn own(own: Own, dialect: Dialect, http_2: bool) -> Outbound {
-    if dialect != Dialect::Http {
-        return grpc_status(own.grpc_code(), Some(own.text().trim_end()), dialect);
-    }
-    let mut answer = Response::new(AnswerBody::Fixed(Some(own.text())));
-    *answer.status_mut() = StatusCode::from_u16(own.status()).expect("our own statuses are valid");
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(own.text().len()));
-    // What cannot be read for certain has no certain end either. HTTP/2 has its own frames for that.
-    if matches!(own, Own::Refused(_)) && !http_2 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+    *answer.status_mut() = status;
     answer
 }
 
-/// A gRPC answer that is a status and nothing else ("Trailers-Only").
-pub(crate) fn grpc_status(code: u8, message: Option<&'static str>, dialect: Dialect) -> Outbound {
-    let mut answer = Response::new(AnswerBody::Fixed(None));
+// === What we say ourselves ===
+
+/// How an error is told to this caller.
+pub(crate) fn notice(own: Own, dialect: Dialect) -> Notice {
+    match dialect {
+        Dialect::Http => Notice::Http(own),
+        _ => Notice::Grpc {
+            code: own.grpc_code(),
+            message: Some(own.text().trim_end()),
+            web: dialect == Dialect::GrpcWeb,
+        },
+    }
+}
+
+impl Notice {
+    /// Status of the answer.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Http(own) => own.status(),
+            Self::Grpc { .. } => 200,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Http(own) => own.text(),
+            Self::Grpc { .. } => "",
+        }
+    }
+
+    /// Whether the connection ends with it: what cannot be read for certain has no certain end either.
+    pub(crate) fn ends(self) -> bool {
+        matches!(self, Self::Http(Own::Refused(_) | Own::HeadTooSlow | Own::ClientBody))
+    }
+
+    fn each_field(self, mut put: impl FnMut(&'static str, &[u8])) {
+        match self {
+            Self::Http(_) => put("content-type", b"text/plain; charset=utf-8"),
+            Self::Grpc { code, message, web } => {
+                put("content-type", if web { b"application/grpc-web" } else { b"application/grpc" });
+                let mut digits = Vec::with_capacity(3);
+                write::number(code.into(), &mut digits);
+                put("grpc-status", &digits);
+                if let Some(message) = message {
+                    put("grpc-message", message.as_bytes());
+                }
+            }
+        }
+    }
+}
+
+/// Writes an answer of ours, with its body unless the request was HEAD.
+pub(crate) fn write_notice(notice: Notice, head_only: bool, keep: Keep, out: &mut Vec<u8>) {
+    write_line(notice.status(), "", out);
+    notice.each_field(|name, value| write::field(name, value, out));
+    write::framing(Framing::Length(notice.text().len() as u64), out);
+    write_end(keep, out);
+    if !head_only {
+        out.extend_from_slice(notice.text().as_bytes());
+    }
+}
+
+/// An answer of ours as the HTTP/2 library takes it: the head, and the text of the body.
+pub(crate) fn notice_to_http2(notice: Notice) -> (Response<()>, &'static str) {
+    let mut answer = Response::new(());
+    *answer.status_mut() = StatusCode::from_u16(notice.status()).expect("our own statuses are valid");
     let headers = answer.headers_mut();
-    let kind = if dialect == Dialect::GrpcWeb { "application/grpc-web" } else { "application/grpc" };
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert("grpc-status", HeaderValue::from(u16::from(code)));
-    if let Some(message) = message {
-        headers.insert("grpc-message", HeaderValue::from_static(message));
+    notice.each_field(|name, value| {
+        headers.insert(name, HeaderValue::from_bytes(value).expect("our own values are valid"));
+    });
+    if !notice.text().is_empty() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(notice.text().len()));
     }
-    answer
+    (answer, notice.text())
 }
 
-/// A second copy of a request that may be sent twice without harm and has no body; `None` for all others.
-pub(crate) fn replay(request: &Request<Upload>) -> Option<Request<Upload>> {
-    use http_body::Body;
-    if !request.method().is_idempotent() || !request.body().is_end_stream() {
-        return None;
+/// Takes from trailers what may not stand there.
+pub(crate) fn clean_trailers(trailers: HeaderMap) -> Option<HeaderMap> {
+    if trailers.keys().all(|name| passes_in_trailers(name.as_str())) {
+        return (!trailers.is_empty()).then_some(trailers);
     }
-    let mut copy = Request::new(Upload::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-/// Takes away what must not go on.
-fn strip(headers: &mut HeaderMap) {
-    strip_named(headers);
-    // Allocates when there is anything to take away: the map cannot be changed while it is read.
-    let gone: Vec<HeaderName> = headers.keys().filter(|name| fate(name.as_str()) != Fate::Passes).cloned().collect();
-    for name in gone {
-        headers.remove(name);
+    // Allocates: a copy is simpler than taking fields out one by one, and rare.
+    let mut kept = HeaderMap::with_capacity(trailers.len());
+    for (name, value) in &trailers {
+        if passes_in_trailers(name.as_str()) {
+            kept.append(name, value.clone());
+        }
     }
-}
-
-/// Takes away what `Connection` names, except what says who asks for what.
-fn strip_named(headers: &mut HeaderMap) {
-    let Some(first) = headers.get(header::CONNECTION) else { return };
-    let plain = |value: &[u8]| value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close");
-    if plain(first.as_bytes()) && headers.get_all(header::CONNECTION).iter().count() == 1 {
-        return;
-    }
-    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
-    let tokens = values.flat_map(|value| value.split(|b| *b == b',')).map(<[u8]>::trim_ascii);
-    let named: Vec<HeaderName> = tokens
-        .filter_map(|token| HeaderName::from_bytes(token).ok())
-        .filter(|name| !is_protected(name.as_str()))
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-}
-
-fn contains_token(value: &[u8], token: &[u8]) -> bool {
-    value.split(|b| *b == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec::testing::head;
-
-    fn stripped(fields: &str) -> Vec<String> {
-        let mut headers = head(&format!("GET / HTTP/1.1\n{fields}")).headers;
-        strip(&mut headers);
-        // Taking fields away may change the order of the others.
-        let mut left: Vec<String> = headers.keys().map(|name| name.as_str().to_owned()).collect();
-        left.sort();
-        left
-    }
-
-    #[test]
-    fn hostile_h08_what_connection_names_goes_and_identity_stays() {
-        let left = stripped(
-            "host: a\nconnection: close, x-custom, authorization, X-Forwarded-For, cookie\nx-custom: 1\nauthorization: b\n\
-             cookie: c\nkeep-alive: 5\nproxy-connection: x\nupgrade: websocket\nte: trailers\naccept: d",
-        );
-        assert_eq!(left, ["accept", "authorization", "cookie", "host"]);
-    }
-
-    #[test]
-    fn hostile_h41_no_copy_of_ours_passes() {
-        let left = stripped(
-            "host: a\nX-Forwarded-For: 1\nx_forwarded_for: 2\nx.forwarded.host: 3\nX-FORWARDED-PROTO: 4\nForwarded: 5\n\
-             x-forwarded-for: 6\naccept: d",
-        );
-        assert_eq!(left, ["accept", "host"]);
-    }
+    (!kept.is_empty()).then_some(kept)
 }

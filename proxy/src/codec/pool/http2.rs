@@ -9,13 +9,15 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Failed, Pool};
-use crate::codec::Local;
-use crate::codec::body::Upload;
+use crate::codec::flow::Frames;
+use crate::codec::http2::Local;
+use crate::codec::upload::{Progress, Upload};
+use crate::deadline::Deadline;
 
 /// Most connections per endpoint and worker: with the usual 100 streams each, 1,600 requests at once.
 const MOST_CONNECTIONS: usize = 16;
@@ -38,7 +40,7 @@ impl Default for Shared {
 
 #[derive(Debug)]
 struct Connection {
-    sender: http2::SendRequest<Upload>,
+    sender: http2::SendRequest<Frames<Upload>>,
     streams: Cell<usize>,
     /// What the endpoint admits now.
     most: Rc<Cell<usize>>,
@@ -80,42 +82,61 @@ impl Shared {
     }
 }
 
-/// Sends a request; one that an ending connection gives back unsent goes out once more.
-pub(super) async fn send(pool: &Pool, request: Request<Upload>) -> Result<(Response<Incoming>, Stream), Failed> {
-    let mut request = request;
+/// Sends a request; one that an ending connection gives back unsent goes out once more. The request is put back when
+/// there is no connection for it.
+pub(super) async fn send(
+    pool: &Pool,
+    request: &mut Option<Box<Request<Frames<Upload>>>>,
+    limit: Duration,
+) -> Result<(Response<Incoming>, Stream), Failed> {
     let mut again = true;
     loop {
         let stream = match pool.http2.roomy() {
             Some(stream) => stream,
-            None => match connect(pool).await {
-                Ok(stream) => stream,
-                Err(None) => return Err(Failed::Full),
-                Err(Some(why)) => return Err(Failed::Connect { why, request: Box::new(request) }),
-            },
+            None => connect(pool).await?,
         };
+        let Some(mut taken) = request.take() else { return Err(Failed::Broken("the request is gone".into())) };
+        // Allocates: the body is read by the connection's task while this one waits.
+        let progress = taken.body_mut().0.progress();
         // The clone is a handle; its count is touched by this thread alone.
         let mut sender = stream.0.sender.clone();
-        match sender.try_send_request(request).await {
+        let sent = tokio::select! {
+            sent = sender.try_send_request(*taken) => sent,
+            () = stands_still(pool.deadlines.deadline(), &progress, limit) => return Err(Failed::TooSlow),
+        };
+        match sent {
             Ok(answer) => return Ok((answer, stream)),
+            Err(_) if progress.failed.get() => return Err(Failed::ClientBody),
             Err(mut error) => match error.take_message().filter(|_| again) {
-                Some(unsent) => (request, again) = (unsent, false),
+                Some(unsent) => (*request, again) = (Some(Box::new(unsent)), false),
                 None => return Err(Failed::Broken(error.into_error().to_string())),
             },
         }
     }
 }
 
-/// A stream on a fresh connection, or on one that somebody else made meanwhile. `Err(None)`: there are enough.
-async fn connect(pool: &Pool) -> Result<Stream, Option<String>> {
-    let _turn = pool.http2.connecting.acquire().await.map_err(|_| None)?;
+/// Completes when for `limit` neither an answer came nor anything of the request went on.
+async fn stands_still(deadline: Deadline, progress: &Progress, limit: Duration) {
+    loop {
+        deadline.set(limit);
+        deadline.over().await;
+        if !progress.moved.replace(false) {
+            return;
+        }
+    }
+}
+
+/// A stream on a fresh connection, or on one that somebody else made meanwhile.
+async fn connect(pool: &Pool) -> Result<Stream, Failed> {
+    let _turn = pool.http2.connecting.acquire().await.map_err(|_| Failed::Full)?;
     if let Some(stream) = pool.http2.roomy() {
         return Ok(stream);
     }
     pool.http2.connections.borrow_mut().retain(|one| !one.sender.is_closed());
     if pool.http2.connections.borrow().len() >= MOST_CONNECTIONS {
-        return Err(None);
+        return Err(Failed::Full);
     }
-    let socket = pool.connect().await.map_err(Some)?;
+    let socket = TokioIo::new(pool.connect().await?);
     let handshake = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .initial_stream_window_size(256 * 1024)
@@ -125,9 +146,9 @@ async fn connect(pool: &Pool) -> Result<Stream, Option<String>> {
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10))
         .handshake(socket);
-    let (sender, connection) = match tokio::time::timeout(pool.connect, handshake).await {
-        Ok(done) => done.map_err(|error| Some(error.to_string()))?,
-        Err(_) => return Err(Some("no HTTP/2 handshake".into())),
+    let (sender, connection) = match tokio::time::timeout(pool.limits.connect, handshake).await {
+        Ok(done) => done.map_err(|error| Failed::Connect(error.to_string()))?,
+        Err(_) => return Err(Failed::Connect("no HTTP/2 handshake".into())),
     };
     let most = Rc::new(Cell::new(connection.current_max_send_streams().max(1)));
     let limit = most.clone();

@@ -1,0 +1,253 @@
+//! Heads of HTTP/1 messages: from bytes to names and values, and nothing that could be read in two ways.
+//!
+//! Must not know: sockets, or what fields mean, but for those that say where a message ends.
+//!
+//! Main types: [`RequestHead`], [`ResponseHead`], each with its bytes; [`Fields`], the fields of one; [`Malformed`].
+//! Sources: RFC 9112 §2 to §5, RFC 9110 §5. Tokens are the business of `httparse`; what it forgives is refused here:
+//! lines that end without CR, and empty lines before the first.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::buffer::{give_bytes, take_bytes};
+
+/// Most fields in a head.
+pub(crate) const FIELDS: usize = 100;
+/// Largest head as it is written. Above the head check's 32 KiB of names and values, so that it can say what was wrong.
+pub(super) const HEAD_BYTES: usize = 40 * 1024;
+/// Longest first line that may still be on its way.
+const LINE_BYTES: usize = 8 * 1024 + 64;
+
+/// A request's head.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    fields: Fields,
+    method: Span,
+    target: Span,
+    /// 1 for HTTP/1.1, 0 for HTTP/1.0.
+    pub(crate) minor: u8,
+}
+
+/// An answer's head.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    fields: Fields,
+    reason: Span,
+    pub(crate) status: u16,
+    pub(crate) minor: u8,
+}
+
+/// The fields of a head in the order in which they came. Names are lower case.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    bytes: Vec<u8>,
+    places: Vec<(Span, Span)>,
+}
+
+/// A piece of a head. A head is shorter than 64 KiB.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    start: u16,
+    end: u16,
+}
+
+/// Why bytes are no head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Malformed {
+    /// Something that is not allowed where it stands.
+    Syntax(&'static str),
+    /// A version other than 1.0 and 1.1.
+    Version,
+    /// The first line is too long.
+    Line,
+    /// The head, or the number of its fields, is too large.
+    Size,
+}
+
+/// What bytes are so far.
+#[derive(Debug)]
+pub(crate) enum Parsed<T> {
+    /// A head, and how many bytes it took.
+    Whole(T, usize),
+    /// The beginning of one.
+    Partial,
+}
+
+impl Span {
+    /// Of a piece within `all`.
+    fn of(all: &[u8], piece: &[u8]) -> Self {
+        let start = piece.as_ptr().addr() - all.as_ptr().addr();
+        let narrow = |n: usize| u16::try_from(n).expect("a head is shorter than 64 KiB");
+        Self { start: narrow(start), end: narrow(start + piece.len()) }
+    }
+
+    fn range(self) -> Range<usize> {
+        usize::from(self.start)..usize::from(self.end)
+    }
+}
+
+impl RequestHead {
+    /// Reads a request's head from the beginning of `bytes`.
+    ///
+    /// # Errors
+    /// It is none, whatever may follow.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<Self>, Malformed> {
+        if matches!(bytes.first(), Some(b'\r' | b'\n')) {
+            return Err(Malformed::Syntax("an empty line before the request"));
+        }
+        let window = &bytes[..bytes.len().min(HEAD_BYTES)];
+        // Not cleared: most requests have ten.
+        let mut room = [const { MaybeUninit::uninit() }; FIELDS];
+        let mut head = httparse::Request::new(&mut []);
+        match head.parse_with_uninit_headers(window, &mut room).map_err(malformed)? {
+            httparse::Status::Partial => partial(window),
+            httparse::Status::Complete(length) => {
+                let whole = &window[..length];
+                check_lines(whole)?;
+                let of = |piece: Option<&str>| Span::of(whole, piece.unwrap_or_default().as_bytes());
+                let (method, target, minor) = (of(head.method), of(head.path), head.version.unwrap_or_default());
+                Ok(Parsed::Whole(Self { fields: Fields::copy(whole, head.headers), method, target, minor }, length))
+            }
+        }
+    }
+
+    pub(crate) fn method(&self) -> &str {
+        self.fields.text(self.method)
+    }
+
+    pub(crate) fn target(&self) -> &str {
+        self.fields.text(self.target)
+    }
+
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.fields
+    }
+}
+
+impl ResponseHead {
+    /// Reads an answer's head from the beginning of `bytes`.
+    ///
+    /// # Errors
+    /// It is none, whatever may follow.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<Self>, Malformed> {
+        let window = &bytes[..bytes.len().min(HEAD_BYTES)];
+        let mut room = [const { MaybeUninit::uninit() }; FIELDS];
+        let mut head = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut head, window, &mut room);
+        match parsed.map_err(malformed)? {
+            httparse::Status::Partial => partial(window),
+            httparse::Status::Complete(length) => {
+                let whole = &window[..length];
+                check_lines(whole)?;
+                let status = head.code.unwrap_or_default();
+                if !(100..=599).contains(&status) {
+                    return Err(Malformed::Syntax("a status outside 100 to 599"));
+                }
+                let reason = match head.reason {
+                    Some(reason) if !reason.is_empty() => Span::of(whole, reason.as_bytes()),
+                    _ => Span::default(),
+                };
+                let (fields, minor) = (Fields::copy(whole, head.headers), head.version.unwrap_or_default());
+                Ok(Parsed::Whole(Self { fields, reason, status, minor }, length))
+            }
+        }
+    }
+
+    /// As the endpoint wrote it; often empty.
+    pub(crate) fn reason(&self) -> &str {
+        self.fields.text(self.reason)
+    }
+
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.fields
+    }
+}
+
+impl Fields {
+    /// One copy of the head: what follows it in the buffer can then move, and names are brought to lower case in place.
+    fn copy(whole: &[u8], parsed: &[httparse::Header<'_>]) -> Self {
+        let mut bytes = take_bytes();
+        bytes.extend_from_slice(whole);
+        // Allocates: 8 bytes a field.
+        let mut places = Vec::with_capacity(parsed.len());
+        for field in parsed {
+            let name = Span::of(whole, field.name.as_bytes());
+            bytes[name.range()].make_ascii_lowercase();
+            let value = field.value.trim_ascii_end();
+            places.push((name, if value.is_empty() { Span::default() } else { Span::of(whole, value) }));
+        }
+        Self { bytes, places }
+    }
+
+    fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(&self.bytes[span.range()]).expect("httparse gave text")
+    }
+
+    /// All of them, in order, repeated ones one by one.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
+        self.places.iter().map(|(name, value)| (self.text(*name), &self.bytes[value.range()]))
+    }
+
+    /// Whether the value of the field at `place` stands beside a tab: allowed (RFC 9110 §5.6.3), and not what everybody
+    /// takes for a blank.
+    pub(super) fn has_tab(&self, place: usize) -> bool {
+        let Some((_, value)) = self.places.get(place) else { return false };
+        let Range { start, end } = value.range();
+        let beside = [start.checked_sub(1), Some(end)];
+        beside.into_iter().flatten().any(|at| self.bytes.get(at) == Some(&b'\t'))
+    }
+
+    /// The values of a field, in order. `name` is lower case.
+    pub(crate) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let is = move |span: &Span| self.bytes[span.range()] == *name.as_bytes();
+        self.places.iter().filter(move |(name, _)| is(name)).map(|(_, value)| &self.bytes[value.range()])
+    }
+
+    /// The first value of a field. `name` is lower case.
+    pub(crate) fn first(&self, name: &str) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+}
+
+impl Drop for Fields {
+    fn drop(&mut self) {
+        give_bytes(std::mem::take(&mut self.bytes));
+    }
+}
+
+fn malformed(error: httparse::Error) -> Malformed {
+    match error {
+        httparse::Error::TooManyHeaders => Malformed::Size,
+        httparse::Error::Version => Malformed::Version,
+        httparse::Error::HeaderName => Malformed::Syntax("a field's name is not a token"),
+        httparse::Error::HeaderValue => Malformed::Syntax("a field's value holds a control character"),
+        httparse::Error::NewLine => Malformed::Syntax("a line does not end in CR LF"),
+        httparse::Error::Status => Malformed::Syntax("the status is not a number of three digits"),
+        httparse::Error::Token => Malformed::Syntax("the first line is not one"),
+    }
+}
+
+/// More has to come, unless too much came already.
+fn partial<T>(window: &[u8]) -> Result<Parsed<T>, Malformed> {
+    let line = &window[..window.len().min(LINE_BYTES)];
+    if line.len() == LINE_BYTES && !line.contains(&b'\n') {
+        return Err(Malformed::Line);
+    }
+    if window.len() == HEAD_BYTES { Err(Malformed::Size) } else { Ok(Parsed::Partial) }
+}
+
+/// Every line ends in CR LF. `httparse` takes LF alone (RFC 9112 §2.2 lets a recipient), others take it otherwise.
+pub(super) fn check_lines(head: &[u8]) -> Result<(), Malformed> {
+    let mut rest = head;
+    while let Some(place) = memchr::memchr(b'\n', rest) {
+        if place == 0 || rest[place - 1] != b'\r' {
+            return Err(Malformed::Syntax("a line does not end in CR LF"));
+        }
+        rest = &rest[place + 1..];
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod tests;

@@ -1,0 +1,177 @@
+//! A client on HTTP/1: request by request, each answered once and in order, until one side has enough.
+//!
+//! Must not know: who answers. Main function: [`serve`].
+
+use std::rc::Rc;
+
+use super::client::{Client, Next};
+use super::framing::{self, Framing};
+use super::head::RequestHead;
+use super::tunnel;
+use crate::answer::Own;
+use crate::codec::connection::{Connection, Flight};
+use crate::codec::flow::{Sink, Source, poll_pump};
+use crate::codec::relay::Relay;
+use crate::codec::rewrite::{self, Keep};
+use crate::codec::stream::Stream;
+use crate::codec::upload::Upload;
+use crate::codec::view::{AnswerHead, Head};
+use crate::codec::{Exchange, Inbound, Notice, Outbound};
+use crate::head_check::Refusal;
+
+/// How a connection goes on after an answer.
+enum After {
+    /// With the next request.
+    Next,
+    /// It ends; the client reads what was said before that.
+    Close,
+    /// It breaks off: the answer is incomplete, and only that tells the client so.
+    Abort,
+}
+
+/// What has to be known of a request to answer it.
+#[derive(Clone, Copy)]
+struct Asked {
+    head_only: bool,
+    /// 1 for HTTP/1.1.
+    minor: u8,
+    persistent: bool,
+    upgrade: bool,
+}
+
+/// Serves a connection until it ends. `ahead`: what was read of it already.
+pub(crate) async fn serve(stream: Stream, ahead: &[u8], connection: Rc<Connection>, exchange: impl Exchange) {
+    // Allocates once per connection: a body of it may be read by another task.
+    let client = Rc::new(Client::new(stream, ahead, connection.clone()));
+    let mut first = true;
+    loop {
+        let after = match client.next(first).await {
+            Next::Gone => return,
+            Next::Refused(own) => {
+                exchange.refused(own);
+                say(&client, own).await
+            }
+            Next::Request(head) => {
+                let flight = Flight::begin(&connection);
+                answer(&client, head, flight, &exchange).await
+            }
+        };
+        first = false;
+        match after {
+            After::Next => {}
+            After::Close => return client.close(true).await,
+            After::Abort => return,
+        }
+    }
+}
+
+async fn answer(client: &Rc<Client>, head: RequestHead, flight: Flight, exchange: &impl Exchange) -> After {
+    let (asked, inbound) = match inbound(client, head) {
+        Ok(understood) => understood,
+        Err(own) => {
+            exchange.refused(own);
+            return say(client, own).await;
+        }
+    };
+    match exchange.answer(inbound, flight).await {
+        Outbound::Own(notice) => send_notice(client, asked, notice).await,
+        Outbound::Relay(head, relay) => send_relay(client, asked, &head, relay).await,
+        Outbound::Tunnel(head, conn, relay) => {
+            client.begin_answer(Framing::Close, |out| rewrite::write_upgrade(&head, out));
+            tunnel::run(client, *conn, relay).await;
+            After::Abort
+        }
+    }
+}
+
+/// What a head asks for, and how its body will be read.
+fn inbound(client: &Rc<Client>, head: RequestHead) -> Result<(Asked, Inbound), Own> {
+    let framing = framing::of_request(&head).map_err(|unclear| Own::Refused(Refusal::Ambiguous(unclear.0)))?;
+    let upgrade = upgrade(&head, framing);
+    let asked = Asked {
+        head_only: head.method() == "HEAD",
+        minor: head.minor,
+        persistent: framing::is_persistent(head.fields(), head.minor),
+        upgrade: upgrade.is_some(),
+    };
+    let expects = match head.fields().first("expect") {
+        // HTTP/1.0 knows no expectations (RFC 9110 §10.1.1).
+        Some(expected) if head.minor == 1 => {
+            if !expected.eq_ignore_ascii_case(b"100-continue") || head.fields().all("expect").count() > 1 {
+                return Err(Own::Refused(Refusal::Expectation));
+            }
+            true
+        }
+        _ => false,
+    };
+    client.begin_body(framing, expects);
+    let upload = Upload::http1(client.clone(), framing, head.minor == 1);
+    Ok((asked, Inbound { head: Head::Http1(head), upload, upgrade }))
+}
+
+/// The protocol that the client wants to change to. What HTTP itself could change to is ignored (RFC 9110 §7.8 lets a
+/// server), and so is an `Upgrade` with a body: the bytes behind the head have to be one thing or the other.
+fn upgrade(head: &RequestHead, framing: Framing) -> Option<Box<str>> {
+    let mut wanted = head.fields().all("upgrade");
+    let protocol = std::str::from_utf8(wanted.next()?).ok()?;
+    let is_http = ["h2", "h2c", "http", "tls"].iter().any(|own| {
+        let name = protocol.split('/').next().unwrap_or_default();
+        name.eq_ignore_ascii_case(own)
+    });
+    let is_one = wanted.next().is_none() && !protocol.is_empty() && !protocol.contains(',');
+    let may = head.minor == 1 && head.method() == "GET" && framing == Framing::Length(0);
+    // Allocates: once for a connection that will carry no other request.
+    (may && is_one && !is_http && head.fields().has_token("connection", b"upgrade")).then(|| protocol.into())
+}
+
+/// Says why something is no request, and ends the connection.
+async fn say(client: &Rc<Client>, own: Own) -> After {
+    client.begin_answer(Framing::Length(0), |out| rewrite::write_notice(Notice::Http(own), false, Keep::Close, out));
+    match flush(client).await {
+        Ok(()) => After::Close,
+        Err(_) => After::Abort,
+    }
+}
+
+async fn flush(client: &Rc<Client>) -> std::io::Result<()> {
+    std::future::poll_fn(|cx| (&**client).poll_flush(cx)).await
+}
+
+async fn send_notice(client: &Rc<Client>, asked: Asked, notice: Notice) -> After {
+    // Where the next request begins is known only when this one was read to its end.
+    let keep = keep(client, asked, !notice.ends() && client.has_read_all());
+    client.begin_answer(Framing::Length(0), |out| rewrite::write_notice(notice, asked.head_only, keep, out));
+    match flush(client).await {
+        Err(_) => After::Abort,
+        Ok(()) if keep == Keep::Close => After::Close,
+        Ok(()) => After::Next,
+    }
+}
+
+async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut relay: Relay) -> After {
+    let bodiless = asked.head_only || matches!(head.status(), 204 | 304);
+    let framing = match relay.length() {
+        _ if bodiless => Framing::Length(0),
+        Some(length) => Framing::Length(length),
+        None if asked.minor == 1 => Framing::Chunked,
+        None => Framing::Close,
+    };
+    let keep = keep(client, asked, framing != Framing::Close);
+    client.begin_answer(framing, |out| rewrite::write_answer(head, framing, bodiless, keep, out));
+    let mut sink = &**client;
+    if let Err(stopped) = std::future::poll_fn(|cx| poll_pump(&mut relay, &mut sink, cx)).await {
+        tracing::debug!(%stopped, "an answer broke off");
+        return After::Abort;
+    }
+    drop(relay);
+    if keep == Keep::Close || !client.has_read_all() { After::Close } else { After::Next }
+}
+
+fn keep(client: &Client, asked: Asked, can: bool) -> Keep {
+    // A refused upgrade: what comes next may be what the client wanted to say in the other protocol.
+    match can && asked.persistent && !asked.upgrade && !client.connection.is_leaving() {
+        false => Keep::Close,
+        true if asked.minor == 0 => Keep::Asked,
+        true => Keep::Open,
+    }
+}

@@ -1,0 +1,157 @@
+//! A client's socket on HTTP/2: the library has no deadlines, so this watches what comes and goes.
+//!
+//! Main types: [`Watched`], the socket; [`drive`], which runs the protocol and keeps the deadlines.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::codec::connection::{Connection, End};
+use crate::codec::idle::Idle;
+use crate::codec::server::Ahead;
+use crate::codec::stream::Stream;
+
+/// What came and went, shared by the socket and whoever watches it.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    /// Bytes of the client since the protocol began; the preface is the first.
+    read: Cell<u64>,
+    /// The client takes nothing of what we write.
+    stalled: Cell<bool>,
+}
+
+/// Runs a connection to its end. `finish` tells the protocol to take no further requests.
+pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
+    protocol: P,
+    finish: impl Fn(Pin<&mut P>),
+    connection: &Connection,
+    traffic: &Traffic,
+) {
+    let mut protocol = pin!(protocol);
+    let (quiet, stalled) = (Idle::new(&connection.deadlines), Idle::new(&connection.deadlines));
+    let limits = &connection.limits;
+    let mut told = false;
+    std::future::poll_fn(|cx| {
+        connection.watch(cx);
+        if connection.end() == End::Now {
+            return Poll::Ready(());
+        }
+        loop {
+            if connection.is_leaving() && !told {
+                told = true;
+                quiet.progress();
+                finish(protocol.as_mut());
+            }
+            if let Poll::Ready(result) = protocol.as_mut().poll(cx) {
+                // Its error says how the client ended the connection: nothing to act on.
+                tracing::debug!(peer = ?connection.peer, ?result, "connection ended");
+                return Poll::Ready(());
+            }
+            if !traffic.stalled.get() {
+                stalled.progress();
+            } else if stalled.is_over(limits.body, cx) {
+                tracing::debug!(peer = ?connection.peer, "connection closed: the client does not read");
+                return Poll::Ready(());
+            }
+            let Some(limit) = allowed(connection, traffic, told) else {
+                quiet.progress();
+                return Poll::Pending;
+            };
+            if !quiet.is_over(limit, cx) {
+                return Poll::Pending;
+            }
+            if told || traffic.read.get() < PREFACE_BYTES {
+                tracing::debug!(peer = ?connection.peer, "connection closed at its deadline");
+                return Poll::Ready(());
+            }
+            connection.leave();
+        }
+    })
+    .await;
+}
+
+const PREFACE_BYTES: u64 = crate::codec::server::PREFACE.len() as u64;
+
+/// How long the connection may stay as it is. `None`: exchanges are in progress, which have deadlines of their own.
+fn allowed(connection: &Connection, traffic: &Traffic, told: bool) -> Option<Duration> {
+    let limits = &connection.limits;
+    if connection.exchanges() > 0 {
+        None
+    } else if traffic.read.get() < PREFACE_BYTES {
+        Some(limits.first_bytes)
+    } else if told {
+        Some(limits.body)
+    } else {
+        Some(limits.stream_idle)
+    }
+}
+
+/// See the module. What was read to find the protocol comes first.
+#[derive(Debug)]
+pub(super) struct Watched {
+    inner: Stream,
+    traffic: Rc<Traffic>,
+    ahead: Ahead,
+}
+
+impl Watched {
+    pub(super) fn new(inner: Stream, ahead: Ahead) -> (Self, Rc<Traffic>) {
+        let traffic = Rc::<Traffic>::default();
+        (Self { inner, traffic: traffic.clone(), ahead }, traffic)
+    }
+
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        self.traffic.stalled.set(result.is_pending());
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let held = self.ahead.take(buf.remaining());
+        let result = if held.is_empty() {
+            Pin::new(&mut self.inner).poll_read(cx, buf)
+        } else {
+            buf.put_slice(held);
+            Poll::Ready(Ok(()))
+        };
+        let read = buf.filled().len() - before;
+        self.traffic.read.set(self.traffic.read.get().saturating_add(read as u64));
+        result
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.wrote(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.wrote(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,249 @@
+//! A request as it goes to an endpoint: hop-by-hop fields end here, and who the client is said once, by us.
+//!
+//! The rules are those of `forward_headers`; this applies them to what comes in on either protocol and goes out on
+//! either.
+//!
+//! Main type: [`Prepared`].
+
+use std::rc::Rc;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Version};
+
+use super::connection::Connection;
+use super::flow::Frames;
+use super::http1::framing::Framing;
+use super::http1::write;
+use super::upload::Upload;
+use super::view::{Head, RequestView};
+use super::{Dialect, Inbound};
+use crate::answer::Own;
+use crate::forward_headers::{Fate, fate, is_protected};
+use crate::head_check::Refusal;
+use crate::snapshot::Protocol;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// The head is written when there is a connection, and again when that turns out to be closed.
+    Http1(Box<Outgoing>),
+    /// As the library takes it; away while the library has it.
+    Http2(Option<Box<Request<Frames<Upload>>>>),
+}
+
+/// A request to an HTTP/1 endpoint.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) head: OutgoingHead,
+    pub(crate) upload: Upload,
+}
+
+/// Its head, which is written to a connection as often as it takes.
+#[derive(Debug)]
+pub(crate) struct OutgoingHead {
+    head: Head,
+    /// The host as it was decided on, when it was not written so.
+    authority: Option<Box<str>>,
+    connection: Rc<Connection>,
+    upgrade: Option<Box<str>>,
+}
+
+impl Prepared {
+    /// Of a request whose head was checked. `authority`: the host as it was decided on, unless it was written so.
+    pub(crate) fn new(
+        inbound: Inbound,
+        authority: Option<Box<str>>,
+        connection: &Rc<Connection>,
+        protocol: Protocol,
+    ) -> Result<Self, Own> {
+        let Inbound { head, mut upload, upgrade } = inbound;
+        if protocol == Protocol::Http1 {
+            let connection = connection.clone();
+            let head = OutgoingHead { head, authority, connection, upgrade };
+            return Ok(Self::Http1(Box::new(Outgoing { head, upload })));
+        }
+        // The library cannot ask the endpoint whether the body may come.
+        upload.invite();
+        // Allocates unless the authority was decided on in another form than it came in.
+        let authority = authority.unwrap_or_else(|| String::from_utf8_lossy(head.view().named_host()).into());
+        let parts = match head {
+            Head::Http1(_) => from_http1(head.view())?,
+            Head::Http2(head) => from_http2(*head),
+        };
+        let request = finish(parts, authority.as_bytes(), connection, upload)?;
+        Ok(Self::Http2(Some(Box::new(request))))
+    }
+}
+
+impl Outgoing {
+    /// Whether it may be sent twice without harm (RFC 9110 §9.2.2), and all of it is still here.
+    pub(crate) fn can_repeat(&self) -> bool {
+        let method = self.head.head.view().method();
+        matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE") && self.upload.is_untouched()
+    }
+}
+
+impl OutgoingHead {
+    /// HEAD: the answer has no body.
+    pub(crate) fn is_head(&self) -> bool {
+        self.head.view().method() == "HEAD"
+    }
+
+    /// An `Upgrade` goes with it.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
+    /// Writes it, for a body of this framing.
+    pub(crate) fn write(&self, framing: Framing, out: &mut Vec<u8>) {
+        let view = self.head.view();
+        for part in [view.method(), " ", view.path(), " HTTP/1.1\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        let authority = self.authority.as_deref().map_or_else(|| view.named_host(), str::as_bytes);
+        write::field("host", authority, out);
+        let named = names_others(view);
+        for (name, value) in view.fields() {
+            let passes = match name {
+                "host" | "content-length" => false,
+                // HTTP/2 cuts it into crumbs (RFC 9113 §8.2.3).
+                "cookie" if view.is_http_2() => false,
+                _ => fate(name) == Fate::Passes && !(named && is_named(view, name)),
+            };
+            if passes {
+                write::field(name, value, out);
+            }
+        }
+        self.write_rest(view, authority, framing, out);
+    }
+
+    fn write_rest(&self, view: RequestView<'_>, authority: &[u8], framing: Framing, out: &mut Vec<u8>) {
+        if view.is_http_2() {
+            cookies(view, out);
+        }
+        if framing != Framing::Length(0) || view.header("content-length").next().is_some() {
+            write::framing(framing, out);
+        }
+        if wants_trailers(view) {
+            out.extend_from_slice(b"te: trailers\r\n");
+        }
+        if view.is_http_1_1() && view.header("expect").next().is_some() {
+            out.extend_from_slice(b"expect: 100-continue\r\n");
+        }
+        match &self.upgrade {
+            Some(upgrade) => {
+                out.extend_from_slice(b"connection: upgrade\r\n");
+                write::field("upgrade", upgrade.as_bytes(), out);
+            }
+            None if wants_trailers(view) => out.extend_from_slice(b"connection: te\r\n"),
+            None => {}
+        }
+        write::field("x-forwarded-for", self.connection.peer.as_bytes(), out);
+        write::field("x-forwarded-proto", self.connection.scheme().as_bytes(), out);
+        write::field("x-forwarded-host", authority, out);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn wants_trailers(view: RequestView<'_>) -> bool {
+    view.has_token("te", b"trailers")
+}
+
+/// Whether `Connection` names anything that is not hop-by-hop by itself.
+fn names_others(view: RequestView<'_>) -> bool {
+    let mut tokens = view.header("connection").flat_map(|value| value.split(|b| *b == b',')).map(<[u8]>::trim_ascii);
+    let usual: [&[u8]; 5] = [b"", b"close", b"keep-alive", b"upgrade", b"te"];
+    tokens.any(|token| !usual.iter().any(|usual| token.eq_ignore_ascii_case(usual)))
+}
+
+/// Whether `Connection` takes a field away: not one that says who asks for what.
+fn is_named(view: RequestView<'_>, name: &str) -> bool {
+    view.has_token("connection", name.as_bytes()) && !is_protected(name)
+}
+
+fn cookies(view: RequestView<'_>, out: &mut Vec<u8>) {
+    let mut crumbs = view.header("cookie").peekable();
+    if crumbs.peek().is_none() {
+        return;
+    }
+    out.extend_from_slice(b"cookie: ");
+    while let Some(crumb) = crumbs.next() {
+        out.extend_from_slice(crumb);
+        out.extend_from_slice(if crumbs.peek().is_some() { b"; " } else { b"\r\n" });
+    }
+}
+
+type Parts = (Method, PathAndQuery, HeaderMap);
+
+fn from_http1(view: RequestView<'_>) -> Result<Parts, Own> {
+    let wrong = |_| Own::Refused(Refusal::Ambiguous("the head cannot be written as HTTP/2"));
+    let method = Method::from_bytes(view.method().as_bytes()).map_err(|_| wrong(()))?;
+    let path = PathAndQuery::try_from(view.path()).map_err(|_| wrong(()))?;
+    let named = names_others(view);
+    // Allocates: names, values and the map, for an HTTP/2 endpoint behind an HTTP/1 client.
+    let mut headers = HeaderMap::with_capacity(24);
+    for (name, value) in view.fields() {
+        let passes = !matches!(name, "host" | "content-length") && fate(name) == Fate::Passes;
+        if passes && !(named && is_named(view, name)) {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong(()))?;
+            headers.append(name, HeaderValue::from_bytes(value).map_err(|_| wrong(()))?);
+        }
+    }
+    if wants_trailers(view) {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    Ok((method, path, headers))
+}
+
+fn from_http2(head: http::request::Parts) -> Parts {
+    let view = RequestView::Http2(&head);
+    let wants_trailers = view.dialect() == Dialect::Grpc || wants_trailers(view);
+    // Allocates when there is anything to take away: the map cannot be changed while it is read.
+    let gone: Vec<HeaderName> = head
+        .headers
+        .keys()
+        .filter(|name| fate(name.as_str()) != Fate::Passes || **name == header::HOST)
+        .cloned()
+        .collect();
+    let mut headers = head.headers;
+    for name in gone {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    let path = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    (head.method, path, headers)
+}
+
+fn finish(
+    (method, path, mut headers): Parts,
+    authority: &[u8],
+    connection: &Connection,
+    upload: Upload,
+) -> Result<Request<Frames<Upload>>, Own> {
+    let wrong = Own::Refused(Refusal::Ambiguous("the host is not a name"));
+    headers.insert(X_FORWARDED_FOR, connection.peer.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme()));
+    headers.insert(X_FORWARDED_HOST, HeaderValue::from_bytes(authority).map_err(|_| wrong)?);
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    // Allocates: the library gives no way to an authority without a copy.
+    parts.authority = Some(http::uri::Authority::try_from(authority).map_err(|_| wrong)?);
+    parts.path_and_query = Some(path);
+    let mut request = Request::new(Frames(upload));
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| wrong)?;
+    *request.method_mut() = method;
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+#[cfg(test)]
+#[path = "prepared_tests.rs"]
+mod tests;

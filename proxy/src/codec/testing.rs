@@ -1,0 +1,24 @@
+//! What tests of rooms above the codec need of it.
+
+use super::http1::head::{Parsed, RequestHead};
+use super::view::Head;
+
+/// A head from text: a request line and `name: value` lines. `HTTP/2` gives one without the library's own checks.
+pub(crate) fn head(text: &str) -> Head {
+    if !text.lines().next().expect("a request line").ends_with("HTTP/2") {
+        let bytes = format!("{}\r\n\r\n", text.replace('\n', "\r\n"));
+        return match RequestHead::parse(bytes.as_bytes()) {
+            Ok(Parsed::Whole(head, _)) => Head::Http1(head),
+            other => panic!("{text:?} is no head: {other:?}"),
+        };
+    }
+    let mut lines = text.split('\n');
+    let mut first = lines.next().expect("a request line").split(' ');
+    let (method, target) = (first.next().expect("a method"), first.next().expect("a target"));
+    let mut request = http::Request::builder().method(method).uri(target).version(http::Version::HTTP_2);
+    for line in lines {
+        let (name, value) = line.split_once(": ").expect("name: value");
+        request = request.header(name, http::HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+    }
+    Head::Http2(Box::new(request.body(()).expect("a request").into_parts().0))
+}
