@@ -88,6 +88,15 @@ impl Own {
         }
     }
 
+    /// For the log: what the caller is not told.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::Ambiguous(why)) => why,
+            Self::UnknownHost => "no stage has this host",
+            own => own.text().trim_end(),
+        }
+    }
+
     /// Status for gRPC callers.
     pub(crate) fn grpc_code(self) -> u8 {
         match self {

@@ -21,6 +21,7 @@ pub(crate) mod server;
 pub(crate) mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod told;
 pub(crate) mod upload;
 pub(crate) mod view;
 
@@ -47,7 +48,7 @@ pub(crate) struct Inbound {
 #[derive(Debug)]
 pub(crate) enum Outbound {
     /// Ours.
-    Own(Notice),
+    Own(Notice, Flight),
     /// An endpoint's.
     Relay(AnswerHead, Relay),
     /// The endpoint changed the protocol (101): from here on bytes go both ways.
@@ -71,8 +72,8 @@ pub(crate) trait Exchange: Clone + 'static {
     /// Answers one.
     fn answer(&self, inbound: Inbound, flight: Flight) -> impl Future<Output = Outbound>;
 
-    /// Something came that is no request, and was answered with `own`.
-    fn refused(&self, own: Own);
+    /// Something came that is no request, and is answered with `own`.
+    fn refused(&self, own: Own, flight: &mut Flight);
 }
 
 /// How errors are told to the caller.

@@ -41,6 +41,7 @@ pub(crate) async fn drain(worker: &Rc<Worker>, accepting: Vec<JoinHandle<()>>, d
     for connection in worker.open_connections() {
         connection.cut();
     }
+    worker.hand_over_log();
     if cut > 0 {
         tracing::warn!(requests = cut, "requests were cut at the end of the drain");
     }

@@ -16,11 +16,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use crate::access_log::writer;
 use crate::admin::{self, Observed};
 use crate::control::Control;
 use crate::count::Ledger;
 use crate::fleet::Follower;
+use crate::forwarded::Trusted;
 use crate::listen::listen;
+use crate::request_id::IdKey;
 use crate::settings::{Bound, ProxyError, Settings};
 use crate::snapshot::Incoming;
 use crate::split::Phase;
@@ -36,6 +39,7 @@ pub struct Engine {
     software: String,
     drain: Duration,
     stop: watch::Sender<Option<Instant>>,
+    log: Option<writer::Handle>,
     workers: Vec<JoinHandle<u64>>,
     /// Everything on the admin runtime; ends with the engine.
     tasks: JoinSet<()>,
@@ -81,6 +85,8 @@ impl Engine {
         let (ledger, opened) = Ledger::new();
         let (stop, stopping) = watch::channel(None);
         let tls = public_server_config(resolver);
+        let ids = IdKey::draw().map_err(ProxyError::Thread)?;
+        let log = settings.access_log.take().map(writer::start).transpose()?;
         let mut http = http.map(|(_, listeners)| listeners).unwrap_or_default().into_iter();
         let mut https = https.map(|(_, listeners)| listeners).unwrap_or_default().into_iter();
         let (mut workers, mut totals) = (Vec::new(), Vec::new());
@@ -96,6 +102,10 @@ impl Engine {
                 limits: settings.limits.clone(),
                 stop: stopping.clone(),
                 totals: own,
+                trusted: Trusted::new(settings.trusted.clone()),
+                proxy_protocol: settings.proxy_protocol,
+                ids: ids.clone(),
+                log: log.clone(),
             };
             workers.push(worker::start(setup).map_err(ProxyError::Thread)?);
         }
@@ -107,6 +117,7 @@ impl Engine {
             software: std::mem::take(&mut settings.software),
             drain: settings.drain,
             stop,
+            log,
             workers,
             tasks: JoinSet::new(),
             _lock: lock,
@@ -166,6 +177,13 @@ impl Engine {
         let mut saved = self.control.saved();
         // It only fails when the journal's thread is gone, which ends with the engine.
         let _ = saved.wait_for(|saved| saved.version >= Some(version)).await;
+    }
+
+    /// The access log's file was moved: a new one is begun.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
     }
 
     /// Follows a controller until it is dropped: connects again and again, applies what comes, reports.

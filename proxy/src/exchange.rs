@@ -6,40 +6,105 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::answer::{Own, grpc_code_of_http};
-use crate::balance;
 use crate::codec::connection::Flight;
-use crate::codec::pool::{Answered, Failed};
+use crate::codec::pool::{Answered, Failed, Lease};
 use crate::codec::relay::{Download, Grpc, Relay};
-use crate::codec::{Dialect, Exchange, Inbound, Notice, Outbound, Prepared, rewrite};
-use crate::head_check;
+use crate::codec::told::Told;
+use crate::codec::{AnswerHead, Dialect, Exchange, Inbound, Notice, Outbound, Prepared, RequestView, rewrite};
 use crate::record::Ticket;
+use crate::request_id::RequestId;
 use crate::route::{Routed, route};
 use crate::snapshot::{Backend, Protocol};
 use crate::worker::Worker;
+use crate::{balance, forwarded, head_check};
 
 impl Exchange for Rc<Worker> {
     /// Answers one request: with what the chosen endpoint says, or with why there is nothing.
-    async fn answer(&self, inbound: Inbound, flight: Flight) -> Outbound {
+    async fn answer(&self, inbound: Inbound, mut flight: Flight) -> Outbound {
         let dialect = inbound.head.view().dialect();
-        match pass(self, inbound, flight, dialect).await {
-            Ok(answer) => answer,
+        introduce(inbound.head.view(), &mut flight);
+        match pass(self, inbound, &mut flight, dialect).await {
+            Ok(passed) => passed.into_outbound(flight),
             Err(own) => {
-                self.refused(own);
-                Outbound::Own(rewrite::notice(own, dialect))
+                self.refused(own, &mut flight);
+                Outbound::Own(rewrite::notice(own, dialect), flight)
             }
         }
     }
 
-    fn refused(&self, own: Own) {
+    fn refused(&self, own: Own, flight: &mut Flight) {
         self.count_refused(own);
+        if flight.entry.is_none() {
+            flight.begin_log(flight.connection().peer().address);
+        }
+        flight.log(|entry| {
+            entry.number("status", own.status().into());
+            entry.text("why", own.reason().as_bytes());
+        });
     }
 }
 
-async fn pass(worker: &Worker, inbound: Inbound, flight: Flight, dialect: Dialect) -> Result<Outbound, Own> {
+/// Gives the request its name, and says in the log what it is.
+fn introduce(view: RequestView<'_>, flight: &mut Flight) {
+    let peer = flight.connection().peer();
+    if peer.is_trusted
+        && let Some(given) = view.header("x-request-id").next().and_then(RequestId::given)
+    {
+        flight.id = given;
+    }
+    if flight.connection().listener.log.is_none() {
+        return;
+    }
+    let trusted = &flight.connection().listener.trusted;
+    let client = if peer.is_trusted { forwarded::origin(view, peer.address, trusted).client } else { peer.address };
+    let scheme = flight.connection().scheme();
+    flight.begin_log(client);
+    flight.log(|entry| {
+        entry.text("scheme", scheme.as_bytes());
+        entry.text("version", view.version().as_bytes());
+        entry.text("method", view.method().as_bytes());
+        entry.text("host", view.named_host());
+        entry.text("target", view.path().as_bytes());
+        if let Some(agent) = view.header("user-agent").next() {
+            entry.text("user_agent", agent);
+        }
+    });
+}
+
+/// A request that was answered by an endpoint.
+struct Passed {
+    head: AnswerHead,
+    then: Then,
+}
+
+enum Then {
+    /// The answer is passed on.
+    Relay(Download, Lease, Ticket, Duration, Grpc),
+    /// It is told as a gRPC status.
+    Status(Notice),
+}
+
+impl Passed {
+    fn into_outbound(self, flight: Flight) -> Outbound {
+        match self.then {
+            Then::Status(notice) => Outbound::Own(notice, flight),
+            Then::Relay(Download::Http1(answer), lease, ticket, limit, grpc) if self.head.status() == 101 => {
+                let conn = answer.into_tunnel();
+                Outbound::Tunnel(self.head, conn, Relay::new(None, lease, ticket, flight, limit, grpc))
+            }
+            Then::Relay(body, lease, ticket, limit, grpc) => {
+                Outbound::Relay(self.head, Relay::new(Some(body), lease, ticket, flight, limit, grpc))
+            }
+        }
+    }
+}
+
+async fn pass(worker: &Worker, inbound: Inbound, flight: &mut Flight, dialect: Dialect) -> Result<Passed, Own> {
     let started = Instant::now();
     // One snapshot to the end, whatever is swapped in meanwhile. The count of the handle is this worker's own.
     let snapshot = worker.snapshot();
@@ -53,6 +118,10 @@ async fn pass(worker: &Worker, inbound: Inbound, flight: Flight, dialect: Dialec
         Some(backend) => backend,
         None => worker.split(stage).ok_or(Own::NoEndpoint)?,
     };
+    flight.log(|entry| {
+        entry.text("stage", stage.text.as_bytes());
+        entry.number("release", backend.release.into());
+    });
     if dialect == Dialect::Grpc && backend.protocol == Protocol::Http1 {
         return Err(Own::GrpcOverHttp1);
     }
@@ -63,14 +132,15 @@ async fn pass(worker: &Worker, inbound: Inbound, flight: Flight, dialect: Dialec
         Cow::Borrowed(_) => None,
         Cow::Owned(authority) => Some(authority.into()),
     };
-    let mut request = Prepared::new(inbound, authority, flight.connection(), backend.protocol)?;
-    let answered = forward(worker, backend, &mut request, dialect).await.inspect_err(|own| {
+    let told = Told::new(inbound.head.view(), flight.connection().clone(), flight.id.clone());
+    let mut request = Prepared::new(inbound, authority, told, backend.protocol)?;
+    let answered = forward(worker, backend, &mut request, flight, dialect).await.inspect_err(|own| {
         // A client that broke off says nothing about the release, nor do limits of ours.
         if !matches!(own, Own::ClientBody | Own::Overloaded) {
             ticket.unanswered();
         }
     })?;
-    record(worker, answered, ticket, flight, dialect)
+    Ok(record(worker, answered, ticket, flight, dialect))
 }
 
 /// Sends the request to the best endpoint; to others when no connection comes about, which harms nobody.
@@ -78,6 +148,7 @@ async fn forward(
     worker: &Worker,
     backend: &Backend,
     request: &mut Prepared,
+    flight: &mut Flight,
     dialect: Dialect,
 ) -> Result<Answered, Own> {
     let limit = if dialect == Dialect::Http { worker.limits.answer } else { worker.limits.stream_idle };
@@ -86,7 +157,12 @@ async fn forward(
     for _ in 0..backend.endpoints.len() {
         let place = choose(worker, backend, failed_at);
         let Some(endpoint) = place.and_then(|place| backend.endpoints.get(place)) else { break };
-        let failed = match worker.pools.forward(endpoint.address, request, limit).await {
+        let sent = worker.pools.forward(endpoint.address, request, limit).await;
+        // What it was not sent to has not seen it.
+        if !matches!(sent, Err(Failed::Connect(_) | Failed::Full)) {
+            flight.log(|entry| entry.text("upstream", endpoint.address.to_string().as_bytes()));
+        }
+        let failed = match sent {
             Ok(answered) => return Ok(answered),
             Err(failed) => failed,
         };
@@ -114,23 +190,26 @@ fn choose(worker: &Worker, backend: &Backend, except: Option<usize>) -> Option<u
     balance::choose(endpoints.len(), healthy, outstanding, worker.seed(), except)
 }
 
-/// Counts the answer and passes it on.
+/// Counts the answer.
 fn record(
     worker: &Worker,
     Answered { head, body, lease }: Answered,
     ticket: Ticket,
-    flight: Flight,
+    flight: &mut Flight,
     dialect: Dialect,
-) -> Result<Outbound, Own> {
+) -> Passed {
     let status = head.status();
     ticket.answered(status);
+    flight.log(|entry| entry.number("status", status.into()));
     let mut grpc = Grpc::Told;
     if dialect == Dialect::Grpc {
         if !head.is_grpc() {
-            // Something in front of the service, or the service itself, answered without gRPC.
+            // Something in front of the service, or the service itself, answered without gRPC. Its class has said so.
+            if status < 500 {
+                ticket.grpc_status(b"-");
+            }
             let notice = Notice::Grpc { code: grpc_code_of_http(status), message: None, web: false };
-            ticket.grpc_status(b"-");
-            return Ok(Outbound::Own(notice));
+            return Passed { head, then: Then::Status(notice) };
         }
         match head.first("grpc-status") {
             Some(status) => ticket.grpc_status(status),
@@ -138,10 +217,5 @@ fn record(
         }
     }
     let limit = if head.is_stream() { worker.limits.stream_idle } else { worker.limits.answer };
-    match body {
-        Download::Http1(answer) if status == 101 => {
-            Ok(Outbound::Tunnel(head, answer.into_tunnel(), Relay::new(None, lease, ticket, flight, limit, grpc)))
-        }
-        body => Ok(Outbound::Relay(head, Relay::new(Some(body), lease, ticket, flight, limit, grpc))),
-    }
+    Passed { head, then: Then::Relay(body, lease, ticket, limit, grpc) }
 }

@@ -47,7 +47,8 @@ fn is_ours(name: &str) -> bool {
         name.len() >= written.len()
             && name.bytes().zip(written.bytes()).all(|(b, w)| b == w || (w == b'-' && matches!(b, b'_' | b'.')))
     };
-    name == "forwarded" || is("x-forwarded") || (name.len() == 9 && is("x-real-ip"))
+    let whole = |written: &str| name.len() == written.len() && is(written);
+    name == "forwarded" || is("x-forwarded") || whole("x-real-ip") || whole("x-request-id")
 }
 
 /// Whether a field may stand in trailers: not one that frames, routes or identifies (RFC 9110 §6.5.1).
@@ -88,11 +89,13 @@ mod tests {
             "forwarded",
             "x-real-ip",
             "x_real.ip",
+            "x-request-id",
+            "x_request.id",
         ] {
             assert_eq!(fate(name), Fate::Ours, "{name}");
             assert!(!passes_in_trailers(name), "{name}");
         }
-        for name in ["x-forward", "x-request-id", "accept", "x-real-ipv6", "forwarded-by", "te-x"] {
+        for name in ["x-forward", "x-request-ids", "accept", "x-real-ipv6", "forwarded-by", "te-x"] {
             assert_eq!(fate(name), Fate::Passes, "{name}");
         }
     }

@@ -136,6 +136,11 @@ fn authority(request: RequestView<'_>) -> Result<Head<'_>, Refusal> {
     }
 }
 
+/// The one form of a host that somebody else named, with its port; `None`: it is none.
+pub(crate) fn host_of(written: &str) -> Option<String> {
+    normal_form(written).ok().map(|head| head.authority.into_owned())
+}
+
 /// The one form of an authority. Default ports are kept: the upstream gets what the client named.
 fn normal_form(written: &str) -> Result<Head<'_>, Refusal> {
     let wrong = Refusal::Ambiguous("the host is not a name");

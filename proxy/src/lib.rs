@@ -8,6 +8,7 @@
 //! A request's life is in `exchange`. What changes is in `control`. Workers share one pointer to a snapshot and nothing
 //! else: no lock and no shared counter is on a request's way.
 
+mod access_log;
 mod admin;
 mod answer;
 mod balance;
@@ -20,6 +21,7 @@ mod engine;
 mod exchange;
 mod fleet;
 mod forward_headers;
+mod forwarded;
 mod head_check;
 mod health;
 mod journal;
@@ -27,7 +29,9 @@ mod listen;
 pub mod local;
 mod metrics;
 mod overrides;
+mod proxy_protocol;
 mod record;
+mod request_id;
 mod route;
 mod settings;
 mod snapshot;
@@ -36,7 +40,7 @@ mod worker;
 
 pub use engine::{Engine, Rejected};
 pub use overrides::Override;
-pub use settings::{Bound, Limits, ProxyError, Settings};
+pub use settings::{Bound, Limits, LogTarget, ProxyError, Settings};
 
 /// Runs a proxy until `stop` completes, then drains it. Returns the number of requests that were cut.
 ///

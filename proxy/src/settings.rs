@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::oneshot;
+
+pub use crate::access_log::writer::LogTarget;
 
 /// What a proxy needs to know before it starts; everything else comes from the controller.
 #[derive(Debug)]
@@ -27,6 +30,12 @@ pub struct Settings {
     pub software: String,
     /// Deadlines on the way of a request.
     pub limits: Limits,
+    /// Networks of the peers before this proxy that are believed about who the client is. Default: none.
+    pub trusted: Vec<IpNet>,
+    /// Connections begin with a PROXY protocol header, and only those of trusted peers are served. Default: no.
+    pub proxy_protocol: bool,
+    /// Where the access log goes; `None`, the default: nowhere.
+    pub access_log: Option<LogTarget>,
     /// Told the bound addresses once everything listens.
     pub ready: Option<oneshot::Sender<Bound>>,
 }
@@ -43,6 +52,9 @@ impl Settings {
             drain: Duration::from_secs(30),
             software: String::new(),
             limits: Limits::default(),
+            trusted: Vec::new(),
+            proxy_protocol: false,
+            access_log: None,
             ready: None,
         }
     }

@@ -19,13 +19,16 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use crate::access_log::{Log, writer};
 use crate::answer::Own;
 use crate::balance;
-use crate::codec::connection::Connection;
+use crate::codec::connection::{Connection, Listener};
 use crate::codec::pool::Pools;
 use crate::codec::server;
 use crate::count::{Counters, Opened};
 use crate::deadline::Deadlines;
+use crate::forwarded::Trusted;
+use crate::request_id::{IdKey, Ids};
 use crate::settings::Limits;
 use crate::snapshot::{Backend, Snapshot, Stage};
 use crate::split::{Phase, Split};
@@ -44,6 +47,10 @@ pub(crate) struct Setup {
     /// Until when requests in flight may go on; `None`: no stop yet.
     pub(crate) stop: watch::Receiver<Option<Instant>>,
     pub(crate) totals: Arc<Totals>,
+    pub(crate) trusted: Trusted,
+    pub(crate) proxy_protocol: bool,
+    pub(crate) ids: IdKey,
+    pub(crate) log: Option<writer::Handle>,
 }
 
 /// What a worker tells about itself; written by it alone.
@@ -76,6 +83,7 @@ pub(crate) struct Worker {
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next_connection: Cell<u64>,
     outstanding: Rc<Cell<u32>>,
+    log: Option<Rc<Log>>,
     draining: Cell<bool>,
     /// Woken when a connection ends, and when draining begins.
     changed: Notify,
@@ -161,6 +169,7 @@ impl Worker {
             connections: RefCell::default(),
             next_connection: Cell::new(0),
             outstanding: Rc::default(),
+            log: setup.log.as_ref().map(|handle| Rc::new(Log::new(handle.lines.clone(), handle.dropped.clone()))),
             draining: Cell::new(false),
             changed: Notify::new(),
             totals: setup.totals.clone(),
@@ -188,15 +197,28 @@ pub(crate) fn start(setup: Setup) -> std::io::Result<std::thread::JoinHandle<u64
 
 async fn run(setup: Setup) -> u64 {
     let worker = Worker::new(&setup);
-    let Setup { http, https, mut stop, .. } = setup;
+    let ids = Rc::new(Ids::new(&setup.ids, setup.phase.index));
+    let Setup { http, https, mut stop, trusted, proxy_protocol, .. } = setup;
     let mut accepting = Vec::new();
     let listeners = http
         .map(|listener| (listener, None))
         .into_iter()
         .chain(https.map(|(listener, config)| (listener, Some(TlsAcceptor::from(config)))));
     for (listener, tls) in listeners {
+        let port = listener.local_addr().map_or(0, |address| address.port());
+        let shared = Rc::new(Listener {
+            tls: tls.is_some(),
+            port: port.to_string().into(),
+            proxy_protocol,
+            trusted: trusted.clone(),
+            limits: worker.limits.clone(),
+            deadlines: worker.deadlines.clone(),
+            ids: ids.clone(),
+            log: worker.log.clone(),
+            outstanding: worker.outstanding.clone(),
+        });
         match TcpListener::from_std(listener) {
-            Ok(listener) => accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, tls))),
+            Ok(listener) => accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, shared, tls))),
             Err(error) => tracing::error!(%error, "a listener cannot be used"),
         }
     }
@@ -221,17 +243,18 @@ async fn keep(worker: Rc<Worker>) {
         worker.pools.prune();
         drop(worker.snapshot());
         worker.report();
+        worker.hand_over_log();
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, shared: Rc<Listener>, tls: Option<TlsAcceptor>) {
     while !worker.draining.get() {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = worker.changed.notified() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => open(&worker, stream, peer, tls.clone()),
+            Ok((stream, peer)) => open(&worker, stream, peer, &shared, tls.clone()),
             Err(error) => {
                 // The client is gone, or descriptors are: others end and free some.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -248,7 +271,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, tls: Option<TlsAccept
                 if stream.set_nonblocking(true).is_ok()
                     && let Ok(stream) = TcpStream::from_std(stream)
                 {
-                    open(&worker, stream, peer, tls.clone());
+                    open(&worker, stream, peer, &shared, tls.clone());
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
@@ -257,9 +280,14 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, tls: Option<TlsAccept
     }
 }
 
-fn open(worker: &Rc<Worker>, stream: TcpStream, peer: std::net::SocketAddr, tls: Option<TlsAcceptor>) {
-    let (limits, deadlines) = (worker.limits.clone(), worker.deadlines.clone());
-    let connection = Rc::new(Connection::new(peer, tls.is_some(), limits, deadlines, worker.outstanding.clone()));
+fn open(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: std::net::SocketAddr,
+    shared: &Rc<Listener>,
+    tls: Option<TlsAcceptor>,
+) {
+    let connection = Rc::new(Connection::new(peer, shared.clone()));
     let id = worker.next_connection.replace(worker.next_connection.get() + 1);
     worker.connections.borrow_mut().insert(id, connection.clone());
     worker.totals.accepted.store(id + 1, Relaxed);
@@ -285,6 +313,13 @@ impl Worker {
     /// Connections that are open now.
     pub(crate) fn open_connections(&self) -> Vec<Rc<Connection>> {
         self.connections.borrow().values().cloned().collect()
+    }
+
+    /// Gives the lines of the access log to the thread that writes them.
+    pub(crate) fn hand_over_log(&self) {
+        if let Some(log) = &self.log {
+            log.hand_over();
+        }
     }
 
     /// Whether any connection is open.

@@ -1,6 +1,7 @@
 //! One connection of a client: who it is, what is in progress on it, and when it has to go.
 //!
-//! Main types: [`Connection`], the state that everything on the connection shares; [`Flight`], an exchange in progress.
+//! Main types: [`Listener`], what connections share; [`Connection`], the state that everything on one shares;
+//! [`Flight`], an exchange in progress.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -8,28 +9,52 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use http::HeaderValue;
-
+use crate::access_log::{Entry, Log};
 use crate::deadline::Deadlines;
+use crate::forwarded::Trusted;
+use crate::request_id::{Ids, RequestId};
 use crate::settings::Limits;
+
+/// What all connections of one listener share on a worker.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) tls: bool,
+    /// As `X-Forwarded-Port` has it.
+    pub(crate) port: Box<str>,
+    /// Trusted peers begin with a PROXY protocol header, and others are not served.
+    pub(crate) proxy_protocol: bool,
+    pub(crate) trusted: Trusted,
+    pub(crate) limits: Rc<Limits>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) ids: Rc<Ids>,
+    /// `None`: nobody wants an access log.
+    pub(crate) log: Option<Rc<Log>>,
+    /// Exchanges in progress on the whole worker.
+    pub(crate) outstanding: Rc<Cell<u32>>,
+}
 
 /// State of one connection. One thread owns it.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// The peer's address as `X-Forwarded-For` has it: made once.
-    pub(crate) peer: HeaderValue,
-    pub(crate) tls: bool,
+    pub(crate) listener: Rc<Listener>,
+    peer: RefCell<Peer>,
     /// The host that the TLS handshake named.
     sni: OnceCell<Box<str>>,
-    pub(crate) limits: Rc<Limits>,
-    pub(crate) deadlines: Deadlines,
     /// Something came on it.
     begun: Cell<bool>,
     exchanges: Cell<u32>,
     end: Cell<End>,
     waker: RefCell<Option<Waker>>,
-    /// Exchanges in progress on the whole worker.
-    outstanding: Rc<Cell<u32>>,
+}
+
+/// Whose connection it is: the peer's, or that of whom it speaks for by the PROXY protocol.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    /// As `X-Forwarded-For` has it: made once.
+    pub(crate) text: Rc<str>,
+    /// What it says of those behind it is believed.
+    pub(crate) is_trusted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,26 +65,35 @@ pub(super) enum End {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        peer: SocketAddr,
-        tls: bool,
-        limits: Rc<Limits>,
-        deadlines: Deadlines,
-        outstanding: Rc<Cell<u32>>,
-    ) -> Self {
-        let ip: IpAddr = peer.ip().to_canonical();
+    pub(crate) fn new(address: SocketAddr, listener: Rc<Listener>) -> Self {
+        let peer = Peer::new(address.ip(), &listener.trusted);
         Self {
-            peer: HeaderValue::try_from(ip.to_string()).expect("an IP address is a header value"),
-            tls,
+            listener,
+            peer: RefCell::new(peer),
             sni: OnceCell::new(),
-            limits,
-            deadlines,
             begun: Cell::new(false),
             exchanges: Cell::new(0),
             end: Cell::new(End::Open),
             waker: RefCell::default(),
-            outstanding,
         }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.listener.limits
+    }
+
+    pub(crate) fn deadlines(&self) -> &Deadlines {
+        &self.listener.deadlines
+    }
+
+    /// Whose connection it is. The clone counts on this thread alone.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer.borrow().clone()
+    }
+
+    /// The peer speaks for somebody else.
+    pub(super) fn speaks_for(&self, address: IpAddr) {
+        self.peer.replace(Peer::new(address, &self.listener.trusted));
     }
 
     /// The host that the TLS handshake named, in lower case.
@@ -74,7 +108,7 @@ impl Connection {
 
     /// "https" or "http".
     pub(crate) fn scheme(&self) -> &'static str {
-        if self.tls { "https" } else { "http" }
+        if self.listener.tls { "https" } else { "http" }
     }
 
     /// Lets what is in progress finish, then closes.
@@ -146,28 +180,61 @@ impl Connection {
     }
 }
 
-/// An exchange in progress: the connection is busy and the worker has outstanding work until it is dropped.
+impl Peer {
+    fn new(address: IpAddr, trusted: &Trusted) -> Self {
+        let address = address.to_canonical();
+        Self { address, text: address.to_string().into(), is_trusted: trusted.holds(address) }
+    }
+}
+
+/// An exchange in progress, with its name and its line in the access log. The connection is busy and the worker has
+/// outstanding work until it is dropped; then the line is written.
 #[derive(Debug)]
-pub(crate) struct Flight(Rc<Connection>);
+pub(crate) struct Flight {
+    connection: Rc<Connection>,
+    pub(crate) id: RequestId,
+    /// There when there is a log.
+    pub(crate) entry: Option<Box<Entry>>,
+}
 
 impl Flight {
     pub(crate) fn begin(connection: &Rc<Connection>) -> Self {
+        let outstanding = &connection.listener.outstanding;
         connection.exchanges.set(connection.exchanges.get() + 1);
-        connection.outstanding.set(connection.outstanding.get() + 1);
-        Self(connection.clone())
+        outstanding.set(outstanding.get() + 1);
+        Self { connection: connection.clone(), id: connection.listener.ids.next(), entry: None }
     }
 
     pub(crate) fn connection(&self) -> &Rc<Connection> {
-        &self.0
+        &self.connection
+    }
+
+    /// Adds to the line in the log, if there is one.
+    pub(crate) fn log(&mut self, add: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = &mut self.entry {
+            add(entry);
+        }
+    }
+
+    /// Begins the line in the log, if anybody wants one.
+    pub(crate) fn begin_log(&mut self, client: IpAddr) {
+        if self.connection.listener.log.is_some() {
+            self.entry = Some(Box::new(Entry::begin(self.id.as_bytes(), client)));
+        }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.0.exchanges.set(self.0.exchanges.get() - 1);
-        self.0.outstanding.set(self.0.outstanding.get() - 1);
-        if self.0.exchanges.get() == 0
-            && let Some(waker) = &*self.0.waker.borrow()
+        let Self { connection, entry, .. } = self;
+        if let (Some(log), Some(entry)) = (&connection.listener.log, entry.take()) {
+            log.add(*entry);
+        }
+        let outstanding = &connection.listener.outstanding;
+        connection.exchanges.set(connection.exchanges.get() - 1);
+        outstanding.set(outstanding.get() - 1);
+        if connection.exchanges.get() == 0
+            && let Some(waker) = &*connection.waker.borrow()
         {
             // Its deadline is another one now.
             waker.wake_by_ref();

@@ -5,16 +5,14 @@
 //!
 //! Main type: [`Prepared`].
 
-use std::rc::Rc;
-
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Version};
 
-use super::connection::Connection;
 use super::flow::Frames;
 use super::http1::framing::Framing;
 use super::http1::write;
+use super::told::Told;
 use super::upload::Upload;
 use super::view::{Head, RequestView};
 use super::{Dialect, Inbound};
@@ -45,7 +43,7 @@ pub(crate) struct OutgoingHead {
     head: Head,
     /// The host as it was decided on, when it was not written so.
     authority: Option<Box<str>>,
-    connection: Rc<Connection>,
+    told: Told,
     upgrade: Option<Box<str>>,
 }
 
@@ -54,13 +52,12 @@ impl Prepared {
     pub(crate) fn new(
         inbound: Inbound,
         authority: Option<Box<str>>,
-        connection: &Rc<Connection>,
+        told: Told,
         protocol: Protocol,
     ) -> Result<Self, Own> {
         let Inbound { head, mut upload, upgrade } = inbound;
         if protocol == Protocol::Http1 {
-            let connection = connection.clone();
-            let head = OutgoingHead { head, authority, connection, upgrade };
+            let head = OutgoingHead { head, authority, told, upgrade };
             return Ok(Self::Http1(Box::new(Outgoing { head, upload })));
         }
         // The library cannot ask the endpoint whether the body may come.
@@ -68,10 +65,10 @@ impl Prepared {
         // Allocates unless the authority was decided on in another form than it came in.
         let authority = authority.unwrap_or_else(|| String::from_utf8_lossy(head.view().named_host()).into());
         let parts = match head {
-            Head::Http1(_) => from_http1(head.view())?,
-            Head::Http2(head) => from_http2(*head),
+            Head::Http1(_) => from_http1(head.view(), &told)?,
+            Head::Http2(head) => from_http2(*head, &told),
         };
-        let request = finish(parts, authority.as_bytes(), connection, upload)?;
+        let request = finish(parts, authority.as_bytes(), &told, upload)?;
         Ok(Self::Http2(Some(Box::new(request))))
     }
 }
@@ -109,7 +106,7 @@ impl OutgoingHead {
                 "host" | "content-length" => false,
                 // HTTP/2 cuts it into crumbs (RFC 9113 §8.2.3).
                 "cookie" if view.is_http_2() => false,
-                _ => fate(name) == Fate::Passes && !(named && is_named(view, name)),
+                _ => fate(name) == Fate::Passes && !self.told.replaces(name) && !(named && is_named(view, name)),
             };
             if passes {
                 write::field(name, value, out);
@@ -139,9 +136,7 @@ impl OutgoingHead {
             None if wants_trailers(view) => out.extend_from_slice(b"connection: te\r\n"),
             None => {}
         }
-        write::field("x-forwarded-for", self.connection.peer.as_bytes(), out);
-        write::field("x-forwarded-proto", self.connection.scheme().as_bytes(), out);
-        write::field("x-forwarded-host", authority, out);
+        self.told.each(authority, |name, pieces| write::pieces(name, pieces, out));
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -176,7 +171,7 @@ fn cookies(view: RequestView<'_>, out: &mut Vec<u8>) {
 
 type Parts = (Method, PathAndQuery, HeaderMap);
 
-fn from_http1(view: RequestView<'_>) -> Result<Parts, Own> {
+fn from_http1(view: RequestView<'_>, told: &Told) -> Result<Parts, Own> {
     let wrong = |_| Own::Refused(Refusal::Ambiguous("the head cannot be written as HTTP/2"));
     let method = Method::from_bytes(view.method().as_bytes()).map_err(|_| wrong(()))?;
     let path = PathAndQuery::try_from(view.path()).map_err(|_| wrong(()))?;
@@ -184,7 +179,7 @@ fn from_http1(view: RequestView<'_>) -> Result<Parts, Own> {
     // Allocates: names, values and the map, for an HTTP/2 endpoint behind an HTTP/1 client.
     let mut headers = HeaderMap::with_capacity(24);
     for (name, value) in view.fields() {
-        let passes = !matches!(name, "host" | "content-length") && fate(name) == Fate::Passes;
+        let passes = !matches!(name, "host" | "content-length") && fate(name) == Fate::Passes && !told.replaces(name);
         if passes && !(named && is_named(view, name)) {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong(()))?;
             headers.append(name, HeaderValue::from_bytes(value).map_err(|_| wrong(()))?);
@@ -196,16 +191,14 @@ fn from_http1(view: RequestView<'_>) -> Result<Parts, Own> {
     Ok((method, path, headers))
 }
 
-fn from_http2(head: http::request::Parts) -> Parts {
+fn from_http2(head: http::request::Parts, told: &Told) -> Parts {
     let view = RequestView::Http2(&head);
     let wants_trailers = view.dialect() == Dialect::Grpc || wants_trailers(view);
     // Allocates when there is anything to take away: the map cannot be changed while it is read.
-    let gone: Vec<HeaderName> = head
-        .headers
-        .keys()
-        .filter(|name| fate(name.as_str()) != Fate::Passes || **name == header::HOST)
-        .cloned()
-        .collect();
+    let goes = |name: &HeaderName| {
+        fate(name.as_str()) != Fate::Passes || *name == header::HOST || told.replaces(name.as_str())
+    };
+    let gone: Vec<HeaderName> = head.headers.keys().filter(|name| goes(name)).cloned().collect();
     let mut headers = head.headers;
     for name in gone {
         headers.remove(name);
@@ -220,13 +213,16 @@ fn from_http2(head: http::request::Parts) -> Parts {
 fn finish(
     (method, path, mut headers): Parts,
     authority: &[u8],
-    connection: &Connection,
+    told: &Told,
     upload: Upload,
 ) -> Result<Request<Frames<Upload>>, Own> {
     let wrong = Own::Refused(Refusal::Ambiguous("the host is not a name"));
-    headers.insert(X_FORWARDED_FOR, connection.peer.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme()));
-    headers.insert(X_FORWARDED_HOST, HeaderValue::from_bytes(authority).map_err(|_| wrong)?);
+    told.each(authority, |name, pieces| {
+        // Allocates: the library wants to own each value. Ours are always valid.
+        if let Ok(value) = HeaderValue::from_bytes(&pieces.concat()) {
+            headers.insert(name, value);
+        }
+    });
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTP);
     // Allocates: the library gives no way to an authority without a copy.
@@ -239,10 +235,6 @@ fn finish(
     *request.headers_mut() = headers;
     Ok(request)
 }
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 #[cfg(test)]
 #[path = "prepared_tests.rs"]

@@ -83,7 +83,8 @@ impl Relay {
         }
         self.give_back(body);
         if self.grpc == Grpc::Owed {
-            self.status(answer::GRPC_NO_STATUS);
+            self.ticket.grpc_status(b"-");
+            self.owe(answer::GRPC_NO_STATUS);
         }
         Poll::Ready(Ok(false))
     }
@@ -98,16 +99,17 @@ impl Relay {
     fn broken(&mut self, error: SourceError) -> Poll<Result<bool, SourceError>> {
         (self.body, self.lease) = (None, None);
         self.ticket.unanswered();
+        self.flight.log(|entry| entry.text("why", error.to_string().as_bytes()));
         if self.grpc == Grpc::Owed {
-            self.status(answer::GRPC_BROKEN);
+            // Counted as unanswered, and once is enough.
+            self.owe(answer::GRPC_BROKEN);
             return Poll::Ready(Ok(false));
         }
         Poll::Ready(Err(error))
     }
 
-    fn status(&mut self, code: u8) {
+    fn owe(&mut self, code: u8) {
         self.grpc = Grpc::Told;
-        self.ticket.grpc_status(b"-");
         self.trailers.get_or_insert_default().insert("grpc-status", HeaderValue::from(u16::from(code)));
     }
 }

@@ -12,6 +12,9 @@ use super::view::AnswerHead;
 use super::{Dialect, Notice};
 use crate::answer::Own;
 use crate::forward_headers::passes_in_trailers;
+use crate::request_id::RequestId;
+
+const X_REQUEST_ID: &str = "x-request-id";
 
 /// What becomes of the client's connection after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +29,11 @@ pub(crate) enum Keep {
 /// Fields of an answer that belong to the endpoint's connection alone.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "te")
+}
+
+/// The request's name is ours to tell.
+fn is_ours(name: &str) -> bool {
+    name == X_REQUEST_ID
 }
 
 /// Whether `Connection` names a field of an answer. Usually it says `close`, or nothing.
@@ -49,7 +57,8 @@ fn write_line(status: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_end(keep: Keep, out: &mut Vec<u8>) {
+fn write_end(keep: Keep, id: &RequestId, out: &mut Vec<u8>) {
+    write::field(X_REQUEST_ID, id.as_bytes(), out);
     out.extend_from_slice(match keep {
         Keep::Open => b"\r\n",
         Keep::Asked => b"connection: keep-alive\r\n\r\n",
@@ -57,15 +66,27 @@ fn write_end(keep: Keep, out: &mut Vec<u8>) {
     });
 }
 
-/// Writes the head of an endpoint's answer. `bodiless`: the answer has no body, whatever its fields say.
-pub(crate) fn write_answer(head: &AnswerHead, framing: Framing, bodiless: bool, keep: Keep, out: &mut Vec<u8>) {
+/// How the head of an answer is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written<'a> {
+    pub(crate) framing: Framing,
+    /// The answer has no body, whatever its fields say.
+    pub(crate) bodiless: bool,
+    pub(crate) keep: Keep,
+    pub(crate) id: &'a RequestId,
+}
+
+/// Writes the head of an endpoint's answer.
+pub(crate) fn write_answer(head: &AnswerHead, written: Written<'_>, out: &mut Vec<u8>) {
+    let Written { framing, bodiless, keep, id } = written;
     let reason = if let AnswerHead::Http1(head) = head { head.reason() } else { "" };
     write_line(head.status(), reason, out);
     let names = head.first("connection").is_some();
     for (name, value) in head.fields() {
         // The length of what a GET would have got (RFC 9110 §8.6).
         let told = bodiless && name == "content-length" && head.status() != 204;
-        let passes = told || (name != "content-length" && !is_hop_by_hop(name) && !(names && is_named(head, name)));
+        let ends = name == "content-length" || is_ours(name) || is_hop_by_hop(name);
+        let passes = told || !(ends || (names && is_named(head, name)));
         if passes {
             write::field(name, value, out);
         }
@@ -73,17 +94,18 @@ pub(crate) fn write_answer(head: &AnswerHead, framing: Framing, bodiless: bool, 
     if !bodiless {
         write::framing(framing, out);
     }
-    write_end(keep, out);
+    write_end(keep, id, out);
 }
 
 /// Writes the head that changes the protocol.
-pub(crate) fn write_upgrade(head: &AnswerHead, out: &mut Vec<u8>) {
+pub(crate) fn write_upgrade(head: &AnswerHead, id: &RequestId, out: &mut Vec<u8>) {
     write_line(101, "", out);
     for (name, value) in head.fields() {
-        if name == "upgrade" || !(is_hop_by_hop(name) || name == "content-length") {
+        if name == "upgrade" || !(is_hop_by_hop(name) || is_ours(name) || name == "content-length") {
             write::field(name, value, out);
         }
     }
+    write::field(X_REQUEST_ID, id.as_bytes(), out);
     out.extend_from_slice(b"connection: upgrade\r\n\r\n");
 }
 
@@ -99,7 +121,7 @@ pub(crate) fn write_interim(head: &ResponseHead, out: &mut Vec<u8>) {
 }
 
 /// An endpoint's answer as the HTTP/2 library takes it.
-pub(crate) fn to_http2<B>(head: AnswerHead, body: B) -> Response<B> {
+pub(crate) fn to_http2<B>(head: AnswerHead, id: &RequestId, body: B) -> Response<B> {
     let mut answer = Response::new(body);
     let named = head.first("connection").is_some();
     let status = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -121,7 +143,15 @@ pub(crate) fn to_http2<B>(head: AnswerHead, body: B) -> Response<B> {
         }
     }
     *answer.status_mut() = status;
+    name_request(answer.headers_mut(), id);
     answer
+}
+
+fn name_request(headers: &mut HeaderMap, id: &RequestId) {
+    // Allocates: the library wants to own the value.
+    if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
+        headers.insert(X_REQUEST_ID, id);
+    }
 }
 
 // === What we say ourselves ===
@@ -176,18 +206,18 @@ impl Notice {
 }
 
 /// Writes an answer of ours, with its body unless the request was HEAD.
-pub(crate) fn write_notice(notice: Notice, head_only: bool, keep: Keep, out: &mut Vec<u8>) {
+pub(crate) fn write_notice(notice: Notice, head_only: bool, keep: Keep, id: &RequestId, out: &mut Vec<u8>) {
     write_line(notice.status(), "", out);
     notice.each_field(|name, value| write::field(name, value, out));
     write::framing(Framing::Length(notice.text().len() as u64), out);
-    write_end(keep, out);
+    write_end(keep, id, out);
     if !head_only {
         out.extend_from_slice(notice.text().as_bytes());
     }
 }
 
 /// An answer of ours as the HTTP/2 library takes it: the head, and the text of the body.
-pub(crate) fn notice_to_http2(notice: Notice) -> (Response<()>, &'static str) {
+pub(crate) fn notice_to_http2(notice: Notice, id: &RequestId) -> (Response<()>, &'static str) {
     let mut answer = Response::new(());
     *answer.status_mut() = StatusCode::from_u16(notice.status()).expect("our own statuses are valid");
     let headers = answer.headers_mut();
@@ -197,6 +227,7 @@ pub(crate) fn notice_to_http2(notice: Notice) -> (Response<()>, &'static str) {
     if !notice.text().is_empty() {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(notice.text().len()));
     }
+    name_request(answer.headers_mut(), id);
     (answer, notice.text())
 }
 

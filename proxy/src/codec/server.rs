@@ -11,6 +11,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use super::connection::Connection;
 use super::stream::Stream;
 use super::{Exchange, http1, http2};
+use crate::proxy_protocol;
 
 /// What a client sends first on HTTP/2 (RFC 9113 §3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -34,13 +35,16 @@ impl Ahead {
 
 /// Serves a connection until it ends. `exchange` answers each request.
 pub(crate) async fn serve(
-    stream: TcpStream,
+    mut stream: TcpStream,
     tls: Option<TlsAcceptor>,
     connection: Rc<Connection>,
     exchange: impl Exchange,
 ) {
     // It only fails on a socket that is dead already.
     let _ = stream.set_nodelay(true);
+    if connection.listener.proxy_protocol && !introduce(&mut stream, &connection).await {
+        return;
+    }
     let opened = match tls {
         Some(tls) => handshake(stream, tls, &connection).await,
         None => look_ahead(stream, &connection).await,
@@ -54,9 +58,32 @@ pub(crate) async fn serve(
     }
 }
 
+/// Reads whose connection it is; false: nobody's that is served.
+async fn introduce(stream: &mut TcpStream, connection: &Connection) -> bool {
+    let peer = connection.peer();
+    if !peer.is_trusted {
+        tracing::debug!(peer = %peer.text, "closed: only trusted peers may use a listener with PROXY protocol");
+        return false;
+    }
+    let header = tokio::select! {
+        header = tokio::time::timeout(connection.limits().first_bytes, proxy_protocol::read(stream)) => header,
+        () = connection.leaving() => return false,
+    };
+    match header {
+        Ok(Ok(Some(client))) => connection.speaks_for(client.ip()),
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %peer.text, %error, "closed");
+            return false;
+        }
+        Err(_) => return false,
+    }
+    true
+}
+
 async fn handshake(stream: TcpStream, tls: TlsAcceptor, connection: &Connection) -> Option<(Stream, Ahead, bool)> {
     let shaken = tokio::select! {
-        shaken = tokio::time::timeout(connection.limits.handshake, tls.accept(stream)) => shaken.ok()?,
+        shaken = tokio::time::timeout(connection.limits().handshake, tls.accept(stream)) => shaken.ok()?,
         () = connection.leaving() => return None,
     };
     match shaken {
@@ -92,7 +119,7 @@ async fn look_ahead(mut stream: TcpStream, connection: &Connection) -> Option<(S
         ahead.end > 0
     };
     let came = tokio::select! {
-        came = tokio::time::timeout(connection.limits.first_bytes, reading) => came.ok()?,
+        came = tokio::time::timeout(connection.limits().first_bytes, reading) => came.ok()?,
         () = connection.leaving() => return None,
     };
     let is_http_2 = ahead.bytes == *PREFACE;

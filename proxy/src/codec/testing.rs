@@ -1,7 +1,14 @@
 //! What tests of rooms above the codec need of it.
 
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::connection::{Connection, Listener};
 use super::http1::head::{Parsed, RequestHead};
 use super::view::Head;
+use crate::deadline::Deadlines;
+use crate::forwarded::Trusted;
+use crate::request_id::{IdKey, Ids};
 
 /// A head from text: a request line and `name: value` lines. `HTTP/2` gives one without the library's own checks.
 pub(crate) fn head(text: &str) -> Head {
@@ -21,4 +28,22 @@ pub(crate) fn head(text: &str) -> Head {
         request = request.header(name, http::HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
     }
     Head::Http2(Box::new(request.body(()).expect("a request").into_parts().0))
+}
+
+/// A connection over TLS on port 443, without a log.
+pub(crate) fn connection(peer: &str, trusted: &[&str]) -> Rc<Connection> {
+    let key = IdKey::draw().expect("random bytes");
+    let networks = trusted.iter().map(|network| network.parse().expect("a network")).collect();
+    let listener = Listener {
+        tls: true,
+        port: "443".into(),
+        proxy_protocol: false,
+        trusted: Trusted::new(networks),
+        limits: Rc::default(),
+        deadlines: Deadlines::new(),
+        ids: Rc::new(Ids::new(&key, 0)),
+        log: None,
+        outstanding: Rc::default(),
+    };
+    Rc::new(Connection::new(SocketAddr::new(peer.parse().expect("an address"), 4000), Rc::new(listener)))
 }

@@ -93,6 +93,15 @@ impl<'a> RequestView<'a> {
         matches!(self, Self::Http1(head) if head.minor == 1)
     }
 
+    /// "1.0", "1.1" or "2".
+    pub(crate) fn version(self) -> &'static str {
+        match self {
+            Self::Http1(head) if head.minor == 0 => "1.0",
+            Self::Http1(_) => "1.1",
+            Self::Http2(_) => "2",
+        }
+    }
+
     /// All values of a field, in order. `name` is lower case.
     pub(crate) fn header(self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
         match self {

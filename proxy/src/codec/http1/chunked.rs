@@ -123,6 +123,10 @@ impl Decoder {
             _ => return Err(Wrong::Size),
         };
         let size = bytes[..digits].iter().fold(0u64, |n, b| n << 4 | u64::from(hex(*b)));
+        // Servers that count with a sign read larger ones as negative.
+        if i64::try_from(size).is_err() {
+            return Err(Wrong::Size);
+        }
         self.extensions += extension;
         self.state = if size == 0 { State::Trailers } else { State::Data(size) };
         Ok(Step::Skip(digits + extension + 2))
@@ -138,7 +142,9 @@ impl Decoder {
             return Err(Wrong::Extension);
         }
         match bytes.get(length..) {
-            Some([b'\r', b'\n', ..]) => Ok(Some(length)),
+            Some([b'\r', b'\n', ..]) => {
+                are_extensions(&bytes[..length]).then_some(Some(length)).ok_or(Wrong::Extension)
+            }
             Some([] | [b'\r']) => Ok(None),
             _ => Err(Wrong::Extension),
         }
@@ -174,6 +180,15 @@ impl Decoder {
         self.state = State::End;
         Ok(Step::Skip(length))
     }
+}
+
+/// Names, each with a value or without (RFC 9112 §7.1.1). The bytes are those of tokens, `;` and `=` already.
+fn are_extensions(bytes: &[u8]) -> bool {
+    bytes.split(|b| *b == b';').skip(1).all(|extension| {
+        let mut parts = extension.split(|b| *b == b'=');
+        let filled = parts.by_ref().take(2).all(|part| !part.is_empty());
+        filled && parts.next().is_none()
+    })
 }
 
 fn hex(digit: u8) -> u8 {

@@ -62,6 +62,11 @@ fn hostile_h03_what_two_parsers_could_read_differently_is_refused() {
         "5\r\r\nhello\r\n0\r\n\r\n",
         "5;x\nhello\r\n0\r\n\r\n",
         "5;x\r\r\nhello\r\n0\r\n\r\n",
+        "5;x=\r\nhello\r\n0\r\n\r\n",
+        "5;=y\r\nhello\r\n0\r\n\r\n",
+        "5;\r\nhello\r\n0\r\n\r\n",
+        "5;;x\r\nhello\r\n0\r\n\r\n",
+        "5;x=y=z\r\nhello\r\n0\r\n\r\n",
         "5;x=\"a\"\r\nhello\r\n0\r\n\r\n",
         "5;x=\"\r\n\"\r\nhello\r\n0\r\n\r\n",
         "5; x\r\nhello\r\n0\r\n\r\n",
@@ -92,8 +97,9 @@ fn hostile_h03_what_two_parsers_could_read_differently_is_refused() {
 #[test]
 fn hostile_h03_a_size_of_sixteen_digits_is_a_size() {
     let mut decoder = Decoder::default();
-    assert_eq!(decoder.step(b"ffffffffffffffff\r\nx"), Ok(Step::Skip(18)));
+    assert_eq!(decoder.step(b"7fffffffffffffff\r\nx"), Ok(Step::Skip(18)));
     assert_eq!(decoder.step(b"x"), Ok(Step::Data(1)));
+    assert_eq!(Decoder::default().step(b"8000000000000000\r\nx"), Err(Wrong::Size));
 }
 
 proptest! {

@@ -69,7 +69,7 @@ pub(super) enum Next {
 
 impl Client {
     pub(super) fn new(stream: Stream, ahead: &[u8], connection: Rc<Connection>) -> Self {
-        let (reads, writes) = (Idle::new(&connection.deadlines), Idle::new(&connection.deadlines));
+        let (reads, writes) = (Idle::new(connection.deadlines()), Idle::new(connection.deadlines()));
         let io = Io {
             stream,
             input: Buffer::holding(ahead),
@@ -90,7 +90,7 @@ impl Client {
 
     /// `seen`: so many bytes of the head were looked at in vain.
     fn poll_next(&self, first: bool, seen: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<Next> {
-        let limits = &self.connection.limits;
+        let limits = self.connection.limits();
         let io = &mut *self.io.borrow_mut();
         if io.input.is_empty() {
             if self.connection.is_leaving() {
@@ -111,7 +111,12 @@ impl Client {
             }
         }
         loop {
-            if has_end(io.input.filled(), *seen) {
+            // One is passed over, for clients that write it behind a body (RFC 9112 §2.2).
+            if seen.is_none() && io.input.filled().starts_with(b"\r\n") {
+                io.input.consume(2);
+                *seen = (!io.input.is_empty()).then_some(0);
+            }
+            if io.input.filled() != b"\r" && has_end(io.input.filled(), *seen) {
                 match RequestHead::parse(io.input.filled()) {
                     Ok(Parsed::Whole(head, length)) => {
                         io.input.consume(length);
@@ -138,7 +143,7 @@ impl Client {
 
     fn poll_again(&self, first: bool, io: &mut Io, cx: &Context<'_>) -> Poll<Next> {
         io.input.rest();
-        let limits = &self.connection.limits;
+        let limits = self.connection.limits();
         let limit = if first { limits.first_bytes } else { limits.idle };
         if self.reads.is_over(limit, cx) { Poll::Ready(Next::Gone) } else { Poll::Pending }
     }
@@ -165,7 +170,9 @@ impl Client {
             }
             Poll::Ready(Err(Unread::Chunk(super::chunked::Wrong::Trailers))) => Poll::Ready(Err(SourceError::Trailers)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(SourceError::Broken(error.to_string()))),
-            Poll::Pending if self.reads.is_over(self.connection.limits.body, cx) => Poll::Ready(Err(SourceError::Idle)),
+            Poll::Pending if self.reads.is_over(self.connection.limits().body, cx) => {
+                Poll::Ready(Err(SourceError::Idle))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -268,7 +275,7 @@ impl Client {
 
     fn poll_write<T>(&self, result: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match result {
-            Poll::Pending if self.writes.is_over(self.connection.limits.body, cx) => {
+            Poll::Pending if self.writes.is_over(self.connection.limits().body, cx) => {
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Pending => Poll::Pending,

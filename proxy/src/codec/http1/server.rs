@@ -12,7 +12,7 @@ use crate::answer::Own;
 use crate::codec::connection::{Connection, Flight};
 use crate::codec::flow::{Sink, Source, poll_pump};
 use crate::codec::relay::Relay;
-use crate::codec::rewrite::{self, Keep};
+use crate::codec::rewrite::{self, Keep, Written};
 use crate::codec::stream::Stream;
 use crate::codec::upload::Upload;
 use crate::codec::view::{AnswerHead, Head};
@@ -48,8 +48,9 @@ pub(crate) async fn serve(stream: Stream, ahead: &[u8], connection: Rc<Connectio
         let after = match client.next(first).await {
             Next::Gone => return,
             Next::Refused(own) => {
-                exchange.refused(own);
-                say(&client, own).await
+                let mut flight = Flight::begin(&connection);
+                exchange.refused(own, &mut flight);
+                say(&client, own, &flight).await
             }
             Next::Request(head) => {
                 let flight = Flight::begin(&connection);
@@ -65,19 +66,19 @@ pub(crate) async fn serve(stream: Stream, ahead: &[u8], connection: Rc<Connectio
     }
 }
 
-async fn answer(client: &Rc<Client>, head: RequestHead, flight: Flight, exchange: &impl Exchange) -> After {
+async fn answer(client: &Rc<Client>, head: RequestHead, mut flight: Flight, exchange: &impl Exchange) -> After {
     let (asked, inbound) = match inbound(client, head) {
         Ok(understood) => understood,
         Err(own) => {
-            exchange.refused(own);
-            return say(client, own).await;
+            exchange.refused(own, &mut flight);
+            return say(client, own, &flight).await;
         }
     };
     match exchange.answer(inbound, flight).await {
-        Outbound::Own(notice) => send_notice(client, asked, notice).await,
+        Outbound::Own(notice, flight) => send_notice(client, asked, notice, &flight).await,
         Outbound::Relay(head, relay) => send_relay(client, asked, &head, relay).await,
         Outbound::Tunnel(head, conn, relay) => {
-            client.begin_answer(Framing::Close, |out| rewrite::write_upgrade(&head, out));
+            client.begin_answer(Framing::Close, |out| rewrite::write_upgrade(&head, &relay.flight().id, out));
             tunnel::run(client, *conn, relay).await;
             After::Abort
         }
@@ -125,8 +126,10 @@ fn upgrade(head: &RequestHead, framing: Framing) -> Option<Box<str>> {
 }
 
 /// Says why something is no request, and ends the connection.
-async fn say(client: &Rc<Client>, own: Own) -> After {
-    client.begin_answer(Framing::Length(0), |out| rewrite::write_notice(Notice::Http(own), false, Keep::Close, out));
+async fn say(client: &Rc<Client>, own: Own, flight: &Flight) -> After {
+    client.begin_answer(Framing::Length(0), |out| {
+        rewrite::write_notice(Notice::Http(own), false, Keep::Close, &flight.id, out);
+    });
     match flush(client).await {
         Ok(()) => After::Close,
         Err(_) => After::Abort,
@@ -137,10 +140,12 @@ async fn flush(client: &Rc<Client>) -> std::io::Result<()> {
     std::future::poll_fn(|cx| (&**client).poll_flush(cx)).await
 }
 
-async fn send_notice(client: &Rc<Client>, asked: Asked, notice: Notice) -> After {
+async fn send_notice(client: &Rc<Client>, asked: Asked, notice: Notice, flight: &Flight) -> After {
     // Where the next request begins is known only when this one was read to its end.
     let keep = keep(client, asked, !notice.ends() && client.has_read_all());
-    client.begin_answer(Framing::Length(0), |out| rewrite::write_notice(notice, asked.head_only, keep, out));
+    client.begin_answer(Framing::Length(0), |out| {
+        rewrite::write_notice(notice, asked.head_only, keep, &flight.id, out);
+    });
     match flush(client).await {
         Err(_) => After::Abort,
         Ok(()) if keep == Keep::Close => After::Close,
@@ -157,7 +162,8 @@ async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut re
         None => Framing::Close,
     };
     let keep = keep(client, asked, framing != Framing::Close);
-    client.begin_answer(framing, |out| rewrite::write_answer(head, framing, bodiless, keep, out));
+    let written = Written { framing, bodiless, keep, id: &relay.flight().id };
+    client.begin_answer(framing, |out| rewrite::write_answer(head, written, out));
     let mut sink = &**client;
     if let Err(stopped) = std::future::poll_fn(|cx| poll_pump(&mut relay, &mut sink, cx)).await {
         tracing::debug!(%stopped, "an answer broke off");

@@ -29,7 +29,7 @@ enum Way {
 /// Passes bytes on. The head that changed the protocol goes out first. `relay` counts as outstanding until the end.
 pub(super) async fn run(client: &Rc<Client>, mut conn: Conn, relay: Relay) {
     let connection = relay.flight().connection();
-    let (idle, limit) = (Idle::new(&connection.deadlines), connection.limits.stream_idle);
+    let (idle, limit) = (Idle::new(connection.deadlines()), connection.limits().stream_idle);
     let mut head_is_out = false;
     let (mut up, mut down) = (Way::Open, Way::Open);
     let done = std::future::poll_fn(|cx| {

@@ -36,6 +36,14 @@ pub(crate) fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes the line of a field whose value comes in pieces.
+pub(crate) fn pieces(name: &str, pieces: &[&[u8]], out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    pieces.iter().for_each(|piece| out.extend_from_slice(piece));
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Writes a number in digits.
 pub(crate) fn number(mut n: u64, out: &mut Vec<u8>) {
     let mut digits = [0; 20];

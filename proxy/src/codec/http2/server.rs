@@ -71,17 +71,18 @@ async fn answer(
     let (head, body) = request.into_parts();
     let head_only = head.method == http::Method::HEAD;
     let head = Head::Http2(Box::new(head));
-    let limits = &connection.limits;
+    let limits = connection.limits();
     let limit = if head.view().dialect() == Dialect::Http { limits.body } else { limits.stream_idle };
-    let upload = Upload::http2(Incoming::new(body), || Idle::new(&connection.deadlines), limit);
+    let upload = Upload::http2(Incoming::new(body), || Idle::new(connection.deadlines()), limit);
     match exchange.answer(Inbound { head, upload, upgrade: None }, Flight::begin(connection)).await {
-        Outbound::Own(notice) => {
-            let (answer, text) = rewrite::notice_to_http2(notice);
+        Outbound::Own(notice, flight) => {
+            let (answer, text) = rewrite::notice_to_http2(notice, &flight.id);
             answer.map(|()| Answer::Fixed((!head_only && !text.is_empty()).then_some(text)))
         }
         // No `Upgrade` goes out for a client on HTTP/2, so there is no tunnel.
         Outbound::Relay(head, relay) | Outbound::Tunnel(head, _, relay) => {
-            rewrite::to_http2(head, Answer::Relay(Box::new(Frames(relay))))
+            let id = relay.flight().id.clone();
+            rewrite::to_http2(head, &id, Answer::Relay(Box::new(Frames(relay))))
         }
     }
 }

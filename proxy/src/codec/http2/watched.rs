@@ -33,8 +33,8 @@ pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
     traffic: &Traffic,
 ) {
     let mut protocol = pin!(protocol);
-    let (quiet, stalled) = (Idle::new(&connection.deadlines), Idle::new(&connection.deadlines));
-    let limits = &connection.limits;
+    let (quiet, stalled) = (Idle::new(connection.deadlines()), Idle::new(connection.deadlines()));
+    let limits = connection.limits();
     let mut told = false;
     std::future::poll_fn(|cx| {
         connection.watch(cx);
@@ -49,13 +49,13 @@ pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
             }
             if let Poll::Ready(result) = protocol.as_mut().poll(cx) {
                 // Its error says how the client ended the connection: nothing to act on.
-                tracing::debug!(peer = ?connection.peer, ?result, "connection ended");
+                tracing::debug!(peer = %connection.peer().text, ?result, "connection ended");
                 return Poll::Ready(());
             }
             if !traffic.stalled.get() {
                 stalled.progress();
             } else if stalled.is_over(limits.body, cx) {
-                tracing::debug!(peer = ?connection.peer, "connection closed: the client does not read");
+                tracing::debug!(peer = %connection.peer().text, "connection closed: the client does not read");
                 return Poll::Ready(());
             }
             let Some(limit) = allowed(connection, traffic, told) else {
@@ -66,7 +66,7 @@ pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
                 return Poll::Pending;
             }
             if told || traffic.read.get() < PREFACE_BYTES {
-                tracing::debug!(peer = ?connection.peer, "connection closed at its deadline");
+                tracing::debug!(peer = %connection.peer().text, "connection closed at its deadline");
                 return Poll::Ready(());
             }
             connection.leave();
@@ -79,7 +79,7 @@ const PREFACE_BYTES: u64 = crate::codec::server::PREFACE.len() as u64;
 
 /// How long the connection may stay as it is. `None`: exchanges are in progress, which have deadlines of their own.
 fn allowed(connection: &Connection, traffic: &Traffic, told: bool) -> Option<Duration> {
-    let limits = &connection.limits;
+    let limits = connection.limits();
     if connection.exchanges() > 0 {
         None
     } else if traffic.read.get() < PREFACE_BYTES {
