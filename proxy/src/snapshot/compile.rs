@@ -235,7 +235,7 @@ impl Compiler {
         backends.sort_by_key(|backend| backend.release);
         let split = split.unwrap_or_default();
         for (place, entry) in split.weights.iter().enumerate() {
-            if !backends.iter().any(|backend| backend.release == entry.release) {
+            if backends.binary_search_by_key(&entry.release, |backend| backend.release).is_err() {
                 Problems { list, kind: Kind::Split, name }
                     .add(format!("weights[{place}].release"), format!("r{} is no backend of the stage", entry.release));
             }
@@ -258,7 +258,7 @@ impl Compiler {
     }
 
     fn stage(&mut self, name: &Arc<str>, backends: Box<[Backend]>, split: &fleet::Split) -> Arc<Stage> {
-        let place = |release: u32| backends.iter().position(|backend| backend.release == release);
+        let place = |release: u32| backends.binary_search_by_key(&release, |backend| backend.release).ok();
         // An override whose release is gone cannot be followed; the weights then count.
         let overridden = self.overrides.get(name).copied().filter(|release| place(*release).is_some());
         let mut weighted: Vec<(u32, usize)> = match overridden.and_then(place) {
