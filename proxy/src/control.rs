@@ -131,7 +131,10 @@ impl Control {
             self.resolver.publish(certificates);
         }
         self.swap(state, compiled.snapshot);
-        self.endpoints_changed.notify_one();
+        // A change of weights, such as a rollback, leaves the checks as they are.
+        if compiled.delta.touches_endpoints() {
+            self.endpoints_changed.notify_one();
+        }
     }
 
     fn swap(&self, state: &mut State, snapshot: Arc<Snapshot>) {
@@ -166,7 +169,7 @@ impl Control {
 
     /// Endpoints whose health is of interest.
     pub(crate) fn endpoints(&self) -> Vec<Arc<Health>> {
-        self.state().compiler.health().in_use()
+        self.state().compiler.healths()
     }
 
     // === Overrides ===
@@ -315,3 +318,7 @@ pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

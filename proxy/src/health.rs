@@ -48,7 +48,7 @@ struct History {
     reason: String,
 }
 
-/// Every health that somebody may still look at.
+/// Every health that the newest snapshot may name.
 #[derive(Debug, Default)]
 pub(crate) struct HealthBoard {
     known: HashMap<Check, Arc<Health>>,
@@ -120,9 +120,8 @@ impl HealthBoard {
         self.known.entry(check.clone()).or_insert_with(|| Arc::new(Health::new(check))).clone()
     }
 
-    /// Everything that is still in use; what no snapshot names any more is forgotten.
-    pub(crate) fn in_use(&mut self) -> Vec<Arc<Health>> {
-        self.known.retain(|_, health| Arc::strong_count(health) > 1);
-        self.known.values().cloned().collect()
+    /// Forgets everything but `in_use`, which is what the newest snapshot names. Whoever comes back starts anew.
+    pub(crate) fn keep(&mut self, in_use: &[Arc<Health>]) {
+        self.known = in_use.iter().map(|health| (health.check.clone(), health.clone())).collect();
     }
 }

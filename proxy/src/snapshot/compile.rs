@@ -16,7 +16,7 @@ use super::apply::Incoming;
 use super::check::{self, Problems};
 use super::resources::{Delta, Kind, Raw, Resources};
 use super::{Backend, Endpoint, Protocol, Services, Snapshot, Stage};
-use crate::health::{Check, HealthBoard};
+use crate::health::{Check, Health, HealthBoard};
 
 /// What is applied, and what is needed to apply the next change cheaply.
 #[derive(Debug, Default)]
@@ -63,8 +63,16 @@ impl Compiler {
         &self.resources
     }
 
-    pub(crate) fn health(&mut self) -> &mut HealthBoard {
-        &mut self.health
+    /// Every health that the snapshot names, once each; all others are forgotten.
+    pub(crate) fn healths(&mut self) -> Vec<Arc<Health>> {
+        let stages = self.snapshot.stages();
+        let endpoints = stages.flat_map(|stage| &stage.backends).flat_map(|backend| &backend.endpoints);
+        // One address may serve several stages.
+        let named: HashMap<&Check, &Arc<Health>> =
+            endpoints.map(|endpoint| (&endpoint.health.check, &endpoint.health)).collect();
+        let named: Vec<Arc<Health>> = named.into_values().cloned().collect();
+        self.health.keep(&named);
+        named
     }
 
     /// Applies a change that was received, or says everything that is wrong with it and leaves all as it was.
