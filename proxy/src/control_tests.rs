@@ -1,10 +1,10 @@
 use std::path::Path;
 
-use api::fleet::Resource;
+use api::fleet::{Resource, ResourceSet};
 
 use super::*;
 use crate::journal;
-use crate::snapshot::fixture;
+use crate::snapshot::{Delta, fixture};
 
 fn good() -> Vec<Resource> {
     vec![
@@ -43,4 +43,25 @@ fn checks_are_looked_through_only_when_endpoints_may_have_changed() {
     assert!(notified(&control.endpoints_changed));
     let [health] = &control.endpoints()[..] else { panic!("one endpoint") };
     assert_eq!(health.check.address.port(), 8042, "the one before is gone");
+}
+
+#[tokio::test]
+async fn a_saved_state_that_cannot_be_used_is_no_part_of_the_next_one() {
+    let data = tempfile::tempdir().expect("folder");
+    let folder = data.path().join("state");
+    // As a version with other rules would have left it: whole, but its split names a release that is no backend.
+    let bad = vec![fixture::stage("old/staging", &[1]), fixture::split("old/staging", &[(9, 1)])];
+    let delta = Delta::read(ResourceSet { upserts: bad, removals: Vec::new() }).expect("known kinds");
+    let fingerprint = Resources::default().fingerprint_after(&delta);
+    let change = Served { version: at(7), delta, fingerprint };
+    Journal::new(folder.clone(), None).save(&[change]).expect("saved");
+
+    let control = start(data.path());
+    assert_eq!(control.have(), None);
+    let served = control.apply(fixture::full(at(8), &good())).expect("good");
+    control.saved().wait_for(|saved| saved.version == Some(at(8))).await.expect("saved");
+    drop(control);
+    let (version, resources) = journal::load(&folder).state.expect("a state");
+    assert_eq!((version, resources.fingerprint().to_bytes()), (at(8), served), "what is on disk is what was served");
+    assert_eq!(start(data.path()).have(), Some((at(8), served)));
 }
