@@ -230,16 +230,18 @@ impl Control {
         next
     }
 
-    /// What ended since the controller was last told; it is taken as told.
-    pub(crate) fn take_ended(&self) -> Vec<Ended> {
+    /// What is in force, and what ended and is not known to have reached the controller.
+    pub(crate) fn overrides_and_ended(&self) -> (Vec<Override>, Vec<Ended>) {
+        let overrides = &self.state().overrides;
+        (overrides.in_force.clone(), overrides.ended.clone())
+    }
+
+    /// Forgets endings that have reached the controller.
+    pub(crate) fn forget_ended(&self, told: &[Ended]) {
         let mut state = self.state();
-        if state.overrides.ended.is_empty() {
-            return Vec::new();
-        }
-        let ended = std::mem::take(&mut state.overrides.ended);
+        state.overrides.ended.retain(|one| !told.contains(one));
         // Nobody waits: an older file has them told once more.
         drop(self.write_overrides(&state));
-        ended
     }
 
     fn overrides_changed(&self, state: &State) -> oneshot::Receiver<Result<(), String>> {

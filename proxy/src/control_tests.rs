@@ -65,3 +65,27 @@ async fn a_saved_state_that_cannot_be_used_is_no_part_of_the_next_one() {
     assert_eq!((version, resources.fingerprint().to_bytes()), (at(8), served), "what is on disk is what was served");
     assert_eq!(start(data.path()).have(), Some((at(8), served)));
 }
+
+#[tokio::test]
+async fn an_override_is_on_disk_when_it_is_answered_and_its_end_is_kept_until_it_was_told() {
+    let data = tempfile::tempdir().expect("folder");
+    let control = start(data.path());
+    control.apply(fixture::full(at(1), &good())).expect("good");
+    let on_disk = || Overrides::load(&data.path().join("overrides.json")).expect("readable");
+    let stage: StageName = "hello/staging".parse().expect("a stage");
+    let release = ReleaseNumber::FIRST;
+    let (by, reason) = ("ops".to_owned(), "broken".to_owned());
+    let one = Override { stage: stage.clone(), release, since_ms: 1, until_ms: u64::MAX, by, reason };
+    control.set_override(one.clone()).await.expect("set");
+    assert_eq!(on_disk().in_force, [one]);
+    control.end_override(&stage, "anna").await.expect("ended");
+    let (_, ended) = control.overrides_and_ended();
+    assert_eq!((on_disk().in_force.len(), on_disk().ended), (0, ended.clone()));
+    control.forget_ended(&ended);
+    assert!(control.overrides_and_ended().1.is_empty());
+    // The thread that writes empties its queue and ends with the control.
+    drop(control);
+    while !on_disk().ended.is_empty() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -5,6 +5,8 @@
 //! Main type: [`Follower`]. From a whole message to the swap there is no wait: what serves is swapped first, reported
 //! after.
 
+mod told;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
@@ -17,6 +19,7 @@ use api::fleet::proxy_message::Kind;
 use api::fleet::{self, Counts, EndpointHealth, Hello, Progress, ProxyMessage, Rejection, ReleaseCounts};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
@@ -24,8 +27,8 @@ use crate::admin::Observed;
 use crate::balance::mix;
 use crate::control::Saved;
 use crate::count::{Sums, latency};
-use crate::overrides::{Ended, Override};
 use crate::snapshot::{Incoming, Received, Receiver};
+use told::Told;
 
 /// First and longest wait before connecting again.
 const WAIT: Duration = Duration::from_millis(100);
@@ -61,8 +64,10 @@ impl Follower {
     /// Runs until it is dropped.
     pub(crate) async fn run(&self, channel: Channel) {
         let mut failures = 0;
+        let mut overrides = Told::default();
         loop {
-            let (welcomed, ending) = self.connect(channel.clone()).await;
+            overrides.begin();
+            let (welcomed, ending) = self.connect(channel.clone(), &mut overrides).await;
             failures = if welcomed { 0 } else { failures + 1 };
             let wait = backoff(failures, mix(self.run ^ failures));
             tracing::warn!(ending, wait_ms = wait.as_millis() as u64, "the controller is away");
@@ -71,7 +76,7 @@ impl Follower {
     }
 
     /// One connection, from hello to its end; true when the controller had greeted.
-    async fn connect(&self, channel: Channel) -> (bool, Ending) {
+    async fn connect(&self, channel: Channel, overrides: &mut Told) -> (bool, Ending) {
         let (outgoing, queue) = mpsc::channel(OUTGOING);
         let mut session = Session {
             observed: &self.observed,
@@ -80,7 +85,8 @@ impl Follower {
             unsaved: VecDeque::new(),
             told: HashMap::new(),
             unhealthy: HashMap::new(),
-            overrides: Vec::new(),
+            overrides,
+            welcomed: false,
             run: self.run,
         };
         if session.greet(self.software.clone(), self.workers).is_err() {
@@ -93,7 +99,8 @@ impl Follower {
             Ok(Err(status)) => return (false, status.message().to_owned()),
             Err(_) => return (false, "no answer".into()),
         };
-        session.run(incoming).await
+        let ending = session.run(incoming).await;
+        (session.welcomed, ending)
     }
 }
 
@@ -114,45 +121,54 @@ struct Session<'a> {
     told: HashMap<(Arc<str>, u32), Sums>,
     /// Endpoints that were told to be unhealthy.
     unhealthy: HashMap<(Arc<str>, u32, SocketAddr), String>,
-    /// Overrides that were told to be in force.
-    overrides: Vec<Override>,
+    overrides: &'a mut Told,
+    /// Whether the controller has greeted. Before that nothing but hello is sent: an attempt that fails loses nothing.
+    welcomed: bool,
     run: u64,
 }
 
 impl Session<'_> {
     fn greet(&mut self, software: String, workers: u32) -> Result<(), Ending> {
-        let have = self.observed.control.have();
-        let (version, fingerprint) = have.unzip();
+        let (version, fingerprint) = self.observed.control.have().unzip();
         self.send(Kind::Hello(Hello {
             software,
             have: version.map(Into::into),
             fingerprint: fingerprint.map(|fingerprint| fingerprint.to_vec()).unwrap_or_default(),
             workers,
             schema: api::RESOURCE_SCHEMA,
-        }))?;
-        if let Some((version, fingerprint)) = have {
+        }))
+    }
+
+    /// The controller has greeted. Hello said what serves in memory; now it hears what of that is safe on disk.
+    fn welcome(&mut self, saved: &Saved) -> Result<(), Ending> {
+        if std::mem::replace(&mut self.welcomed, true) {
+            return Ok(());
+        }
+        tracing::info!("following the controller");
+        if let Some((version, fingerprint)) = self.observed.control.have() {
+            if let Some(safe) = saved.version.filter(|safe| *safe < version) {
+                self.progress(safe, State::Active, saved.fingerprint.to_vec(), Vec::new(), String::new())?;
+            }
             self.unsaved.push_back((version, fingerprint));
-            let saved = self.observed.control.saved().borrow().clone();
-            self.report_saved(&saved)?;
+            self.report_saved(saved)?;
         }
         self.send_overrides()
     }
 
-    async fn run(&mut self, mut incoming: tonic::Streaming<fleet::ControllerMessage>) -> (bool, Ending) {
+    async fn run(&mut self, mut incoming: tonic::Streaming<fleet::ControllerMessage>) -> Ending {
+        // Before anything is said about it, so that nothing is missed in between.
         let mut saved = self.observed.control.saved();
         let overrides_changed = self.observed.control.overrides_changed.clone();
         let mut tick = tokio::time::interval(COUNTS);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut welcomed = false;
         loop {
             let done = tokio::select! {
                 biased;
                 message = incoming.message() => match message {
                     Ok(Some(message)) => match self.receiver.receive(message) {
                         Received::Welcome => {
-                            welcomed = true;
-                            tracing::info!("following the controller");
-                            Ok(())
+                            let now = saved.borrow_and_update().clone();
+                            self.welcome(&now)
                         }
                         Received::Nothing => Ok(()),
                         Received::Whole(change) => self.apply(change),
@@ -169,10 +185,10 @@ impl Session<'_> {
                     Err(watch::error::RecvError { .. }) => Err("the journal has ended".to_owned()),
                 },
                 () = overrides_changed.notified() => self.send_overrides(),
-                _ = tick.tick() => self.send_overrides().and_then(|()| self.send_counts()),
+                _ = tick.tick(), if self.welcomed => self.send_overrides().and_then(|()| self.send_counts()),
             };
             if let Err(ending) = done {
-                return (welcomed, ending);
+                return ending;
             }
         }
     }
@@ -186,6 +202,8 @@ impl Session<'_> {
             Ok(fingerprint) => {
                 self.progress(version, State::Validated, Vec::new(), Vec::new(), String::new())?;
                 self.progress(version, State::Warmed, Vec::new(), Vec::new(), String::new())?;
+                // The same version again, mended: what it was before is no longer waited for.
+                while self.unsaved.pop_back_if(|(before, _)| *before >= version).is_some() {}
                 if self.unsaved.len() == MOST_UNSAVED {
                     self.unsaved.pop_front();
                 }
@@ -208,7 +226,8 @@ impl Session<'_> {
     /// ACTIVE for everything that is safe now; UNSAVED for the rest when it cannot be written.
     fn report_saved(&mut self, saved: &Saved) -> Result<(), Ending> {
         while let Some((version, fingerprint)) = self.unsaved.front().copied() {
-            if saved.version < Some(version) {
+            let same = saved.version == Some(version) && saved.fingerprint == fingerprint;
+            if !same && saved.version <= Some(version) {
                 break;
             }
             self.unsaved.pop_front();
@@ -243,22 +262,20 @@ impl Session<'_> {
         })
     }
 
-    /// Tells what ended, then what is in force and was not told yet.
+    /// Tells what ended, then what is in force, as far as it is news; forgets endings that have arrived.
     fn send_overrides(&mut self) -> Result<(), Ending> {
-        for Ended { stage, at_ms, by, reason, was, .. } in self.observed.control.take_ended() {
-            let told = self.overrides.contains(&was);
-            if !told {
-                self.send(Kind::Override(message(&was)))?;
-            }
-            let ended =
-                fleet::Override { stage: stage.to_string(), release: 0, since_ms: at_ms, until_ms: at_ms, by, reason };
-            self.send(Kind::Override(ended))?;
+        if !self.welcomed {
+            return Ok(());
         }
-        let in_force = self.observed.control.overrides();
-        for one in in_force.iter().filter(|one| !self.overrides.contains(one)).map(message).collect::<Vec<_>>() {
+        let (control, now) = (&self.observed.control, Instant::now());
+        let (in_force, ended) = control.overrides_and_ended();
+        for one in self.overrides.news(&in_force, &ended, now) {
             self.send(Kind::Override(one))?;
         }
-        self.overrides = in_force;
+        let settled = self.overrides.settled(&in_force, now);
+        if !settled.is_empty() {
+            control.forget_ended(&settled);
+        }
         Ok(())
     }
 
@@ -313,17 +330,6 @@ impl Session<'_> {
         let list = list.collect();
         self.unhealthy = now;
         list
-    }
-}
-
-fn message(one: &Override) -> fleet::Override {
-    fleet::Override {
-        stage: one.stage.to_string(),
-        release: one.release.number(),
-        since_ms: one.since_ms,
-        until_ms: one.until_ms,
-        by: one.by.clone(),
-        reason: one.reason.clone(),
     }
 }
 
