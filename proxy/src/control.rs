@@ -8,6 +8,7 @@
 mod saving;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,6 +35,8 @@ pub(crate) struct Control {
     resolver: Arc<SniResolver>,
     /// To the thread that writes. Sent under the lock, so that nothing older is written over something newer.
     jobs: mpsc::Sender<Job>,
+    /// Set once, when the proxy is told to stop; read by the admin pages.
+    draining: AtomicBool,
     /// How far the journal is.
     saved: watch::Sender<Saved>,
     /// Notified when endpoints may have come or gone.
@@ -73,6 +76,7 @@ impl Control {
             published: Arc::default(),
             resolver,
             jobs,
+            draining: AtomicBool::new(false),
             saved,
             endpoints_changed: Arc::default(),
             overrides_changed: Arc::default(),
@@ -151,6 +155,15 @@ impl Control {
 
     pub(crate) fn saved(&self) -> watch::Receiver<Saved> {
         self.saved.subscribe()
+    }
+
+    /// From now on the proxy takes no new requests.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
     }
 
     /// Version and fingerprint of what is served.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::fleet::{Backend, HealthCheck, Protocol, ResourceSet, Stage};
 
-use crate::support::{Client, HOST, TestProxy, Upstream, endpoints, resource, set, until, weights, zone};
+use crate::support::{Client, HOST, TestProxy, Upstream, endpoints, hello, resource, set, until, weights, zone};
 
 /// `hello/staging` at these addresses, each asked ten times a second.
 fn checked(addresses: &[std::net::SocketAddr]) -> ResourceSet {
@@ -71,4 +71,25 @@ async fn health_an_endpoint_that_is_gone_is_asked_no_more() {
     // It comes back.
     proxy.apply(checked(&[stays.address, goes.address]));
     until("it is asked again", || goes.requests() > gone + 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_a_proxy_that_drains_is_not_ready() {
+    let folder = tempfile::tempdir().expect("folder");
+    let proxy = TestProxy::start(folder.path(), 1).await;
+    let upstream = Upstream::start("r1", Protocol::H1).await;
+    let (http, admin) = (proxy.http, proxy.admin);
+    assert_eq!(Client::http1(admin).await.get("admin", "/readyz").await.status, 503, "nothing was applied");
+    proxy.apply(hello(Protocol::H1, &[(1, upstream.address, 1)]));
+    assert_eq!(Client::http1(admin).await.get("admin", "/readyz").await.status, 200);
+    let held = tokio::spawn(async move { Client::http1(http).await.get(HOST, "/hold").await });
+    until("a request is under way", || upstream.last_path() == "/hold").await;
+    let drained = tokio::spawn(proxy.engine.drain());
+    until("it drains", || std::net::TcpStream::connect(http).is_err()).await;
+    let answer = Client::http1(admin).await.get("admin", "/readyz").await;
+    assert_eq!((answer.status, answer.body.as_str()), (503, "draining\n"));
+    assert_eq!(Client::http1(admin).await.get("admin", "/healthz").await.status, 200, "it is alive");
+    upstream.release();
+    assert_eq!(held.await.expect("answered").status, 200);
+    assert_eq!(drained.await.expect("ended"), 0);
 }
