@@ -15,7 +15,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::admin::Observed;
-use crate::count::{Sums, latency};
+use crate::count::Sums;
 
 /// Upper bounds of the published histogram, in microseconds; the counts inside are eight times finer.
 const BOUNDS_US: [u64; 14] = [
@@ -39,11 +39,11 @@ impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let releases: Vec<Release> = {
             let mut ledger = self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            let folded = ledger.fold().map(|(stage, release, sums, blocks)| Release {
+            let folded = ledger.fold().map(|(stage, release, entry)| Release {
                 stage: stage.to_string(),
                 release: format!("r{release}"),
-                sums,
-                latency: latency(blocks),
+                sums: entry.sums(),
+                latency: entry.latency(),
             });
             folded.collect()
         };

@@ -15,6 +15,7 @@ use certs::resolver::Certified;
 use super::apply::Incoming;
 use super::check::{self, Problems};
 use super::resources::{Delta, Kind, Raw, Resources};
+use super::slots::Slots;
 use super::{Backend, Endpoint, Protocol, Services, Snapshot, Stage};
 use crate::health::{Check, Health, HealthBoard};
 
@@ -26,8 +27,7 @@ pub(crate) struct Compiler {
     certificates: BTreeMap<Arc<str>, Certified>,
     /// Release that takes everything, by stage; kept also while it cannot be followed.
     overrides: HashMap<Arc<str>, u32>,
-    stage_slots: HashMap<Arc<str>, u32>,
-    release_slots: HashMap<(Arc<str>, u32), u32>,
+    slots: Slots,
     generation: u64,
     health: HealthBoard,
 }
@@ -96,6 +96,10 @@ impl Compiler {
             rejections.push(whole("fingerprint", "differs from what this proxy would hold after the change".into()));
         }
         if !rejections.is_empty() {
+            // What was compiled in vain has taken places.
+            stages
+                .iter()
+                .for_each(|(name, _)| self.slots.keep(name, self.snapshot.stage_named(name).map(|stage| &**stage)));
             rejections.sort_by(|a, b| (&a.resource, &a.field).cmp(&(&b.resource, &b.field)));
             rejections.dedup();
             return Err(rejections);
@@ -256,8 +260,7 @@ impl Compiler {
             fleet::Protocol::H2c => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        let next = self.release_slots.len() as u32;
-        let slot = *self.release_slots.entry((stage.clone(), backend.release)).or_insert(next);
+        let slot = self.slots.release(stage, backend.release);
         let endpoint = |address: &std::net::SocketAddr| {
             let check = Check::new(*address, protocol, backend.health.as_ref());
             Endpoint { address: *address, health: self.health.of(check) }
@@ -290,8 +293,7 @@ impl Compiler {
             self.generation += 1;
             self.generation
         });
-        let next = self.stage_slots.len() as u32;
-        let slot = *self.stage_slots.entry(name.clone()).or_insert(next);
+        let slot = self.slots.stage(name);
         Arc::new(Stage { text: name.clone(), slot, generation, weighted: weighted.into(), backends, overridden })
     }
 
@@ -304,6 +306,7 @@ impl Compiler {
     ) {
         let mut environments = self.snapshot.environments.clone();
         for (name, stage) in stages {
+            self.slots.keep(&name, stage.as_deref());
             let Some((service, environment)) = name.split_once('/') else { continue };
             let services: &mut Services = match environments.get_mut(environment) {
                 Some(services) => Arc::make_mut(services),

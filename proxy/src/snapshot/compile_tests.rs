@@ -237,3 +237,29 @@ fn a_stage_with_many_warm_releases_and_a_slow_check_is_taken() {
     let check = &stage.backends[999].endpoints[0].health.check;
     assert_eq!((check.every.as_secs(), check.timeout.as_secs()), (3_600, 10));
 }
+
+#[test]
+fn places_of_what_is_gone_are_given_again() {
+    let mut compiler = applied(&good());
+    let slots = |compiler: &Compiler| -> Vec<u32> {
+        let stage = compiler.snapshot.stage_named("hello/staging").expect("there");
+        stage.backends.iter().map(|backend| backend.slot).collect()
+    };
+    for number in 2..200 {
+        // The older release goes and a new one comes, beside a change that is refused and a stage that goes again.
+        let (old, new) = (number as u32 + 40, number as u32 + 41);
+        let bad = [fixture::stage("hello/staging", &[7, 8, 9]), fixture::split("hello/staging", &[(1, 1)])];
+        let bad = change(&compiler, 10 * number, &bad, &[]);
+        assert!(compiler.apply(bad).is_err());
+        let releases = [fixture::stage("hello/staging", &[old, new]), fixture::split("hello/staging", &[(new, 1)])];
+        let next = change(&compiler, 10 * number, &releases, &[]);
+        compiler.apply(next).expect("good");
+        let kept = slots(&compiler)[0];
+        let next = change(&compiler, 10 * number + 1, &[fixture::stage("other/staging", &[1])], &[]);
+        let other = compiler.apply(next).expect("good").snapshot.stage_named("other/staging").expect("there").slot;
+        let next = change(&compiler, 10 * number + 2, &[], &[("stage", "other/staging")]);
+        compiler.apply(next).expect("good");
+        assert_eq!(slots(&compiler)[0], kept, "who stays keeps its place");
+        assert!(slots(&compiler).iter().all(|slot| *slot < 8) && other < 2, "{:?} {other}", slots(&compiler));
+    }
+}
