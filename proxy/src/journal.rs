@@ -11,12 +11,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use api::fleet::Change;
 use api::{Digest, Fingerprint, Version};
 use prost::Message;
+
+pub(crate) use durable::folder as create_folder;
 
 use crate::snapshot::{Delta, Resources};
 
@@ -234,11 +235,6 @@ fn parse(bytes: &[u8]) -> Option<(Change, &[u8])> {
         return None;
     }
     Some((Change::decode(body).ok()?, rest))
-}
-
-/// Makes a folder for us alone, with its parents.
-pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 #[cfg(test)]
