@@ -45,7 +45,7 @@ pub(crate) struct Compiled {
 
 /// A change that was found good.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+struct Prepared {
     version: Version,
     delta: Delta,
     stages: Vec<(Arc<str>, Option<Arc<Stage>>)>,
@@ -82,7 +82,7 @@ impl Compiler {
     }
 
     /// Checks a change against what is applied and compiles what it touches.
-    pub(crate) fn prepare(&mut self, incoming: Incoming) -> Result<Prepared, Vec<Rejection>> {
+    fn prepare(&mut self, incoming: Incoming) -> Result<Prepared, Vec<Rejection>> {
         self.check_order(&incoming).map_err(|reason| vec![whole("version", reason)])?;
         let mut delta = Delta::read(incoming.set)?;
         if incoming.base.is_none() {
@@ -108,7 +108,7 @@ impl Compiler {
     }
 
     /// Makes a prepared change the applied state.
-    pub(crate) fn commit(&mut self, prepared: Prepared) -> Compiled {
+    fn commit(&mut self, prepared: Prepared) -> Compiled {
         let Prepared { version, delta, stages, zones, certificates } = prepared;
         self.resources.apply(&delta);
         let changed = !certificates.is_empty();
