@@ -371,3 +371,39 @@ async fn fleet_an_override_set_and_ended_while_the_controller_is_away_is_told_wh
     }
     following.abort();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fleet_counts_of_a_release_that_is_gone_are_forgotten_and_go_on_when_it_comes_back() {
+    let folder = tempfile::tempdir().expect("folder");
+    let upstream = Upstream::start("r", Protocol::H1).await;
+    let proxy = TestProxy::start(folder.path(), 1).await;
+    let (http, admin) = (proxy.http, proxy.admin);
+    let (channel, mut links) = play().await;
+    let following = tokio::spawn(async move { proxy.engine.follow(channel).await });
+    let mut link = links.recv().await.expect("connected");
+    link.hello().await;
+    let mut client = Client::http1(http).await;
+    let mut admin = Client::http1(admin).await;
+    // Each release is the only one when it is asked; then the first one comes back.
+    for (number, release) in [(1, 1), (2, 2), (3, 3), (4, 1)] {
+        let state = hello(Protocol::H1, &[(release, upstream.address, 1)]);
+        link.send(Down::Transfer(transfer(at(number), &state))).await;
+        assert_eq!(link.outcome().await.state(), State::Active);
+        client.get(HOST, "/").await;
+        let counted = loop {
+            let Some(Up::Counts(counts)) = link.up.message().await.expect("connected").expect("a message").kind else {
+                continue;
+            };
+            if let Some(one) = counts.releases.into_iter().find(|one| one.release == release) {
+                break one.requests;
+            }
+        };
+        assert_eq!(counted, if number == 4 { 2 } else { 1 }, "r{release} at {number}");
+        if number == 3 {
+            while admin.get("admin", "/metrics").await.body.contains("release=\"r1\"") {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+    following.abort();
+}
