@@ -34,7 +34,7 @@ use told::Told;
 /// First and longest wait before connecting again.
 const WAIT: Duration = Duration::from_millis(100);
 const WAIT_MOST: Duration = Duration::from_secs(5);
-/// A controller that does not answer the call itself within this is treated as away.
+/// A controller that does not answer the call itself within this, or does not greet then, is treated as away.
 const OPEN: Duration = Duration::from_secs(10);
 /// Messages waiting to be sent; a controller that reads so slowly is left and connected to again.
 const OUTGOING: usize = 1024;
@@ -164,6 +164,7 @@ impl Session<'_> {
         let overrides_changed = self.observed.control.overrides_changed.clone();
         let mut tick = tokio::time::interval(COUNTS);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let greeting = Instant::now() + OPEN;
         loop {
             let done = tokio::select! {
                 biased;
@@ -188,6 +189,7 @@ impl Session<'_> {
                     Err(watch::error::RecvError { .. }) => Err("the journal has ended".to_owned()),
                 },
                 () = overrides_changed.notified() => self.send_overrides(),
+                () = tokio::time::sleep_until(greeting), if !self.welcomed => Err("no greeting".to_owned()),
                 _ = tick.tick(), if self.welcomed => self.send_overrides().and_then(|()| self.send_counts()),
             };
             if let Err(ending) = done {
