@@ -5,19 +5,18 @@
 //! Main type: [`Follower`]. From a whole message to the swap there is no wait: what serves is swapped first, reported
 //! after.
 
+mod counting;
 mod told;
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::Version;
 use api::fleet::fleet_client::FleetClient;
 use api::fleet::progress::State;
 use api::fleet::proxy_message::Kind;
-use api::fleet::{self, Counts, EndpointHealth, Hello, Progress, ProxyMessage, Rejection, ReleaseCounts};
-use prost::Message;
+use api::fleet::{self, Hello, Progress, ProxyMessage, Rejection};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -27,8 +26,8 @@ use tonic::transport::Channel;
 use crate::admin::Observed;
 use crate::balance::mix;
 use crate::control::Saved;
-use crate::count::Sums;
 use crate::snapshot::{Incoming, Received, Receiver};
+use counting::Counting;
 use told::Told;
 
 /// First and longest wait before connecting again.
@@ -40,8 +39,6 @@ const OPEN: Duration = Duration::from_secs(10);
 const OUTGOING: usize = 1024;
 /// Versions that are swapped and not yet safe: more mean that the disk does not keep up, the oldest are then implied.
 const MOST_UNSAVED: usize = 4096;
-/// Largest message of counts: a quarter of what gRPC takes by default.
-const COUNTS_BYTES: usize = 1024 * 1024;
 /// How often counts are sent.
 const COUNTS: Duration = Duration::from_secs(1);
 
@@ -86,11 +83,9 @@ impl Follower {
             outgoing,
             receiver: Receiver::default(),
             unsaved: VecDeque::new(),
-            told: HashMap::new(),
-            unhealthy: HashMap::new(),
+            counting: Counting::new(self.run),
             overrides,
             welcomed: false,
-            run: self.run,
         };
         if session.greet(self.software.clone(), self.workers).is_err() {
             return (false, "the queue is full".into());
@@ -120,14 +115,10 @@ struct Session<'a> {
     receiver: Receiver,
     /// Swapped on this connection, not yet safe on disk.
     unsaved: VecDeque<(Version, [u8; 32])>,
-    /// Counts that were sent on this connection.
-    told: HashMap<(Arc<str>, u32), Sums>,
-    /// Endpoints that were told to be unhealthy.
-    unhealthy: HashMap<(Arc<str>, u32, SocketAddr), String>,
+    counting: Counting,
     overrides: &'a mut Told,
     /// Whether the controller has greeted. Before that nothing but hello is sent: an attempt that fails loses nothing.
     welcomed: bool,
-    run: u64,
 }
 
 impl Session<'_> {
@@ -294,123 +285,16 @@ impl Session<'_> {
     }
 
     fn send_counts(&mut self) -> Result<(), Ending> {
-        let snapshot = self.observed.control.published().load_full();
-        let serves = |(stage, release): &(Arc<str>, u32)| {
-            snapshot.stage_named(stage).is_some_and(|stage| stage.backend(*release).is_some())
-        };
-        let (mut releases, mut outstanding) = (Vec::new(), 0);
-        {
-            let mut ledger = self.observed.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            for (stage, release, entry) in ledger.fold() {
-                let sums = entry.sums();
-                outstanding += sums.outstanding;
-                let told = self.told.entry((stage.clone(), release)).or_default();
-                if *told == sums {
-                    continue;
-                }
-                releases.push(ReleaseCounts {
-                    stage: stage.to_string(),
-                    release,
-                    requests: sums.requests,
-                    by_class: sums.by_class.to_vec(),
-                    unanswered: sums.unanswered,
-                    outstanding: sums.outstanding,
-                    grpc_errors: sums.grpc_errors,
-                    latency: Some((&entry.latency()).into()),
-                });
-                *told = sums;
-            }
-            // Told a second ago or more, on a stream that is still open.
-            let is_told = |key: &_, sums: &Sums| self.told.get(key).is_some_and(|told| told == sums);
-            let fresh: HashSet<_> = releases.iter().map(|one| (one.stage.as_str(), one.release)).collect();
-            let is_over = |key: &(Arc<str>, u32), sums: &Sums| {
-                is_told(key, sums) && !fresh.contains(&(&*key.0, key.1)) && !serves(key)
-            };
-            for forgotten in ledger.forget(is_over) {
-                self.told.remove(&forgotten);
-            }
-        }
-        // Those that were taken out come first: from the first piece on the controller knows which are still in flight.
-        releases.sort_by_cached_key(|one| serves(&(one.stage.as_str().into(), one.release)));
-        for piece in pieces(self.run, outstanding, releases, self.health()) {
-            self.send(Kind::Counts(piece))?;
+        for counts in self.counting.messages(self.observed) {
+            self.send(Kind::Counts(counts))?;
         }
         Ok(())
     }
-
-    /// Endpoints that are unhealthy, and those that no longer are.
-    fn health(&mut self) -> Vec<EndpointHealth> {
-        let snapshot = self.observed.control.published().load_full();
-        let mut now = HashMap::new();
-        for stage in snapshot.stages() {
-            for backend in &stage.backends {
-                for endpoint in backend.endpoints.iter().filter(|endpoint| !endpoint.health.is_healthy()) {
-                    now.insert((stage.text.clone(), backend.release, endpoint.address), endpoint.health.reason());
-                }
-            }
-        }
-        let health = |(stage, release, address): &(Arc<str>, u32, SocketAddr), healthy, reason: &str| EndpointHealth {
-            stage: stage.to_string(),
-            release: *release,
-            address: address.to_string(),
-            healthy,
-            reason: reason.to_owned(),
-        };
-        let recovered = self.unhealthy.keys().filter(|key| !now.contains_key(*key));
-        let list =
-            recovered.map(|key| health(key, true, "")).chain(now.iter().map(|(key, why)| health(key, false, why)));
-        let list = list.collect();
-        self.unhealthy = now;
-        list
-    }
-}
-
-/// Counts in messages of at most [`COUNTS_BYTES`], or of one entry; one at least, which says that we are alive.
-fn pieces(run: u64, outstanding: u64, releases: Vec<ReleaseCounts>, unhealthy: Vec<EndpointHealth>) -> Vec<Counts> {
-    let empty = Counts { run, outstanding, ..Counts::default() };
-    let (mut done, mut piece, mut bytes) = (Vec::new(), empty.clone(), 0);
-    let mut room = |piece: &mut Counts, more: usize| {
-        if bytes > 0 && bytes + more > COUNTS_BYTES {
-            done.push(std::mem::replace(piece, empty.clone()));
-            bytes = 0;
-        }
-        bytes += more;
-    };
-    for one in releases {
-        room(&mut piece, one.encoded_len());
-        piece.releases.push(one);
-    }
-    for one in unhealthy {
-        room(&mut piece, one.encoded_len());
-        piece.unhealthy.push(one);
-    }
-    done.push(piece);
-    done
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counts_of_many_releases_go_in_pieces_that_fit() {
-        let release = |release| {
-            let mut latency = api::Histogram::default();
-            (0..36).for_each(|power| latency.record(1 << power));
-            let (stage, latency) = ("hello/production".to_owned(), Some((&latency).into()));
-            ReleaseCounts { stage, release, by_class: vec![1 << 40; 5], latency, ..ReleaseCounts::default() }
-        };
-        let reason = "no connection: ".repeat(20);
-        let health = EndpointHealth { stage: "hello/production".into(), reason, ..EndpointHealth::default() };
-        let pieces = pieces(7, 3, (1..=20_000).map(release).collect(), vec![health; 10_000]);
-        assert!(pieces.len() > 4, "{}", pieces.len());
-        // gRPC refuses what is larger than 4 MiB.
-        assert!(pieces.iter().all(|piece| piece.encoded_len() < 2 * COUNTS_BYTES && piece.run == 7));
-        let releases: Vec<u32> = pieces.iter().flat_map(|piece| &piece.releases).map(|one| one.release).collect();
-        assert_eq!(releases, (1..=20_000).collect::<Vec<_>>());
-        assert_eq!(pieces.iter().map(|piece| piece.unhealthy.len()).sum::<usize>(), 10_000);
-        assert_eq!(super::pieces(7, 0, Vec::new(), Vec::new()).len(), 1, "a sign of life");
-    }
 
     #[test]
     fn reconnects_are_fast_at_first_and_never_slower_than_five_seconds() {
