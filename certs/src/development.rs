@@ -16,7 +16,7 @@ use crate::{CertsError, keep};
 const CA_LIFETIME: Duration = Duration::from_secs(3_650 * 86_400);
 /// The longest lifetime that browsers accept is 398 days (CA/Browser Forum ballot SC31).
 const LIFETIME: Duration = Duration::from_secs(397 * 86_400);
-/// A kept certificate is issued anew when less than this is left of it.
+/// A kept certificate is issued anew, when somebody asks for it, once less than this is left of it.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 /// An authority for development, kept in a folder of its own.
@@ -70,7 +70,10 @@ impl DevelopmentCa {
         pem::encode(&pem::Pem::new("CERTIFICATE", self.kept.certificate_der.clone()))
     }
 
-    /// The wildcard for a zone: `*.<zone>`. Kept, so that a restart changes nothing; renewed in its last 30 days.
+    /// The wildcard for a zone, `*.<zone>`, as it is to be served now.
+    ///
+    /// Kept, so that a restart changes nothing. Nothing is renewed by itself: in the last 30 days of a certificate this
+    /// issues and keeps a new one, so whoever serves zones has to ask again, daily is often enough. Asking reads one file.
     ///
     /// # Errors
     /// A folder that cannot be used, or a kept file that is damaged.

@@ -1,6 +1,6 @@
 //! Files that are whole or absent, and for their owner only: written beside, synced, renamed.
 //!
-//! Must not know: what the files hold. A crash at any point leaves the old file or the new one.
+//! Must not know: what the files hold. A crash at any point leaves the old file or the new one, and so does an error.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// at most one behind and the next write takes it over.
 ///
 /// # Errors
-/// When the folder cannot be written or the disk is full; what was there before is untouched then.
+/// When the folder cannot be written or the disk is full: what was there before is untouched then. When only the last
+/// step fails, which is to sync the folder, the new file is in place, but a crash may still bring the old one back.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = beside(path);
     let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
@@ -37,12 +38,23 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Makes a folder, and those above it, mode 0700; one that exists is left as it is.
+/// Makes a folder, and those above it, mode 0700; one that exists is left as it is. On disk when it returns.
 ///
 /// # Errors
 /// When it cannot be made, or a file has its name.
 pub fn folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        folder(above)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        // Somebody else was faster.
+        Err(problem) if problem.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    sync_folder(path)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -51,7 +63,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The rename itself is on disk only once the folder is.
+/// A new name is on disk only once the folder that it stands in is.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::File::open(folder)?.sync_all()
@@ -82,6 +94,19 @@ mod tests {
         assert_eq!(read(&path).expect("read").as_deref(), Some(&b"two"[..]));
         assert_eq!(path.metadata().expect("file").permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(path.parent().expect("inner")).expect("list").count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_folder_is_made_with_those_above_it() {
+        let home = tempfile::tempdir().expect("folder");
+        let inner = home.path().join("one/two/three");
+        for _ in 0..2 {
+            folder(&inner).expect("made, then left as it is");
+        }
+        let modes = inner.ancestors().take(3).map(|one| one.metadata().expect("folder").permissions().mode() & 0o777);
+        assert_eq!(modes.collect::<Vec<_>>(), [0o700; 3]);
+        write(&home.path().join("file"), b"x").expect("written");
+        assert!(folder(&home.path().join("file")).is_err() && folder(&home.path().join("file/in")).is_err());
     }
 
     #[test]

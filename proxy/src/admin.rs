@@ -41,6 +41,8 @@ fn answer(path: &str, registry: &Registry, observed: &Observed) -> Page {
             }
         }
         "/healthz" => Page(200, TEXT, "alive\n".into()),
+        // Alive until the last request has ended, but whoever spreads connections should have left by then.
+        "/readyz" if observed.control.is_draining() => Page(503, TEXT, "draining\n".into()),
         "/readyz" => match observed.control.have() {
             Some((version, _)) => Page(200, TEXT, format!("serving {version}\n")),
             None => Page(503, TEXT, "no snapshot was ever applied\n".into()),

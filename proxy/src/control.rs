@@ -5,7 +5,10 @@
 //!
 //! Main type: [`Control`]. The order of a change is always: compile, swap in memory, then make safe on disk.
 
-use std::path::PathBuf;
+mod saving;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,15 +16,15 @@ use api::fleet::Rejection;
 use api::{ReleaseNumber, StageName, Version};
 use arc_swap::ArcSwap;
 use certs::resolver::SniResolver;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
+
+pub(crate) use saving::Saved;
 
 use crate::health::Health;
-use crate::journal::{Journal, Loaded};
+use crate::journal::{Journal, Loaded, Served};
 use crate::overrides::{Ended, Override, Overrides};
-use crate::snapshot::{Compiled, Compiler, Delta, Incoming, Snapshot};
-
-/// How long after a failed write it is tried again.
-const SAVE_AGAIN: Duration = Duration::from_secs(1);
+use crate::snapshot::{Compiled, Compiler, Incoming, Resources, Snapshot};
+use saving::Job;
 
 /// Everything that serves, and what it came from.
 #[derive(Debug)]
@@ -30,12 +33,12 @@ pub(crate) struct Control {
     /// What workers read.
     published: Arc<ArcSwap<Snapshot>>,
     resolver: Arc<SniResolver>,
-    journal: mpsc::Sender<(Version, Delta)>,
+    /// To the thread that writes. Sent under the lock, so that nothing older is written over something newer.
+    jobs: mpsc::Sender<Job>,
+    /// Set once, when the proxy is told to stop; read by the admin pages.
+    draining: AtomicBool,
     /// How far the journal is.
     saved: watch::Sender<Saved>,
-    overrides_path: PathBuf,
-    /// Held while the file is written.
-    writing_overrides: Mutex<()>,
     /// Notified when endpoints may have come or gone.
     pub(crate) endpoints_changed: Arc<Notify>,
     /// Notified when overrides have changed.
@@ -50,18 +53,9 @@ struct State {
     retired: Vec<Arc<Snapshot>>,
 }
 
-/// What is safe on disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Saved {
-    /// Last version that is safe.
-    pub(crate) version: Option<Version>,
-    /// Why later ones are not; empty: nothing went wrong.
-    pub(crate) problem: String,
-}
-
 impl Control {
-    /// Takes over what was on disk and starts the journal's thread, which ends with this.
-    pub(crate) fn start(data: &std::path::Path, loaded: Loaded, resolver: Arc<SniResolver>) -> std::io::Result<Self> {
+    /// Takes over what was on disk and starts the thread that writes, which ends with this.
+    pub(crate) fn start(data: &Path, loaded: Loaded, resolver: Arc<SniResolver>) -> std::io::Result<Self> {
         for damage in &loaded.damage {
             tracing::error!("{damage}");
         }
@@ -75,40 +69,43 @@ impl Control {
         for one in &overrides.in_force {
             compiler.set_override(&one.stage.to_string(), Some(one.release.number()));
         }
-        let journal = Journal::new(data.join("state"), loaded.state.as_ref());
-        let (changes, queue) = mpsc::channel();
+        let (jobs, queue) = mpsc::channel();
         let (saved, _) = watch::channel(Saved::default());
-        let thread_saved = saved.clone();
-        std::thread::Builder::new().name("journal".into()).spawn(move || write(journal, &queue, &thread_saved))?;
         let control = Self {
             state: Mutex::new(State { compiler, overrides, retired: Vec::new() }),
             published: Arc::default(),
             resolver,
-            journal: changes,
+            jobs,
+            draining: AtomicBool::new(false),
             saved,
-            overrides_path,
-            writing_overrides: Mutex::new(()),
             endpoints_changed: Arc::default(),
             overrides_changed: Arc::default(),
         };
-        control.take_over(loaded);
+        // What is not served is not in the journal either: a change is saved as the difference to what was served.
+        let served = loaded.state.filter(|(version, resources)| control.take_over(*version, resources));
+        let journal = Journal::new(data.join("state"), served.as_ref());
+        let saved = control.saved.clone();
+        std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || saving::run(journal, &overrides_path, &queue, &saved))?;
         Ok(control)
     }
 
-    /// Serves what was on disk.
-    fn take_over(&self, loaded: Loaded) {
-        let Some((version, resources)) = loaded.state else { return };
-        let fingerprint = resources.fingerprint().to_bytes().to_vec();
-        let incoming = Incoming { version, base: None, set: resources.to_set(), fingerprint };
+    /// Serves what was on disk; false when it cannot be used.
+    fn take_over(&self, version: Version, resources: &Resources) -> bool {
+        let fingerprint = resources.fingerprint().to_bytes();
+        let incoming = Incoming { version, base: None, set: resources.to_set(), fingerprint: fingerprint.to_vec() };
         let mut state = self.state();
         match state.compiler.apply(incoming) {
             Ok(compiled) => {
                 tracing::info!(%version, resources = resources.len(), "serving the state of the last run");
                 self.publish(&mut state, compiled);
-                self.saved.send_replace(Saved { version: Some(version), problem: String::new() });
+                self.saved.send_replace(Saved { version: Some(version), fingerprint, problem: String::new() });
+                true
             }
             Err(rejections) => {
                 tracing::error!(%version, ?rejections, "the saved state cannot be used: starting without routes");
+                false
             }
         }
     }
@@ -122,7 +119,7 @@ impl Control {
         let (fingerprint, delta) = (compiled.fingerprint, compiled.delta.clone());
         self.publish(&mut state, compiled);
         // It only fails when the journal's thread is gone: then nothing is ever told to be safe.
-        let _ = self.journal.send((version, delta));
+        let _ = self.jobs.send(Job::Change(Served { version, delta, fingerprint }));
         Ok(fingerprint.to_bytes())
     }
 
@@ -131,7 +128,10 @@ impl Control {
             self.resolver.publish(certificates);
         }
         self.swap(state, compiled.snapshot);
-        self.endpoints_changed.notify_one();
+        // A change of weights, such as a rollback, leaves the checks as they are.
+        if compiled.delta.touches_endpoints() {
+            self.endpoints_changed.notify_one();
+        }
     }
 
     fn swap(&self, state: &mut State, snapshot: Arc<Snapshot>) {
@@ -157,6 +157,15 @@ impl Control {
         self.saved.subscribe()
     }
 
+    /// From now on the proxy takes no new requests.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
     /// Version and fingerprint of what is served.
     pub(crate) fn have(&self) -> Option<(Version, [u8; 32])> {
         let state = self.state();
@@ -166,7 +175,7 @@ impl Control {
 
     /// Endpoints whose health is of interest.
     pub(crate) fn endpoints(&self) -> Vec<Arc<Health>> {
-        self.state().compiler.health().in_use()
+        self.state().compiler.healths()
     }
 
     // === Overrides ===
@@ -175,33 +184,43 @@ impl Control {
         self.state().overrides.in_force.clone()
     }
 
-    /// Sets an override, in memory and on disk. The error says what is wrong with it.
-    pub(crate) fn set_override(&self, new: Override) -> Result<(), String> {
-        let mut state = self.state();
-        check_override(state.compiler.snapshot(), &new.stage, new.release)?;
-        if new.until_ms <= now_ms() {
-            return Err("the time it would end is past already".into());
-        }
-        tracing::warn!(stage = %new.stage, release = %new.release, by = new.by, reason = new.reason, "override set");
-        let (stage, release) = (new.stage.to_string(), new.release.number());
-        state.overrides.set(new);
-        let snapshot = state.compiler.set_override(&stage, Some(release));
-        self.swap(&mut state, snapshot);
-        drop(state);
-        self.save_overrides()
+    /// Sets an override, in memory and on disk. The error says what is wrong with it, or that it is not safe on disk.
+    ///
+    /// # Cancel safety
+    /// In force from the first poll on, and then written whether or not anybody waits.
+    pub(crate) async fn set_override(&self, new: Override) -> Result<(), String> {
+        let written = {
+            let mut state = self.state();
+            check_override(state.compiler.snapshot(), &new.stage, new.release)?;
+            if new.until_ms <= now_ms() {
+                return Err("the time it would end is past already".into());
+            }
+            tracing::warn!(stage = %new.stage, release = %new.release, by = new.by, reason = new.reason, "override set");
+            let (stage, release) = (new.stage.to_string(), new.release.number());
+            state.overrides.set(new);
+            let snapshot = state.compiler.set_override(&stage, Some(release));
+            self.swap(&mut state, snapshot);
+            self.overrides_changed(&state)
+        };
+        safe(written).await.map_err(|problem| format!("it is in force, but not safe on disk: {problem}"))
     }
 
     /// Ends an override before its time.
-    pub(crate) fn end_override(&self, stage: &StageName, by: &str) -> Result<(), String> {
-        let mut state = self.state();
-        if !state.overrides.end(stage, now_ms(), by.to_owned(), "ended by hand".to_owned()) {
-            return Err(format!("{stage} has no override on this proxy"));
-        }
-        tracing::warn!(%stage, by, "override ended");
-        let snapshot = state.compiler.set_override(&stage.to_string(), None);
-        self.swap(&mut state, snapshot);
-        drop(state);
-        self.save_overrides()
+    ///
+    /// # Cancel safety
+    /// As [`Control::set_override`].
+    pub(crate) async fn end_override(&self, stage: &StageName, by: &str) -> Result<(), String> {
+        let written = {
+            let mut state = self.state();
+            if !state.overrides.end(stage, now_ms(), by.to_owned(), "ended by hand".to_owned()) {
+                return Err(format!("{stage} has no override on this proxy"));
+            }
+            tracing::warn!(%stage, by, "override ended");
+            let snapshot = state.compiler.set_override(&stage.to_string(), None);
+            self.swap(&mut state, snapshot);
+            self.overrides_changed(&state)
+        };
+        safe(written).await.map_err(|problem| format!("it has ended, but a restart would bring it back: {problem}"))
     }
 
     /// Ends overrides whose time is over; gives how long the next one has.
@@ -219,45 +238,46 @@ impl Control {
             snapshot = state.compiler.set_override(&stage.to_string(), None);
         }
         self.swap(&mut state, snapshot);
-        drop(state);
-        if let Err(error) = self.save_overrides() {
-            tracing::error!("{error}");
-        }
+        // Nobody waits: an older file ends it again at the next start.
+        drop(self.overrides_changed(&state));
         next
     }
 
-    /// What ended since the controller was last told; it is taken as told.
-    pub(crate) fn take_ended(&self) -> Vec<Ended> {
+    /// What is in force, and what ended and is not known to have reached the controller.
+    pub(crate) fn overrides_and_ended(&self) -> (Vec<Override>, Vec<Ended>) {
+        let overrides = &self.state().overrides;
+        (overrides.in_force.clone(), overrides.ended.clone())
+    }
+
+    /// Forgets endings that have reached the controller.
+    pub(crate) fn forget_ended(&self, told: &[Ended]) {
         let mut state = self.state();
-        if state.overrides.ended.is_empty() {
-            return Vec::new();
-        }
-        let ended = std::mem::take(&mut state.overrides.ended);
-        drop(state);
-        if let Err(error) = self.write_overrides() {
-            tracing::warn!("{error}");
-        }
-        ended
+        state.overrides.ended.retain(|one| !told.contains(one));
+        // Nobody waits: an older file has them told once more.
+        drop(self.write_overrides(&state));
     }
 
-    fn save_overrides(&self) -> Result<(), String> {
+    fn overrides_changed(&self, state: &State) -> oneshot::Receiver<Result<(), String>> {
         self.overrides_changed.notify_one();
-        self.write_overrides()
+        self.write_overrides(state)
     }
 
-    /// Writes what is in force now. One writer at a time: an older state must not be written over a newer one.
-    fn write_overrides(&self) -> Result<(), String> {
-        let _one_at_a_time = self.writing_overrides.lock().unwrap_or_else(PoisonError::into_inner);
-        let overrides = self.state().overrides.clone();
-        overrides.save(&self.overrides_path).map_err(|error| {
-            format!("it is in force, but not safe on disk: {}: {error}", self.overrides_path.display())
-        })
+    /// Has the overrides written as they are now.
+    fn write_overrides(&self, state: &State) -> oneshot::Receiver<Result<(), String>> {
+        let (asked, written) = oneshot::channel();
+        // It only fails when the thread is gone: then the answer is an error as well.
+        let _ = self.jobs.send(Job::Overrides(state.overrides.clone(), asked));
+        written
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic inside would have left the compiler between two statements that cannot fail: it is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn safe(written: oneshot::Receiver<Result<(), String>>) -> Result<(), String> {
+    written.await.unwrap_or_else(|_| Err("the proxy is ending".into()))
 }
 
 fn check_override(snapshot: &Snapshot, stage: &StageName, release: ReleaseNumber) -> Result<(), String> {
@@ -270,48 +290,12 @@ fn check_override(snapshot: &Snapshot, stage: &StageName, release: ReleaseNumber
     if backend.endpoints.is_empty() { Err(format!("{release} has no endpoints in {name}")) } else { Ok(()) }
 }
 
-/// The journal's thread: everything that waits is written with one fsync.
-fn write(mut journal: Journal, queue: &mpsc::Receiver<(Version, Delta)>, saved: &watch::Sender<Saved>) {
-    let mut failing = false;
-    loop {
-        let first = if failing {
-            match queue.recv_timeout(SAVE_AGAIN) {
-                Ok(change) => Some(change),
-                Err(mpsc::RecvTimeoutError::Timeout) => None,
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
-            }
-        } else {
-            match queue.recv() {
-                Ok(change) => Some(change),
-                Err(mpsc::RecvError) => return,
-            }
-        };
-        let changes: Vec<(Version, Delta)> = first.into_iter().chain(queue.try_iter()).collect();
-        let version = changes.last().map(|(version, _)| *version);
-        match journal.save(&changes) {
-            Ok(()) => {
-                if failing {
-                    tracing::info!("the state is safe on disk again");
-                }
-                failing = false;
-                saved.send_modify(|saved| {
-                    saved.version = journal.version().or(version);
-                    saved.problem.clear();
-                });
-            }
-            Err(error) => {
-                if !failing {
-                    tracing::error!(%error, "the state cannot be saved: a restart would serve an older one");
-                }
-                failing = true;
-                saved.send_modify(|saved| saved.problem = error.to_string());
-            }
-        }
-    }
-}
-
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

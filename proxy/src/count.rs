@@ -3,10 +3,10 @@
 //! Must not know: what a request looks like, or who reads the sums.
 //!
 //! Main types: [`Block`], one release's counts on one worker; [`Counters`], a worker's blocks; [`Ledger`], all blocks
-//! of all workers, on the admin runtime.
+//! of all workers, on the admin runtime. Both are as large as the largest snapshot was, however long the proxy runs.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, mpsc};
 
@@ -90,10 +90,21 @@ pub(crate) struct Opened {
 }
 
 /// The blocks of one worker, by release slot.
+///
+/// A slot is given to another release when its own is gone: the block is then let go, and once no request counts on it
+/// any more the ledger is the only one that holds it.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    blocks: RefCell<Vec<Option<Arc<Block>>>>,
+    blocks: RefCell<Vec<Option<Own>>>,
     opened: mpsc::Sender<Opened>,
+}
+
+/// A block, and whose it is.
+#[derive(Debug)]
+struct Own {
+    stage: Arc<str>,
+    release: u32,
+    block: Arc<Block>,
 }
 
 impl Counters {
@@ -108,18 +119,21 @@ impl Counters {
         let mut blocks = self.blocks.borrow_mut();
         let slot = slot as usize;
         if slot >= blocks.len() {
-            blocks.resize(slot + 1, None);
+            blocks.resize_with(slot + 1, || None);
         }
-        blocks[slot]
-            .get_or_insert_with(|| {
+        match &blocks[slot] {
+            // Names are compared where they differ only: within one snapshot it is the same pointer.
+            Some(own) if own.release == release && own.stage == *stage => own.block.clone(),
+            _ => {
                 // Allocates once per release and worker, and tells the admin runtime.
                 let block: Arc<Block> = Arc::default();
                 let opened = Opened { stage: stage.clone(), release, block: block.clone() };
                 // It only fails when the admin runtime is gone, and then nobody reads.
                 let _ = self.opened.send(opened);
+                blocks[slot] = Some(Own { stage: stage.clone(), release, block: block.clone() });
                 block
-            })
-            .clone()
+            }
+        }
     }
 }
 
@@ -133,59 +147,121 @@ pub(crate) struct Sums {
     pub(crate) outstanding: u64,
 }
 
-/// All blocks by stage and release.
+/// Counts by stage and release.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     opened: mpsc::Receiver<Opened>,
-    blocks: BTreeMap<(Arc<str>, u32), Vec<Arc<Block>>>,
+    releases: BTreeMap<Key, Entry>,
+    /// What was forgotten, newest last: a release that comes back goes on where it was, because its counts only grow.
+    past: VecDeque<(Key, Final)>,
+}
+
+/// Stage and release.
+type Key = (Arc<str>, u32);
+
+/// Forgotten releases whose counts are kept, some hundred bytes each. One that comes back after so many others begins at
+/// zero.
+const MOST_PAST: usize = 10_000;
+
+/// Counts of one release.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    /// Of blocks that nobody counts on any more.
+    last: Final,
+    blocks: Vec<Arc<Block>>,
+}
+
+/// Counts that do not change.
+#[derive(Debug, Default)]
+struct Final {
+    sums: Sums,
+    /// In its sparse form.
+    latency: api::fleet::Histogram,
 }
 
 impl Ledger {
     /// A ledger, and what workers tell it of new blocks by.
     pub(crate) fn new() -> (Self, mpsc::Sender<Opened>) {
         let (sender, opened) = mpsc::channel();
-        (Self { opened, blocks: BTreeMap::new() }, sender)
+        (Self { opened, releases: BTreeMap::new(), past: VecDeque::new() }, sender)
     }
 
-    /// Every release that was ever asked, with its sums now.
-    pub(crate) fn fold(&mut self) -> impl Iterator<Item = (&Arc<str>, u32, Sums, &[Arc<Block>])> {
+    /// Every release that was asked and not forgotten, with its counts now.
+    pub(crate) fn fold(&mut self) -> impl Iterator<Item = (&Arc<str>, u32, &Entry)> {
         for Opened { stage, release, block } in self.opened.try_iter() {
-            self.blocks.entry((stage, release)).or_default().push(block);
+            let (key, past) = ((stage, release), &mut self.past);
+            let entry = self.releases.entry(key.clone()).or_insert_with(|| {
+                let place = past.iter().position(|((stage, release), _)| *release == key.1 && *stage == key.0);
+                let last = place.and_then(|place| past.remove(place)).map(|(_, last)| last).unwrap_or_default();
+                Entry { last, blocks: Vec::new() }
+            });
+            entry.blocks.push(block);
         }
-        self.blocks.iter().map(|((stage, release), blocks)| (stage, *release, sums(blocks), blocks.as_slice()))
+        self.releases.values_mut().for_each(Entry::settle);
+        self.releases.iter().map(|((stage, release), entry)| (stage, *release, entry))
+    }
+
+    /// Forgets releases that nobody counts on any more and that are over; gives which.
+    pub(crate) fn forget(&mut self, is_over: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let over = |key: &Key, entry: &mut Entry| entry.blocks.is_empty() && is_over(key);
+        let forgotten: Vec<(Key, Entry)> = self.releases.extract_if(.., over).collect();
+        let keys = forgotten.iter().map(|(key, _)| key.clone()).collect();
+        self.past.extend(forgotten.into_iter().map(|(key, entry)| (key, entry.last)));
+        self.past.drain(..self.past.len().saturating_sub(MOST_PAST));
+        keys
     }
 }
 
-fn sums(blocks: &[Arc<Block>]) -> Sums {
-    let sum = |field: fn(&Block) -> &AtomicU64| {
-        blocks.iter().fold(0u64, |sum, block| sum.wrapping_add(field(block).load(Relaxed)))
-    };
-    let mut by_class = [0; 5];
-    for block in blocks {
+impl Entry {
+    /// The sums now.
+    pub(crate) fn sums(&self) -> Sums {
+        let mut sums = self.last.sums.clone();
+        self.blocks.iter().for_each(|block| sums.add(block));
+        sums
+    }
+
+    /// The latencies now, over all workers.
+    pub(crate) fn latency(&self) -> Histogram {
+        let mut histogram = Histogram::from(&self.last.latency);
+        self.blocks.iter().for_each(|block| add_latency(&mut histogram, block));
+        histogram
+    }
+
+    /// Adds up blocks that only the ledger holds, and lets them go: no worker can count on them any more.
+    fn settle(&mut self) {
+        let settled = self.blocks.extract_if(.., |block| Arc::get_mut(block).is_some());
+        for block in settled {
+            self.last.sums.add(&block);
+            let mut latency = Histogram::from(&self.last.latency);
+            add_latency(&mut latency, &block);
+            self.last.latency = (&latency).into();
+        }
+    }
+}
+
+impl Sums {
+    fn add(&mut self, block: &Block) {
+        let Self { requests, by_class, unanswered, grpc_errors, outstanding } = self;
         by_class.iter_mut().zip(&block.by_class).for_each(|(sum, class)| *sum += class.load(Relaxed));
-    }
-    Sums {
-        requests: sum(|block| &block.requests),
-        by_class,
-        unanswered: sum(|block| &block.unanswered),
-        grpc_errors: sum(|block| &block.grpc_errors),
-        outstanding: sum(|block| &block.outstanding),
+        for (sum, counter) in [
+            (requests, &block.requests),
+            (unanswered, &block.unanswered),
+            (grpc_errors, &block.grpc_errors),
+            (outstanding, &block.outstanding),
+        ] {
+            *sum = sum.wrapping_add(counter.load(Relaxed));
+        }
     }
 }
 
-/// The latencies of a release over all workers.
-pub(crate) fn latency(blocks: &[Arc<Block>]) -> Histogram {
-    let mut histogram = Histogram::default();
-    for block in blocks {
-        histogram.add_sum_us(block.sum_us.load(Relaxed));
-        for (place, row) in block.latency.0.iter().enumerate() {
-            let Some(row) = row.get() else { continue };
-            for (column, count) in row.iter().enumerate() {
-                histogram.add(place * ROW + column, count.load(Relaxed));
-            }
+fn add_latency(histogram: &mut Histogram, block: &Block) {
+    histogram.add_sum_us(block.sum_us.load(Relaxed));
+    for (place, row) in block.latency.0.iter().enumerate() {
+        let Some(row) = row.get() else { continue };
+        for (column, count) in row.iter().enumerate() {
+            histogram.add(place * ROW + column, count.load(Relaxed));
         }
     }
-    histogram
 }
 
 #[cfg(test)]
@@ -207,12 +283,54 @@ mod tests {
         }
         let folded: Vec<_> = ledger
             .fold()
-            .map(|(stage, release, sums, blocks)| (stage.to_string(), release, sums, latency(blocks)))
+            .map(|(stage, release, entry)| (stage.to_string(), release, entry.sums(), entry.latency()))
             .collect();
         let [(name, 42, sums, latency)] = folded.as_slice() else { panic!("{folded:?}") };
         assert_eq!((name.as_str(), sums.requests, sums.unanswered, sums.outstanding), ("hello/production", 4, 2, 2));
         assert_eq!(sums.by_class, [0, 1, 0, 0, 1]);
         assert_eq!((latency.total(), latency.sum_us()), (2, 2_000));
+    }
+
+    #[test]
+    fn a_release_that_is_gone_is_forgotten_and_one_that_comes_back_goes_on() {
+        let (mut ledger, opened) = Ledger::new();
+        let workers = [Counters::new(opened.clone()), Counters::new(opened)];
+        let stage: Arc<str> = "hello/production".into();
+        let ask = |release: u32| {
+            for worker in &workers {
+                // One slot, as when each release goes before the next one comes. (An old snapshot names another pointer.)
+                let block = worker.block(0, &stage.to_string().into(), release);
+                block.begin();
+                block.answered(200, 100);
+                block.end();
+            }
+        };
+        let requests = |ledger: &mut Ledger| -> Vec<(u32, u64, u64)> {
+            ledger.fold().map(|(_, release, entry)| (release, entry.sums().requests, entry.latency().total())).collect()
+        };
+        ask(1);
+        // A request that is still under way holds its block.
+        let held = workers[0].block(0, &stage, 1);
+        ask(2);
+        held.begin();
+        assert_eq!(requests(&mut ledger), [(1, 3, 2), (2, 2, 2)]);
+        assert_eq!(ledger.forget(|_| true), [], "it is still counted on");
+        held.end();
+        drop(held);
+        assert_eq!(requests(&mut ledger), [(1, 3, 2), (2, 2, 2)]);
+        assert_eq!(ledger.forget(|_| false), [], "not over");
+        assert_eq!(ledger.forget(|_| true), [(stage.clone(), 1)]);
+        assert_eq!(requests(&mut ledger), [(2, 2, 2)]);
+        ask(1);
+        assert_eq!(requests(&mut ledger), [(1, 5, 4), (2, 2, 2)]);
+
+        for release in 3..11_000 {
+            ask(release);
+            ledger.fold().for_each(drop);
+            ledger.forget(|_| true);
+        }
+        assert_eq!((ledger.releases.len(), ledger.past.len()), (1, MOST_PAST));
+        assert!(workers.iter().all(|worker| worker.blocks.borrow().len() == 1));
     }
 
     #[test]

@@ -198,6 +198,7 @@ impl Engine {
     /// # Cancel safety
     /// Dropping the future leaves the workers draining on their own.
     pub async fn drain(mut self) -> u64 {
+        self.control.drain();
         self.stop.send_replace(Some(Instant::now() + self.drain));
         let workers = std::mem::take(&mut self.workers);
         let joined = tokio::task::spawn_blocking(move || {

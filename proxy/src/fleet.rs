@@ -5,32 +5,35 @@
 //! Main type: [`Follower`]. From a whole message to the swap there is no wait: what serves is swapped first, reported
 //! after.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+mod counting;
+mod told;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::Version;
 use api::fleet::fleet_client::FleetClient;
 use api::fleet::progress::State;
 use api::fleet::proxy_message::Kind;
-use api::fleet::{self, Counts, EndpointHealth, Hello, Progress, ProxyMessage, Rejection, ReleaseCounts};
+use api::fleet::{self, Hello, Progress, ProxyMessage, Rejection};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::admin::Observed;
 use crate::balance::mix;
 use crate::control::Saved;
-use crate::count::{Sums, latency};
-use crate::overrides::{Ended, Override};
 use crate::snapshot::{Incoming, Received, Receiver};
+use counting::Counting;
+use told::Told;
 
 /// First and longest wait before connecting again.
 const WAIT: Duration = Duration::from_millis(100);
 const WAIT_MOST: Duration = Duration::from_secs(5);
-/// A controller that does not answer the call itself within this is treated as away.
+/// A controller that does not answer the call itself within this, or does not greet then, is treated as away.
 const OPEN: Duration = Duration::from_secs(10);
 /// Messages waiting to be sent; a controller that reads so slowly is left and connected to again.
 const OUTGOING: usize = 1024;
@@ -61,8 +64,10 @@ impl Follower {
     /// Runs until it is dropped.
     pub(crate) async fn run(&self, channel: Channel) {
         let mut failures = 0;
+        let mut overrides = Told::default();
         loop {
-            let (welcomed, ending) = self.connect(channel.clone()).await;
+            overrides.begin();
+            let (welcomed, ending) = self.connect(channel.clone(), &mut overrides).await;
             failures = if welcomed { 0 } else { failures + 1 };
             let wait = backoff(failures, mix(self.run ^ failures));
             tracing::warn!(ending, wait_ms = wait.as_millis() as u64, "the controller is away");
@@ -71,17 +76,16 @@ impl Follower {
     }
 
     /// One connection, from hello to its end; true when the controller had greeted.
-    async fn connect(&self, channel: Channel) -> (bool, Ending) {
+    async fn connect(&self, channel: Channel, overrides: &mut Told) -> (bool, Ending) {
         let (outgoing, queue) = mpsc::channel(OUTGOING);
         let mut session = Session {
             observed: &self.observed,
             outgoing,
             receiver: Receiver::default(),
             unsaved: VecDeque::new(),
-            told: HashMap::new(),
-            unhealthy: HashMap::new(),
-            overrides: Vec::new(),
-            run: self.run,
+            counting: Counting::new(self.run),
+            overrides,
+            welcomed: false,
         };
         if session.greet(self.software.clone(), self.workers).is_err() {
             return (false, "the queue is full".into());
@@ -93,7 +97,8 @@ impl Follower {
             Ok(Err(status)) => return (false, status.message().to_owned()),
             Err(_) => return (false, "no answer".into()),
         };
-        session.run(incoming).await
+        let ending = session.run(incoming).await;
+        (session.welcomed, ending)
     }
 }
 
@@ -110,49 +115,55 @@ struct Session<'a> {
     receiver: Receiver,
     /// Swapped on this connection, not yet safe on disk.
     unsaved: VecDeque<(Version, [u8; 32])>,
-    /// Counts that were sent on this connection.
-    told: HashMap<(Arc<str>, u32), Sums>,
-    /// Endpoints that were told to be unhealthy.
-    unhealthy: HashMap<(Arc<str>, u32, SocketAddr), String>,
-    /// Overrides that were told to be in force.
-    overrides: Vec<Override>,
-    run: u64,
+    counting: Counting,
+    overrides: &'a mut Told,
+    /// Whether the controller has greeted. Before that nothing but hello is sent: an attempt that fails loses nothing.
+    welcomed: bool,
 }
 
 impl Session<'_> {
     fn greet(&mut self, software: String, workers: u32) -> Result<(), Ending> {
-        let have = self.observed.control.have();
-        let (version, fingerprint) = have.unzip();
+        let (version, fingerprint) = self.observed.control.have().unzip();
         self.send(Kind::Hello(Hello {
             software,
             have: version.map(Into::into),
             fingerprint: fingerprint.map(|fingerprint| fingerprint.to_vec()).unwrap_or_default(),
             workers,
             schema: api::RESOURCE_SCHEMA,
-        }))?;
-        if let Some((version, fingerprint)) = have {
+        }))
+    }
+
+    /// The controller has greeted. Hello said what serves in memory; now it hears what of that is safe on disk.
+    fn welcome(&mut self, saved: &Saved) -> Result<(), Ending> {
+        if std::mem::replace(&mut self.welcomed, true) {
+            return Ok(());
+        }
+        tracing::info!("following the controller");
+        if let Some((version, fingerprint)) = self.observed.control.have() {
+            if let Some(safe) = saved.version.filter(|safe| *safe < version) {
+                self.progress(safe, State::Active, saved.fingerprint.to_vec(), Vec::new(), String::new())?;
+            }
             self.unsaved.push_back((version, fingerprint));
-            let saved = self.observed.control.saved().borrow().clone();
-            self.report_saved(&saved)?;
+            self.report_saved(saved)?;
         }
         self.send_overrides()
     }
 
-    async fn run(&mut self, mut incoming: tonic::Streaming<fleet::ControllerMessage>) -> (bool, Ending) {
+    async fn run(&mut self, mut incoming: tonic::Streaming<fleet::ControllerMessage>) -> Ending {
+        // Before anything is said about it, so that nothing is missed in between.
         let mut saved = self.observed.control.saved();
         let overrides_changed = self.observed.control.overrides_changed.clone();
         let mut tick = tokio::time::interval(COUNTS);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut welcomed = false;
+        let greeting = Instant::now() + OPEN;
         loop {
             let done = tokio::select! {
                 biased;
                 message = incoming.message() => match message {
                     Ok(Some(message)) => match self.receiver.receive(message) {
                         Received::Welcome => {
-                            welcomed = true;
-                            tracing::info!("following the controller");
-                            Ok(())
+                            let now = saved.borrow_and_update().clone();
+                            self.welcome(&now)
                         }
                         Received::Nothing => Ok(()),
                         Received::Whole(change) => self.apply(change),
@@ -169,10 +180,11 @@ impl Session<'_> {
                     Err(watch::error::RecvError { .. }) => Err("the journal has ended".to_owned()),
                 },
                 () = overrides_changed.notified() => self.send_overrides(),
-                _ = tick.tick() => self.send_overrides().and_then(|()| self.send_counts()),
+                () = tokio::time::sleep_until(greeting), if !self.welcomed => Err("no greeting".to_owned()),
+                _ = tick.tick(), if self.welcomed => self.send_overrides().and_then(|()| self.send_counts()),
             };
             if let Err(ending) = done {
-                return (welcomed, ending);
+                return ending;
             }
         }
     }
@@ -181,11 +193,13 @@ impl Session<'_> {
         let version = change.version;
         // Swapped before anything is reported. If it is good, all three states were passed through by then.
         let applied = self.observed.control.apply(change);
-        self.progress(version, State::Received, Vec::new(), Vec::new(), String::new())?;
+        self.passed(version, State::Received)?;
         match applied {
             Ok(fingerprint) => {
-                self.progress(version, State::Validated, Vec::new(), Vec::new(), String::new())?;
-                self.progress(version, State::Warmed, Vec::new(), Vec::new(), String::new())?;
+                self.passed(version, State::Validated)?;
+                self.passed(version, State::Warmed)?;
+                // The same version again, mended: what it was before is no longer waited for.
+                while self.unsaved.pop_back_if(|(before, _)| *before >= version).is_some() {}
                 if self.unsaved.len() == MOST_UNSAVED {
                     self.unsaved.pop_front();
                 }
@@ -208,7 +222,8 @@ impl Session<'_> {
     /// ACTIVE for everything that is safe now; UNSAVED for the rest when it cannot be written.
     fn report_saved(&mut self, saved: &Saved) -> Result<(), Ending> {
         while let Some((version, fingerprint)) = self.unsaved.front().copied() {
-            if saved.version < Some(version) {
+            let same = saved.version == Some(version) && saved.fingerprint == fingerprint;
+            if !same && saved.version <= Some(version) {
                 break;
             }
             self.unsaved.pop_front();
@@ -220,6 +235,15 @@ impl Session<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A state on the way to one that implies it. Left out while the controller reads slowly: a burst of changes must not
+    /// fill the queue with what nobody misses.
+    fn passed(&mut self, version: Version, state: State) -> Result<(), Ending> {
+        if self.outgoing.capacity() < OUTGOING / 2 {
+            return Ok(());
+        }
+        self.progress(version, state, Vec::new(), Vec::new(), String::new())
     }
 
     fn progress(
@@ -243,87 +267,28 @@ impl Session<'_> {
         })
     }
 
-    /// Tells what ended, then what is in force and was not told yet.
+    /// Tells what ended, then what is in force, as far as it is news; forgets endings that have arrived.
     fn send_overrides(&mut self) -> Result<(), Ending> {
-        for Ended { stage, at_ms, by, reason, was, .. } in self.observed.control.take_ended() {
-            let told = self.overrides.contains(&was);
-            if !told {
-                self.send(Kind::Override(message(&was)))?;
-            }
-            let ended =
-                fleet::Override { stage: stage.to_string(), release: 0, since_ms: at_ms, until_ms: at_ms, by, reason };
-            self.send(Kind::Override(ended))?;
+        if !self.welcomed {
+            return Ok(());
         }
-        let in_force = self.observed.control.overrides();
-        for one in in_force.iter().filter(|one| !self.overrides.contains(one)).map(message).collect::<Vec<_>>() {
+        let (control, now) = (&self.observed.control, Instant::now());
+        let (in_force, ended) = control.overrides_and_ended();
+        for one in self.overrides.news(&in_force, &ended, now) {
             self.send(Kind::Override(one))?;
         }
-        self.overrides = in_force;
+        let settled = self.overrides.settled(&in_force, now);
+        if !settled.is_empty() {
+            control.forget_ended(&settled);
+        }
         Ok(())
     }
 
     fn send_counts(&mut self) -> Result<(), Ending> {
-        let mut counts = Counts { run: self.run, ..Counts::default() };
-        {
-            let mut ledger = self.observed.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            for (stage, release, sums, blocks) in ledger.fold() {
-                counts.outstanding += sums.outstanding;
-                let told = self.told.entry((stage.clone(), release)).or_default();
-                if *told == sums {
-                    continue;
-                }
-                counts.releases.push(ReleaseCounts {
-                    stage: stage.to_string(),
-                    release,
-                    requests: sums.requests,
-                    by_class: sums.by_class.to_vec(),
-                    unanswered: sums.unanswered,
-                    outstanding: sums.outstanding,
-                    grpc_errors: sums.grpc_errors,
-                    latency: Some((&latency(blocks)).into()),
-                });
-                *told = sums;
-            }
+        for counts in self.counting.messages(self.observed) {
+            self.send(Kind::Counts(counts))?;
         }
-        counts.unhealthy = self.health();
-        self.send(Kind::Counts(counts))
-    }
-
-    /// Endpoints that are unhealthy, and those that no longer are.
-    fn health(&mut self) -> Vec<EndpointHealth> {
-        let snapshot = self.observed.control.published().load_full();
-        let mut now = HashMap::new();
-        for stage in snapshot.stages() {
-            for backend in &stage.backends {
-                for endpoint in backend.endpoints.iter().filter(|endpoint| !endpoint.health.is_healthy()) {
-                    now.insert((stage.text.clone(), backend.release, endpoint.address), endpoint.health.reason());
-                }
-            }
-        }
-        let health = |(stage, release, address): &(Arc<str>, u32, SocketAddr), healthy, reason: &str| EndpointHealth {
-            stage: stage.to_string(),
-            release: *release,
-            address: address.to_string(),
-            healthy,
-            reason: reason.to_owned(),
-        };
-        let recovered = self.unhealthy.keys().filter(|key| !now.contains_key(*key));
-        let list =
-            recovered.map(|key| health(key, true, "")).chain(now.iter().map(|(key, why)| health(key, false, why)));
-        let list = list.collect();
-        self.unhealthy = now;
-        list
-    }
-}
-
-fn message(one: &Override) -> fleet::Override {
-    fleet::Override {
-        stage: one.stage.to_string(),
-        release: one.release.number(),
-        since_ms: one.since_ms,
-        until_ms: one.until_ms,
-        by: one.by.clone(),
-        reason: one.reason.clone(),
+        Ok(())
     }
 }
 

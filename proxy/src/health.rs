@@ -48,24 +48,37 @@ struct History {
     reason: String,
 }
 
-/// Every health that somebody may still look at.
+/// Every health that the newest snapshot may name.
 #[derive(Debug, Default)]
 pub(crate) struct HealthBoard {
     known: HashMap<Check, Arc<Health>>,
 }
 
+/// Fastest and slowest pace of a check.
+const EVERY_MS: (u32, u32) = (100, 3_600_000);
+/// Shortest and longest time for an answer. An endpoint that thinks for ten seconds is not fit to serve, and a check
+/// under way holds one of the few places that all checks share.
+const TIMEOUT_MS: (u32, u32) = (10, 10_000);
+/// Time that a check may take however often it is asked.
+const TIMEOUT_ALWAYS_MS: u32 = 1_000;
+
 impl Check {
-    /// The check that a backend asks for; what it leaves open gets a default, what is too fast is slowed down.
+    /// The check that a backend asks for; what it leaves open gets a default.
+    ///
+    /// What lies outside of its range counts as the nearest bound: a refusal would keep the whole fleet at an old state
+    /// for the sake of one check. `every`: 100 ms to 1 h. `timeout`: 10 ms to 10 s, and above 1 s at most `every`.
     pub(crate) fn new(address: SocketAddr, protocol: Protocol, asked: Option<&fleet::HealthCheck>) -> Self {
         let asked = asked.cloned().unwrap_or_default();
         let or = |ms: u32, default: u32| if ms == 0 { default } else { ms };
-        let every = Duration::from_millis(or(asked.every_ms, 2_000).max(100).into());
+        let every_ms = or(asked.every_ms, 2_000).clamp(EVERY_MS.0, EVERY_MS.1);
+        let longest = TIMEOUT_MS.1.min(every_ms.max(TIMEOUT_ALWAYS_MS));
+        let timeout_ms = or(asked.timeout_ms, 1_000).clamp(TIMEOUT_MS.0, longest);
         Self {
             address,
             protocol,
             path: (!asked.http_path.is_empty()).then(|| asked.http_path.as_str().into()),
-            every,
-            timeout: Duration::from_millis(or(asked.timeout_ms, 1_000).max(10).into()),
+            every: Duration::from_millis(every_ms.into()),
+            timeout: Duration::from_millis(timeout_ms.into()),
             limits: Limits { fall: or(asked.fall, 3), rise: or(asked.rise, 2) },
         }
     }
@@ -107,9 +120,8 @@ impl HealthBoard {
         self.known.entry(check.clone()).or_insert_with(|| Arc::new(Health::new(check))).clone()
     }
 
-    /// Everything that is still in use; what no snapshot names any more is forgotten.
-    pub(crate) fn in_use(&mut self) -> Vec<Arc<Health>> {
-        self.known.retain(|_, health| Arc::strong_count(health) > 1);
-        self.known.values().cloned().collect()
+    /// Forgets everything but `in_use`, which is what the newest snapshot names. Whoever comes back starts anew.
+    pub(crate) fn keep(&mut self, in_use: &[Arc<Health>]) {
+        self.known = in_use.iter().map(|health| (health.check.clone(), health.clone())).collect();
     }
 }

@@ -11,12 +11,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use api::fleet::Change;
-use api::{Digest, Version};
+use api::{Digest, Fingerprint, Version};
 use prost::Message;
+
+pub(crate) use durable::folder as create_folder;
 
 use crate::snapshot::{Delta, Resources};
 
@@ -34,6 +35,15 @@ pub(crate) struct Loaded {
     pub(crate) damage: Vec<String>,
 }
 
+/// A change that is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    pub(crate) version: Version,
+    pub(crate) delta: Delta,
+    /// Of everything that is served since.
+    pub(crate) fingerprint: Fingerprint,
+}
+
 /// The writing side.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -41,28 +51,36 @@ pub(crate) struct Journal {
     /// What the files hold, or should hold: needed to write a base.
     resources: Resources,
     version: Option<Version>,
+    /// Fingerprint of what is served. INVARIANT: nothing with another one is ever written.
+    served: Fingerprint,
     log: Option<File>,
     log_bytes: u64,
     base_bytes: u64,
 }
 
 impl Journal {
-    /// A journal in `folder` that holds what was loaded. Nothing is written until the first change.
+    /// A journal in `folder` that holds what was loaded and is served. Nothing is written until the first change.
     pub(crate) fn new(folder: PathBuf, loaded: Option<&(Version, Resources)>) -> Self {
         let (version, resources) = match loaded {
             Some((version, resources)) => (Some(*version), resources.clone()),
             None => (None, Resources::default()),
         };
         // Without an open log the first change writes a new base: whatever stood behind a damage is then gone.
-        Self { folder, resources, version, log: None, log_bytes: 0, base_bytes: 0 }
+        let served = resources.fingerprint();
+        Self { folder, resources, version, served, log: None, log_bytes: 0, base_bytes: 0 }
     }
 
     /// Takes changes over and makes them safe on disk with one write. On an error nothing is lost: the next call, also
     /// one without changes, writes everything again.
-    pub(crate) fn save(&mut self, changes: &[(Version, Delta)]) -> io::Result<()> {
+    pub(crate) fn save(&mut self, changes: &[Served]) -> io::Result<()> {
         let mut records = Vec::new();
-        for (version, delta) in changes {
+        for Served { version, delta, fingerprint } in changes {
             self.resources.apply(delta);
+            self.served = *fingerprint;
+            if self.version.is_some_and(|before| *version <= before) {
+                // The same version again, mended: as a record of the log it would be passed over as an old one.
+                self.log = None;
+            }
             let change = Change {
                 version: Some((*version).into()),
                 base: self.version.map(Into::into),
@@ -71,6 +89,10 @@ impl Journal {
             };
             self.version = Some(*version);
             records.extend_from_slice(&record(&change));
+        }
+        if self.resources.fingerprint() != self.served {
+            self.log = None;
+            return Err(io::Error::other("the journal does not hold what is served: restart the proxy"));
         }
         let Some(log) = self.log.as_mut() else { return self.write_base() };
         if self.log_bytes + records.len() as u64 > LOG_BYTES.max(self.base_bytes) {
@@ -88,6 +110,11 @@ impl Journal {
     /// Version of the last change it took over.
     pub(crate) fn version(&self) -> Option<Version> {
         self.version
+    }
+
+    /// Of what it holds at that version.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.resources.fingerprint()
     }
 
     fn write_base(&mut self) -> io::Result<()> {
@@ -208,11 +235,6 @@ fn parse(bytes: &[u8]) -> Option<(Change, &[u8])> {
         return None;
     }
     Some((Change::decode(body).ok()?, rest))
-}
-
-/// Makes a folder for us alone, with its parents.
-pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 #[cfg(test)]

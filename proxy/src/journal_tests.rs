@@ -9,6 +9,11 @@ fn delta(upserts: Vec<Resource>) -> Delta {
     Delta::read(ResourceSet { upserts, removals: Vec::new() }).expect("known kinds")
 }
 
+fn put(journal: &mut Journal, version: Version, delta: Delta) -> io::Result<()> {
+    let fingerprint = journal.resources.fingerprint_after(&delta);
+    journal.save(&[Served { version, delta, fingerprint }])
+}
+
 fn at(number: u64) -> Version {
     Version { term: 1, number }
 }
@@ -17,10 +22,10 @@ fn at(number: u64) -> Version {
 fn written(folder: &Path, last: u64) -> Journal {
     let mut journal = Journal::new(folder.to_owned(), None);
     let base = delta(vec![fixture::stage("hello/staging", &[1, 2]), fixture::split("hello/staging", &[(1, 1)])]);
-    journal.save(&[(at(1), base)]).expect("saved");
+    put(&mut journal, at(1), base).expect("saved");
     for number in 2..=last {
         let split = fixture::split("hello/staging", &[(1, 1), (2, number as u32)]);
-        journal.save(&[(at(number), delta(vec![split]))]).expect("saved");
+        put(&mut journal, at(number), delta(vec![split])).expect("saved");
     }
     journal
 }
@@ -47,8 +52,8 @@ fn a_restart_goes_on_where_it_was() {
     written(folder.path(), 3);
     let loaded = load(folder.path());
     let mut journal = Journal::new(folder.path().to_owned(), loaded.state.as_ref());
-    journal.save(&[(at(4), delta(vec![fixture::split("hello/staging", &[(2, 9)])]))]).expect("saved");
-    journal.save(&[(at(5), delta(vec![fixture::split("hello/staging", &[(2, 8)])]))]).expect("saved");
+    put(&mut journal, at(4), delta(vec![fixture::split("hello/staging", &[(2, 9)])])).expect("saved");
+    put(&mut journal, at(5), delta(vec![fixture::split("hello/staging", &[(2, 8)])])).expect("saved");
     let loaded = load(folder.path());
     assert_eq!((loaded.state.expect("a state").0, loaded.damage), (at(5), Vec::new()));
 }
@@ -59,7 +64,7 @@ fn a_long_log_is_folded_into_the_base() {
     let mut journal = written(folder.path(), 2);
     let many = |n: u32| delta((0..2_000).map(|s| fixture::stage(&format!("s{s}/staging"), &[n])).collect());
     for number in 3..60 {
-        journal.save(&[(at(number), many(number as u32))]).expect("saved");
+        put(&mut journal, at(number), many(number as u32)).expect("saved");
     }
     let size = |name: &str| fs::metadata(folder.path().join(name)).expect("there").len();
     assert!(size("log") <= LOG_BYTES && size("base") > 100_000, "{} {}", size("log"), size("base"));
@@ -144,10 +149,34 @@ fn a_failed_write_is_made_good_by_the_next() {
     fs::write(&state, b"").expect("written");
     let mut journal = Journal::new(state.clone(), None);
     let base = delta(vec![fixture::stage("hello/staging", &[1])]);
-    assert!(journal.save(&[(at(1), base)]).is_err());
-    assert!(journal.save(&[(at(2), delta(vec![fixture::stage("other/staging", &[1])]))]).is_err());
+    assert!(put(&mut journal, at(1), base).is_err());
+    assert!(put(&mut journal, at(2), delta(vec![fixture::stage("other/staging", &[1])])).is_err());
     fs::remove_file(&state).expect("removed");
     journal.save(&[]).expect("saved");
     let (version, resources) = load(&state).state.expect("a state");
     assert_eq!((version, resources.len()), (at(2), 2));
+}
+
+#[test]
+fn a_mend_at_the_same_version_is_what_is_loaded() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut journal = written(folder.path(), 3);
+    put(&mut journal, at(3), delta(vec![fixture::stage("mended/staging", &[7])])).expect("saved");
+    let loaded = load(folder.path());
+    let (version, resources) = loaded.state.expect("a state");
+    assert_eq!((version, resources.fingerprint()), (at(3), journal.resources.fingerprint()));
+    put(&mut journal, at(4), delta(vec![fixture::split("hello/staging", &[(2, 8)])])).expect("saved");
+    let loaded = load(folder.path());
+    assert_eq!((loaded.state.expect("a state").0, loaded.damage), (at(4), Vec::new()));
+}
+
+#[test]
+fn a_state_other_than_the_one_that_is_served_is_never_written() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut journal = written(folder.path(), 3);
+    let delta = delta(vec![fixture::stage("other/staging", &[1])]);
+    let wrong = Served { version: at(4), delta, fingerprint: Fingerprint::default() };
+    assert!(journal.save(&[wrong]).is_err());
+    assert!(journal.save(&[]).is_err(), "nor later");
+    assert_eq!(load(folder.path()).state.expect("a state").0, at(3));
 }

@@ -62,7 +62,7 @@ pub enum LocalReply {
         /// When the override ends by itself, in milliseconds since the Unix epoch; 0 when one was ended.
         until_ms: u64,
     },
-    /// It is not done: why, as a sentence.
+    /// It is not done, or done but not safe on disk: which and why, as a sentence.
     Refused {
         /// The sentence.
         reason: String,
@@ -203,7 +203,7 @@ async fn talk(stream: UnixStream, control: &Control) -> std::io::Result<()> {
     let mut line = String::new();
     BufReader::new(read.take(REQUEST_BYTES)).read_line(&mut line).await?;
     let reply = match serde_json::from_str(&line) {
-        Ok(request) => answer(control, request),
+        Ok(request) => answer(control, request).await,
         Err(error) => LocalReply::Refused { reason: format!("the request cannot be read: {error}") },
     };
     let mut line = serde_json::to_vec(&reply)?;
@@ -211,7 +211,7 @@ async fn talk(stream: UnixStream, control: &Control) -> std::io::Result<()> {
     write.write_all(&line).await
 }
 
-fn answer(control: &Control, request: LocalRequest) -> LocalReply {
+async fn answer(control: &Control, request: LocalRequest) -> LocalReply {
     let done = |result: Result<(), String>, until_ms| match result {
         Ok(()) => LocalReply::Done { until_ms },
         Err(reason) => LocalReply::Refused { reason },
@@ -221,9 +221,9 @@ fn answer(control: &Control, request: LocalRequest) -> LocalReply {
         LocalRequest::Override { stage, release, for_ms, by, reason } => {
             let since_ms = now_ms();
             let until_ms = since_ms.saturating_add(for_ms);
-            done(control.set_override(Override { stage, release, since_ms, until_ms, by, reason }), until_ms)
+            done(control.set_override(Override { stage, release, since_ms, until_ms, by, reason }).await, until_ms)
         }
-        LocalRequest::End { stage, by } => done(control.end_override(&stage, &by), 0),
+        LocalRequest::End { stage, by } => done(control.end_override(&stage, &by).await, 0),
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Must not know: how they are fetched. Labels are few and fixed: stage, release, class.
 
-use std::collections::BTreeSet;
 use std::fmt::Error;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
@@ -15,7 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::admin::Observed;
-use crate::count::{Sums, latency};
+use crate::count::Sums;
 
 /// Upper bounds of the published histogram, in microseconds; the counts inside are eight times finer.
 const BOUNDS_US: [u64; 14] = [
@@ -39,11 +38,11 @@ impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let releases: Vec<Release> = {
             let mut ledger = self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            let folded = ledger.fold().map(|(stage, release, sums, blocks)| Release {
+            let folded = ledger.fold().map(|(stage, release, entry)| Release {
                 stage: stage.to_string(),
                 release: format!("r{release}"),
-                sums,
-                latency: latency(blocks),
+                sums: entry.sums(),
+                latency: entry.latency(),
             });
             folded.collect()
         };
@@ -88,17 +87,13 @@ impl Metrics {
         let snapshot = self.0.control.published().load_full();
         let mut health =
             encoder.encode_descriptor("endpoint_healthy", "1 while an endpoint is healthy", None, MetricType::Gauge)?;
-        // An address may serve several stages: each series once.
-        let mut seen = BTreeSet::new();
         for stage in snapshot.stages() {
             for backend in &stage.backends {
                 for endpoint in &backend.endpoints {
                     let (address, release) = (endpoint.address.to_string(), format!("r{}", backend.release));
-                    if seen.insert((stage.text.clone(), backend.release, endpoint.address)) {
-                        let labels = [("stage", &*stage.text), ("release", &release), ("address", &address)];
-                        let healthy = i64::from(endpoint.health.is_healthy());
-                        ConstGauge::new(healthy).encode(health.encode_family(&labels)?)?;
-                    }
+                    let labels = [("stage", &*stage.text), ("release", &release), ("address", &address)];
+                    let healthy = i64::from(endpoint.health.is_healthy());
+                    ConstGauge::new(healthy).encode(health.encode_family(&labels)?)?;
                 }
             }
         }

@@ -52,10 +52,10 @@ pub(crate) struct Overrides {
 impl Overrides {
     /// Reads the file; a missing one is empty. The error says what is wrong with it.
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
-        match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(format!("{}: {error}", path.display())),
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        match durable::read(path).map_err(|error| failed(&error))? {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(&error)),
+            None => Ok(Self::default()),
         }
     }
 

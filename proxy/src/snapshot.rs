@@ -11,6 +11,7 @@ mod compile;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod resources;
+mod slots;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -42,7 +43,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Stage {
     /// "hello/staging".
     pub(crate) text: Arc<str>,
-    /// Place of the stage's split state in each worker; stable while the proxy runs.
+    /// Place of the stage's split state in each worker; the same as long as the stage is there.
     pub(crate) slot: u32,
     /// Changes whenever `weighted` does: the worker then starts a new split.
     pub(crate) generation: u64,
@@ -59,7 +60,7 @@ pub(crate) struct Stage {
 pub(crate) struct Backend {
     pub(crate) release: u32,
     pub(crate) protocol: Protocol,
-    /// Place of its counts in each worker; stable while the proxy runs.
+    /// Place of its counts in each worker; the same as long as the release is in the stage.
     pub(crate) slot: u32,
     pub(crate) endpoints: Box<[Endpoint]>,
 }

@@ -137,6 +137,27 @@ async fn fleet_an_override_is_recorded_once_however_often_the_controller_comes_b
     assert_eq!(told.len(), 2, "{told:#?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fleet_an_override_that_begins_and_ends_without_a_controller_is_recorded_when_it_is_back() {
+    let mut house = House::with_hello().await;
+    let (_r1, _r2) = house.two_releases().await;
+    house.proxy("p1", 1).await;
+    house.run(&["promote", "hello@r2", "--to", "production", "--weight", "0%"]).await.ends(0);
+    house.kill_controller();
+    let set = ["proxy", "override", STAGE, "r2", "--for", "1h", "--reason", "controller is down", "--data", "p1"];
+    house.run_bare(&set).await.ends(0);
+    house.run_bare(&["proxy", "override", STAGE, "--end", "--data", "p1"]).await.ends(0);
+    // The proxy tries to connect several times while nobody is there.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+
+    house.start_controller(&[]).await;
+    house.follows("p1").await;
+    until("both are on record", async || (told(&house).await.len() == 2).then_some(())).await;
+    let told = told(&house).await;
+    assert!(told[0].what.contains("r2") && told[0].reason == "controller is down", "{told:#?}");
+    assert!(told[1].what.contains("ended"), "{told:#?}");
+}
+
 /// What the history says about overrides.
 async fn told(house: &House) -> Vec<Happened> {
     house.history().await.into_iter().filter(|entry| entry.kind == "override_told").collect()

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::JoinToken;
 use api::fleet::JoinRequest;
@@ -17,6 +18,9 @@ use super::authority::roots;
 use super::connect::channel;
 use super::{Role, peer};
 use crate::{CertsError, keep};
+
+/// How long joining may take: connecting has 3 s of its own, and a controller that is busy with a disk still answers.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Who a proxy or agent is: its name, key and certificate, and the authority it trusts. Kept in one file, mode 0600.
 pub struct Identity {
@@ -76,11 +80,21 @@ impl Identity {
 /// Joins the fleet: makes a key, has it certified with the one-time token, and keeps both under `<folder>/identity`.
 ///
 /// # Errors
-/// A controller that does not answer or is not the one the token names; a token that expired, was used or revoked.
+/// A controller that does not answer within 20 s or is not the one the token names; a token that expired, was used or
+/// revoked.
 ///
 /// # Cancel safety
 /// Dropped after the controller answered, the token is used and nothing is kept: a new token is needed.
 pub async fn join(token: &JoinToken, folder: &Path, software: &str) -> Result<Identity, CertsError> {
+    join_within(DEADLINE, token, folder, software).await
+}
+
+pub(super) async fn join_within(
+    deadline: Duration,
+    token: &JoinToken,
+    folder: &Path,
+    software: &str,
+) -> Result<Identity, CertsError> {
     // Before the token is used: a folder that cannot be written would waste it.
     keep::folder(&folder.join("identity"))?;
     let key = KeyPair::generate()?;
@@ -90,9 +104,10 @@ pub async fn join(token: &JoinToken, folder: &Path, software: &str) -> Result<Id
         rustls::ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     let message =
         JoinRequest { secret: token.secret.clone(), csr_der: request.der().to_vec(), software: software.to_owned() };
-    let reply = JoiningClient::new(channel(&token.controller, config)?)
-        .join(message)
+    let mut client = JoiningClient::new(channel(&token.controller, config)?);
+    let reply = tokio::time::timeout(deadline, client.join(message))
         .await
+        .map_err(|_| CertsError::Join(late_sentence(token, deadline)))?
         .map_err(|status| CertsError::Join(join_sentence(token, &status)))?
         .into_inner();
     let mismatch = || {
@@ -112,6 +127,14 @@ pub async fn join(token: &JoinToken, folder: &Path, software: &str) -> Result<Id
     };
     keep::write(&folder.join("identity/identity.json"), &kept)?;
     Ok(Identity { kept })
+}
+
+fn late_sentence(token: &JoinToken, deadline: Duration) -> String {
+    format!(
+        "the controller at {} did not answer within {deadline:?}; if it says that this token was used, join again with a \
+         new one",
+        token.controller
+    )
 }
 
 fn join_sentence(token: &JoinToken, status: &tonic::Status) -> String {

@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use api::fleet::joining_server::{Joining, JoiningServer};
 use api::fleet::{JoinReply, JoinRequest};
@@ -17,6 +17,9 @@ struct Signs {
 impl Joining for Signs {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         let request = request.into_inner();
+        if request.secret == "w".repeat(43) {
+            std::future::pending::<()>().await;
+        }
         if request.secret != "s".repeat(43) {
             return Err(Status::permission_denied("this token was used before"));
         }
@@ -84,7 +87,19 @@ async fn joining_tells_why_it_was_refused() {
     assert!(error.to_string().contains("used before"), "{error}");
     let token = JoinToken { controller: "127.0.0.1:1".into(), ..token };
     let Err(error) = join(&token, home.path(), "test").await else { panic!("joined nobody") };
-    assert!(error.to_string().contains("refused"), "{error}");
+    assert!(error.to_string().contains("cannot be joined"), "{error}");
+}
+
+#[tokio::test]
+async fn joining_a_controller_that_never_answers_ends_with_a_sentence() {
+    let (controller, ca, _folder) = controller().await;
+    let home = tempfile::tempdir().expect("home");
+    let token = JoinToken { controller, ca, secret: "w".repeat(43) };
+    let joining = identity::join_within(Duration::from_secs(1), &token, home.path(), "test");
+    let ended = tokio::time::timeout(Duration::from_secs(30), joining).await.expect("it has a deadline");
+    let Err(error) = ended else { panic!("joined nobody") };
+    assert!(error.to_string().contains("did not answer within 1s"), "{error}");
+    assert!(Identity::load(home.path()).expect("readable").is_none());
 }
 
 #[test]

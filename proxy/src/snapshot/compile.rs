@@ -15,8 +15,9 @@ use certs::resolver::Certified;
 use super::apply::Incoming;
 use super::check::{self, Problems};
 use super::resources::{Delta, Kind, Raw, Resources};
+use super::slots::Slots;
 use super::{Backend, Endpoint, Protocol, Services, Snapshot, Stage};
-use crate::health::{Check, HealthBoard};
+use crate::health::{Check, Health, HealthBoard};
 
 /// What is applied, and what is needed to apply the next change cheaply.
 #[derive(Debug, Default)]
@@ -26,8 +27,7 @@ pub(crate) struct Compiler {
     certificates: BTreeMap<Arc<str>, Certified>,
     /// Release that takes everything, by stage; kept also while it cannot be followed.
     overrides: HashMap<Arc<str>, u32>,
-    stage_slots: HashMap<Arc<str>, u32>,
-    release_slots: HashMap<(Arc<str>, u32), u32>,
+    slots: Slots,
     generation: u64,
     health: HealthBoard,
 }
@@ -45,7 +45,7 @@ pub(crate) struct Compiled {
 
 /// A change that was found good.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+struct Prepared {
     version: Version,
     delta: Delta,
     stages: Vec<(Arc<str>, Option<Arc<Stage>>)>,
@@ -63,8 +63,16 @@ impl Compiler {
         &self.resources
     }
 
-    pub(crate) fn health(&mut self) -> &mut HealthBoard {
-        &mut self.health
+    /// Every health that the snapshot names, once each; all others are forgotten.
+    pub(crate) fn healths(&mut self) -> Vec<Arc<Health>> {
+        let stages = self.snapshot.stages();
+        let endpoints = stages.flat_map(|stage| &stage.backends).flat_map(|backend| &backend.endpoints);
+        // One address may serve several stages.
+        let named: HashMap<&Check, &Arc<Health>> =
+            endpoints.map(|endpoint| (&endpoint.health.check, &endpoint.health)).collect();
+        let named: Vec<Arc<Health>> = named.into_values().cloned().collect();
+        self.health.keep(&named);
+        named
     }
 
     /// Applies a change that was received, or says everything that is wrong with it and leaves all as it was.
@@ -74,7 +82,7 @@ impl Compiler {
     }
 
     /// Checks a change against what is applied and compiles what it touches.
-    pub(crate) fn prepare(&mut self, incoming: Incoming) -> Result<Prepared, Vec<Rejection>> {
+    fn prepare(&mut self, incoming: Incoming) -> Result<Prepared, Vec<Rejection>> {
         self.check_order(&incoming).map_err(|reason| vec![whole("version", reason)])?;
         let mut delta = Delta::read(incoming.set)?;
         if incoming.base.is_none() {
@@ -88,6 +96,10 @@ impl Compiler {
             rejections.push(whole("fingerprint", "differs from what this proxy would hold after the change".into()));
         }
         if !rejections.is_empty() {
+            // What was compiled in vain has taken places.
+            stages
+                .iter()
+                .for_each(|(name, _)| self.slots.keep(name, self.snapshot.stage_named(name).map(|stage| &**stage)));
             rejections.sort_by(|a, b| (&a.resource, &a.field).cmp(&(&b.resource, &b.field)));
             rejections.dedup();
             return Err(rejections);
@@ -96,7 +108,7 @@ impl Compiler {
     }
 
     /// Makes a prepared change the applied state.
-    pub(crate) fn commit(&mut self, prepared: Prepared) -> Compiled {
+    fn commit(&mut self, prepared: Prepared) -> Compiled {
         let Prepared { version, delta, stages, zones, certificates } = prepared;
         self.resources.apply(&delta);
         let changed = !certificates.is_empty();
@@ -235,7 +247,7 @@ impl Compiler {
         backends.sort_by_key(|backend| backend.release);
         let split = split.unwrap_or_default();
         for (place, entry) in split.weights.iter().enumerate() {
-            if !backends.iter().any(|backend| backend.release == entry.release) {
+            if backends.binary_search_by_key(&entry.release, |backend| backend.release).is_err() {
                 Problems { list, kind: Kind::Split, name }
                     .add(format!("weights[{place}].release"), format!("r{} is no backend of the stage", entry.release));
             }
@@ -248,8 +260,7 @@ impl Compiler {
             fleet::Protocol::H2c => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        let next = self.release_slots.len() as u32;
-        let slot = *self.release_slots.entry((stage.clone(), backend.release)).or_insert(next);
+        let slot = self.slots.release(stage, backend.release);
         let endpoint = |address: &std::net::SocketAddr| {
             let check = Check::new(*address, protocol, backend.health.as_ref());
             Endpoint { address: *address, health: self.health.of(check) }
@@ -258,7 +269,7 @@ impl Compiler {
     }
 
     fn stage(&mut self, name: &Arc<str>, backends: Box<[Backend]>, split: &fleet::Split) -> Arc<Stage> {
-        let place = |release: u32| backends.iter().position(|backend| backend.release == release);
+        let place = |release: u32| backends.binary_search_by_key(&release, |backend| backend.release).ok();
         // An override whose release is gone cannot be followed; the weights then count.
         let overridden = self.overrides.get(name).copied().filter(|release| place(*release).is_some());
         let mut weighted: Vec<(u32, usize)> = match overridden.and_then(place) {
@@ -282,8 +293,7 @@ impl Compiler {
             self.generation += 1;
             self.generation
         });
-        let next = self.stage_slots.len() as u32;
-        let slot = *self.stage_slots.entry(name.clone()).or_insert(next);
+        let slot = self.slots.stage(name);
         Arc::new(Stage { text: name.clone(), slot, generation, weighted: weighted.into(), backends, overridden })
     }
 
@@ -296,6 +306,7 @@ impl Compiler {
     ) {
         let mut environments = self.snapshot.environments.clone();
         for (name, stage) in stages {
+            self.slots.keep(&name, stage.as_deref());
             let Some((service, environment)) = name.split_once('/') else { continue };
             let services: &mut Services = match environments.get_mut(environment) {
                 Some(services) => Arc::make_mut(services),

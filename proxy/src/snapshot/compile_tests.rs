@@ -96,7 +96,8 @@ fn hostile_h80_every_problem_is_told_at_once_and_nothing_is_applied() {
         fixture::zone("staging", "UPPER.example.com"),
         fixture::stage("a--b/staging", &[1]),
         fixture::stage("twice/staging", &[1, 1]),
-        fixture::stage("many/staging", &(1..=65).collect::<Vec<_>>()),
+        fixture::stage("many/staging", &(1..=4_097).collect::<Vec<_>>()),
+        fixture::split("hello/production", &(1..=65).map(|release| (release, 1)).collect::<Vec<_>>()),
         fixture::split("hello/staging", &[(43, 1)]),
         fixture::split("orphan/staging", &[(1, 1)]),
         fixture::split("zero/staging", &[(1, 0), (2, 0)]),
@@ -111,7 +112,8 @@ fn hostile_h80_every_problem_is_told_at_once_and_nothing_is_applied() {
         "zone UPPER.example.com | domain |",
         "stage a--b/staging | name |",
         "stage twice/staging | backends[1].release |",
-        "stage many/staging | backends | there are 65",
+        "stage many/staging | backends | there are 4097",
+        "split hello/production | weights | 65 are above 0",
         "split hello/staging | weights[0].release | r43 is no backend",
         "split orphan/staging | name | there is no stage",
         "split zero/staging | weights | all are 0",
@@ -208,4 +210,56 @@ fn one_change_among_five_thousand_stages_recompiles_one() {
         .stages()
         .filter(|stage| compiler.snapshot.stage_named(&stage.text).is_some_and(|after| Arc::ptr_eq(stage, after)));
     assert_eq!(same.count(), 4_999);
+}
+
+#[test]
+fn a_stage_with_many_warm_releases_and_a_slow_check_is_taken() {
+    let releases: Vec<u32> = (1..=1_000).collect();
+    let mut split: Vec<(u32, u32)> = releases.iter().map(|release| (*release, 0)).collect();
+    split[999].1 = 1;
+    let check = fleet::HealthCheck { every_ms: u32::MAX, timeout_ms: u32::MAX, ..fleet::HealthCheck::default() };
+    let backend = |release: u32| fleet::Backend {
+        release,
+        protocol: fleet::Protocol::H1.into(),
+        health: Some(check.clone()),
+        ..fleet::Backend::default()
+    };
+    let backends = releases.iter().map(|release| backend(*release)).collect();
+    let stage = fleet::Stage { service: "many".into(), environment: "staging".into(), backends };
+    let resources = [
+        fixture::resource("stage", "many/staging", &stage),
+        fixture::split("many/staging", &split),
+        fixture::endpoints("many/staging", 1_000, &["127.0.0.1:8041"]),
+    ];
+    let snapshot = applied(&resources).snapshot;
+    let stage = snapshot.stage_named("many/staging").expect("there");
+    assert_eq!((stage.backends.len(), stage.weighted.to_vec()), (1_000, vec![(1, 999)]));
+    let check = &stage.backends[999].endpoints[0].health.check;
+    assert_eq!((check.every.as_secs(), check.timeout.as_secs()), (3_600, 10));
+}
+
+#[test]
+fn places_of_what_is_gone_are_given_again() {
+    let mut compiler = applied(&good());
+    let slots = |compiler: &Compiler| -> Vec<u32> {
+        let stage = compiler.snapshot.stage_named("hello/staging").expect("there");
+        stage.backends.iter().map(|backend| backend.slot).collect()
+    };
+    for number in 2..200 {
+        // The older release goes and a new one comes, beside a change that is refused and a stage that goes again.
+        let (old, new) = (number as u32 + 40, number as u32 + 41);
+        let bad = [fixture::stage("hello/staging", &[7, 8, 9]), fixture::split("hello/staging", &[(1, 1)])];
+        let bad = change(&compiler, 10 * number, &bad, &[]);
+        assert!(compiler.apply(bad).is_err());
+        let releases = [fixture::stage("hello/staging", &[old, new]), fixture::split("hello/staging", &[(new, 1)])];
+        let next = change(&compiler, 10 * number, &releases, &[]);
+        compiler.apply(next).expect("good");
+        let kept = slots(&compiler)[0];
+        let next = change(&compiler, 10 * number + 1, &[fixture::stage("other/staging", &[1])], &[]);
+        let other = compiler.apply(next).expect("good").snapshot.stage_named("other/staging").expect("there").slot;
+        let next = change(&compiler, 10 * number + 2, &[], &[("stage", "other/staging")]);
+        compiler.apply(next).expect("good");
+        assert_eq!(slots(&compiler)[0], kept, "who stays keeps its place");
+        assert!(slots(&compiler).iter().all(|slot| *slot < 8) && other < 2, "{:?} {other}", slots(&compiler));
+    }
 }

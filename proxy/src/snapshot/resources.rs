@@ -86,6 +86,11 @@ impl Delta {
         if rejections.is_empty() { Ok(delta) } else { Err(rejections) }
     }
 
+    /// Whether endpoints, or how they are checked, may be others afterwards.
+    pub(crate) fn touches_endpoints(&self) -> bool {
+        self.entries.keys().any(|(kind, _)| matches!(kind, Kind::Stage | Kind::Endpoints))
+    }
+
     /// As a message, for the journal.
     pub(crate) fn to_set(&self) -> ResourceSet {
         let mut set = ResourceSet::default();

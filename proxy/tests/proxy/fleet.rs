@@ -8,10 +8,12 @@ use api::fleet::fleet_server::{Fleet, FleetServer};
 use api::fleet::progress::State;
 use api::fleet::proxy_message::Kind as Up;
 use api::fleet::{
-    Change, ControllerMessage, Hello, Progress, Protocol, ProxyMessage, Resource, ResourceSet, Transfer, Welcome,
+    Change, ControllerMessage, Hello, Override, Progress, Protocol, ProxyMessage, Resource, ResourceSet, Transfer,
+    Welcome,
 };
-use api::{Digest, Fingerprint, Version};
+use api::{Digest, Fingerprint, ReleaseNumber, Version};
 use prost::Message;
+use proxy::local::{LocalReply, LocalRequest, request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Channel, Endpoint, Server};
@@ -51,11 +53,18 @@ impl Fleet for Played {
 async fn play() -> (Channel, mpsc::Receiver<Link>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address: SocketAddr = listener.local_addr().expect("bound");
+    (channel_to(address), serve(listener))
+}
+
+fn channel_to(address: SocketAddr) -> Channel {
+    Endpoint::try_from(format!("http://{address}")).expect("an address").connect_lazy()
+}
+
+fn serve(listener: tokio::net::TcpListener) -> mpsc::Receiver<Link> {
     let (links, connections) = mpsc::channel(8);
     let server = Server::builder().add_service(FleetServer::new(Played { links }));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    let channel = Endpoint::try_from(format!("http://{address}")).expect("an address").connect_lazy();
-    (channel, connections)
+    connections
 }
 
 impl Link {
@@ -75,6 +84,15 @@ impl Link {
         loop {
             if let Some(Up::Progress(progress)) = self.up.message().await.expect("connected").expect("a message").kind {
                 return progress;
+            }
+        }
+    }
+
+    /// The next override that is told, set (its release) or ended (0); everything else is passed over.
+    async fn override_told(&mut self) -> Override {
+        loop {
+            if let Some(Up::Override(told)) = self.up.message().await.expect("connected").expect("a message").kind {
+                return told;
             }
         }
     }
@@ -271,5 +289,121 @@ async fn fleet_a_state_that_cannot_be_saved_serves_and_says_so() {
     assert_eq!(Client::http1(address).await.get(HOST, "/").await.body, "r1");
     std::fs::remove_file(&state_folder).expect("removed");
     while link.outcome().await.state() != State::Active {}
+    following.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fleet_a_restart_of_the_controller_does_not_make_an_unsaved_state_active() {
+    let folder = tempfile::tempdir().expect("folder");
+    let upstream = Upstream::start("r1", Protocol::H1).await;
+    let proxy = TestProxy::start(folder.path(), 1).await;
+    let (channel, mut links) = play().await;
+    let following = tokio::spawn(async move { proxy.engine.follow(channel).await });
+    let mut link = links.recv().await.expect("connected");
+    link.hello().await;
+    let state = hello(Protocol::H1, &[(1, upstream.address, 1)]);
+    link.send(Down::Transfer(transfer(at(1), &state))).await;
+    assert_eq!(link.outcome().await.state(), State::Active);
+    break_journal(folder.path());
+    // The same version again with other content has to become safe as well: what is on disk is the version before.
+    let mut mended = state.clone();
+    mended.upserts.push(endpoints("hello/staging", 2, &[upstream.address]));
+    link.send(Down::Transfer(transfer(at(1), &mended))).await;
+    assert_eq!(link.outcome().await.state(), State::Unsaved, "the mend at the same version");
+    let full = Transfer { version: Some(at(2).into()), ..transfer(at(2), &state) };
+    link.send(Down::Transfer(full)).await;
+    loop {
+        let outcome = link.outcome().await;
+        assert_eq!(outcome.state(), State::Unsaved);
+        if outcome.version == Some(at(2).into()) {
+            break;
+        }
+    }
+
+    drop(link);
+    let mut link = links.recv().await.expect("connected again");
+    assert_eq!(link.hello().await.have, Some(at(2).into()), "it says what serves in memory");
+    let outcome = link.outcome().await;
+    assert_eq!((outcome.state(), outcome.version), (State::Active, Some(at(1).into())), "this is what is safe");
+    assert_eq!(outcome.fingerprint, fingerprint(&state.upserts));
+    let outcome = link.outcome().await;
+    assert_eq!((outcome.state(), outcome.version), (State::Unsaved, Some(at(2).into())), "and this is what serves");
+    std::fs::remove_file(folder.path().join("state")).expect("removed");
+    while link.outcome().await.state() != State::Active {}
+    following.abort();
+}
+
+/// Nothing can be written any more: a file stands where the journal's folder was.
+fn break_journal(data: &std::path::Path) {
+    // As a full disk would: the open log goes as well.
+    std::fs::remove_dir_all(data.join("state")).expect("removed");
+    std::fs::write(data.join("state"), b"").expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fleet_an_override_set_and_ended_while_the_controller_is_away_is_told_when_it_is_back() {
+    let folder = tempfile::tempdir().expect("folder");
+    let upstream = Upstream::start("r1", Protocol::H1).await;
+    let proxy = TestProxy::start(folder.path(), 1).await;
+    proxy.apply(hello(Protocol::H1, &[(1, upstream.address, 1)]));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let following = tokio::spawn(async move { proxy.engine.follow(channel_to(address)).await });
+
+    let stage = || "hello/staging".parse().expect("a stage");
+    let (release, reason) = (ReleaseNumber::new(1).expect("a number"), "nobody answers".to_owned());
+    let set = LocalRequest::Override { stage: stage(), release, for_ms: 3_600_000, by: "ops".into(), reason };
+    assert!(matches!(request(folder.path(), set).await.expect("answered"), LocalReply::Done { .. }));
+    let end = LocalRequest::End { stage: stage(), by: "anna".into() };
+    assert!(matches!(request(folder.path(), end).await.expect("answered"), LocalReply::Done { .. }));
+    // Several attempts fail meanwhile: the first comes at once, the second after 100 ms.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+
+    let mut links = serve(tokio::net::TcpListener::bind(address).await.expect("still free"));
+    for attempt in ["the first time", "again, because that stream broke at once: nobody knows what came through"] {
+        let mut link = links.recv().await.expect("connected");
+        link.hello().await;
+        let told = link.override_told().await;
+        assert_eq!((told.release, told.by.as_str(), told.reason.as_str()), (1, "ops", "nobody answers"), "{attempt}");
+        let told = link.override_told().await;
+        assert_eq!((told.release, told.by.as_str()), (0, "anna"), "{attempt}");
+    }
+    following.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fleet_counts_of_a_release_that_is_gone_are_forgotten_and_go_on_when_it_comes_back() {
+    let folder = tempfile::tempdir().expect("folder");
+    let upstream = Upstream::start("r", Protocol::H1).await;
+    let proxy = TestProxy::start(folder.path(), 1).await;
+    let (http, admin) = (proxy.http, proxy.admin);
+    let (channel, mut links) = play().await;
+    let following = tokio::spawn(async move { proxy.engine.follow(channel).await });
+    let mut link = links.recv().await.expect("connected");
+    link.hello().await;
+    let mut client = Client::http1(http).await;
+    let mut admin = Client::http1(admin).await;
+    // Each release is the only one when it is asked; then the first one comes back.
+    for (number, release) in [(1, 1), (2, 2), (3, 3), (4, 1)] {
+        let state = hello(Protocol::H1, &[(release, upstream.address, 1)]);
+        link.send(Down::Transfer(transfer(at(number), &state))).await;
+        assert_eq!(link.outcome().await.state(), State::Active);
+        client.get(HOST, "/").await;
+        let counted = loop {
+            let Some(Up::Counts(counts)) = link.up.message().await.expect("connected").expect("a message").kind else {
+                continue;
+            };
+            if let Some(one) = counts.releases.into_iter().find(|one| one.release == release) {
+                break one.requests;
+            }
+        };
+        assert_eq!(counted, if number == 4 { 2 } else { 1 }, "r{release} at {number}");
+        if number == 3 {
+            while admin.get("admin", "/metrics").await.body.contains("release=\"r1\"") {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
     following.abort();
 }

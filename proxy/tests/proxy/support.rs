@@ -174,6 +174,11 @@ impl Upstream {
         self.state.hold.notify_waiters();
     }
 
+    /// Path of the last request; empty before the first.
+    pub(crate) fn last_path(&self) -> String {
+        self.state.seen.lock().expect("whole").last().map(|(uri, _)| uri.path().to_owned()).unwrap_or_default()
+    }
+
     pub(crate) fn last(&self) -> (http::Uri, HeaderMap) {
         self.state.seen.lock().expect("whole").last().expect("a request").clone()
     }
