@@ -38,6 +38,7 @@ mod code {
     pub(super) const UNKNOWN: u8 = 2;
     pub(super) const DEADLINE_EXCEEDED: u8 = 4;
     pub(super) const PERMISSION_DENIED: u8 = 7;
+    pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
     pub(super) const UNIMPLEMENTED: u8 = 12;
     pub(super) const INTERNAL: u8 = 13;
     pub(super) const UNAVAILABLE: u8 = 14;
@@ -100,6 +101,7 @@ impl Own {
     /// Status for gRPC callers.
     pub(crate) fn grpc_code(self) -> u8 {
         match self {
+            Self::Refused(Refusal::HeadTooLarge) => code::RESOURCE_EXHAUSTED,
             Self::Refused(_) | Self::ClientBody | Self::HeadTooSlow => code::INTERNAL,
             Self::UnknownHost | Self::GrpcOverHttp1 => code::UNIMPLEMENTED,
             Self::TooSlow => code::DEADLINE_EXCEEDED,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use api::Version;
 use api::fleet::{Rejection, ResourceSet};
 use certs::resolver::{SniResolver, public_server_config};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -39,7 +39,6 @@ pub struct Engine {
     software: String,
     drain: Duration,
     stop: watch::Sender<Option<Instant>>,
-    log: Option<writer::Handle>,
     workers: Vec<JoinHandle<u64>>,
     /// Everything on the admin runtime; ends with the engine.
     tasks: JoinSet<()>,
@@ -117,12 +116,14 @@ impl Engine {
             software: std::mem::take(&mut settings.software),
             drain: settings.drain,
             stop,
-            log,
             workers,
             tasks: JoinSet::new(),
             _lock: lock,
         };
         engine.spawn(&settings.data, admin_listener)?;
+        if let Some(log) = log {
+            engine.tasks.spawn(reopen(log, settings.reopen_log.clone()));
+        }
         write_listening(&settings.data, bound)?;
         if let Some(ready) = settings.ready {
             // Whoever asked may have gone.
@@ -179,13 +180,6 @@ impl Engine {
         let _ = saved.wait_for(|saved| saved.version >= Some(version)).await;
     }
 
-    /// The access log's file was moved: a new one is begun.
-    pub fn reopen_log(&self) {
-        if let Some(log) = &self.log {
-            log.reopen();
-        }
-    }
-
     /// Follows a controller until it is dropped: connects again and again, applies what comes, reports.
     pub async fn follow(&self, channel: Channel) {
         Follower::new(self.observed.clone(), self.software.clone(), self.workers.len() as u32).run(channel).await;
@@ -205,6 +199,14 @@ impl Engine {
             workers.into_iter().map(|worker| worker.join().unwrap_or_default()).sum()
         });
         joined.await.unwrap_or_default()
+    }
+}
+
+/// Begins the access log anew when somebody has moved its file.
+async fn reopen(log: writer::Handle, asked: Arc<Notify>) {
+    loop {
+        asked.notified().await;
+        log.reopen();
     }
 }
 

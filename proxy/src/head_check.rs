@@ -82,7 +82,12 @@ fn check_target(request: RequestView<'_>) -> Result<(), Refusal> {
 
 fn check_fields(request: RequestView<'_>) -> Result<(), Refusal> {
     let (mut fields, mut bytes) = (0, request.path().len());
+    let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
     for (name, value) in request.fields() {
+        // In HTTP/1 the codec has taken them away (RFC 9113 §8.2.1: in HTTP/2 they may not be there).
+        if blank(value.first()) || blank(value.last()) {
+            return Err(Refusal::Ambiguous("a field begins or ends with a blank"));
+        }
         fields += 1;
         bytes += name.len() + value.len() + 4;
         if value.iter().any(|b| (*b < 0x20 && *b != b'\t') || *b >= 0x7f) {

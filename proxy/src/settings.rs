@@ -4,10 +4,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub use crate::access_log::writer::LogTarget;
 
@@ -36,6 +37,8 @@ pub struct Settings {
     pub proxy_protocol: bool,
     /// Where the access log goes; `None`, the default: nowhere.
     pub access_log: Option<LogTarget>,
+    /// Told when the access log's file was moved and a new one is to be begun.
+    pub reopen_log: Arc<Notify>,
     /// Told the bound addresses once everything listens.
     pub ready: Option<oneshot::Sender<Bound>>,
 }
@@ -55,6 +58,7 @@ impl Settings {
             trusted: Vec::new(),
             proxy_protocol: false,
             access_log: None,
+            reopen_log: Arc::default(),
             ready: None,
         }
     }

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ::proxy::LogTarget;
 use api::Span;
 use certs::fleet::Role;
 use clap::{Args, Subcommand};
+use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use super::init::println_out;
@@ -49,6 +51,23 @@ pub(crate) struct ProxyArgs {
     /// Threads that serve requests; without it one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
+    /// Believe proxies in this network about who the client is; may be repeated.
+    ///
+    /// What they say in X-Forwarded-For, -Proto, -Host, -Port and Forwarded is passed on, from the nearest hop backwards
+    /// as far as the addresses are in these networks. Of anybody else none of it is. Without the option nobody is believed.
+    #[arg(long, value_name = "NETWORK")]
+    trust: Vec<IpNet>,
+    /// Expect a PROXY protocol header (version 1 or 2) at the beginning of each connection.
+    ///
+    /// On both listeners. Connections from outside the networks of --trust are closed.
+    #[arg(long, requires = "trust")]
+    proxy_protocol: bool,
+    /// Write a line of JSON per request to this file, or to the standard output with -.
+    ///
+    /// On SIGHUP the file is opened again: move it first to rotate. When it cannot be written lines are dropped and
+    /// counted, and requests go on.
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<PathBuf>,
     /// How long requests in flight may go on after a stop.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     drain: Span,
@@ -102,6 +121,13 @@ async fn serve(args: ProxyArgs) -> Ended {
         workers,
         drain: args.drain.duration(),
         software: SOFTWARE.into(),
+        trusted: args.trust,
+        proxy_protocol: args.proxy_protocol,
+        access_log: args.access_log.map(|path| match path.to_str() {
+            Some("-") => LogTarget::Output,
+            _ => LogTarget::File(path),
+        }),
+        reopen_log: stay::hangups()?,
         ready: Some(sender),
         ..::proxy::Settings::new(data)
     };

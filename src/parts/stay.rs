@@ -1,9 +1,12 @@
 //! What every part that stays needs: threads, diagnostics, and the signal to stop.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -43,8 +46,11 @@ impl FromStr for Filter {
             Some((target, level)) => !target.is_empty() && is_level(level),
             None => is_level(part),
         });
-        let targets = good.then(|| text.parse().ok()).flatten();
-        targets.map(Self).ok_or_else(|| form.to_owned())
+        let targets: Option<Targets> = good.then(|| text.parse().ok()).flatten();
+        // The HTTP/2 library warns of every client that it cuts off: a flood of them would be one of lines.
+        let quiet =
+            |targets: Targets| if text.contains("h2=") { targets } else { targets.with_target("h2", Level::ERROR) };
+        targets.map(quiet).map(Self).ok_or_else(|| form.to_owned())
     }
 }
 
@@ -65,6 +71,23 @@ pub(super) fn threads() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::refused(format!("the system gave no threads or descriptors to work with: {error}")))
+}
+
+/// Notified at each SIGHUP.
+///
+/// # Errors
+/// A system that gives no signals.
+pub(super) fn hangups() -> Result<Arc<Notify>, Failure> {
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|error| Failure::refused(format!("signals cannot be received: {error}")))?;
+    let notify = Arc::<Notify>::default();
+    let told = notify.clone();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            told.notify_one();
+        }
+    });
+    Ok(notify)
 }
 
 /// Resolves at the first SIGTERM or SIGINT. A second one ends the process at once.

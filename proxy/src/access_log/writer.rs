@@ -52,7 +52,7 @@ pub(crate) fn start(target: LogTarget) -> Result<Handle, ProxyError> {
     let (dropped, reopen) = (handle.dropped.clone(), handle.reopen.clone());
     std::thread::Builder::new()
         .name("access-log".into())
-        .spawn(move || write(target, sink, &pieces, &dropped, &reopen))
+        .spawn(move || write(&target, sink, &pieces, &dropped, &reopen))
         .map_err(ProxyError::Thread)?;
     Ok(handle)
 }
@@ -86,10 +86,10 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
-fn write(target: LogTarget, mut sink: Sink, pieces: &Receiver<Vec<u8>>, dropped: &AtomicU64, reopen: &AtomicBool) {
+fn write(target: &LogTarget, mut sink: Sink, pieces: &Receiver<Vec<u8>>, dropped: &AtomicU64, reopen: &AtomicBool) {
     let mut complained: Option<Instant> = None;
     for piece in pieces {
-        let opened = if reopen.swap(false, Relaxed) { Sink::open(&target).map(Some) } else { Ok(None) };
+        let opened = if reopen.swap(false, Relaxed) { Sink::open(target).map(Some) } else { Ok(None) };
         let written = match opened {
             Ok(fresh) => {
                 sink = fresh.unwrap_or(sink);

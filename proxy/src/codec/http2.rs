@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 pub(crate) mod server;
+mod streams;
 mod watched;
 
 /// Spawns on the worker's own thread, so that nothing has to be `Send`.

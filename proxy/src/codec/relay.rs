@@ -68,6 +68,13 @@ impl Relay {
         &self.flight
     }
 
+    /// The client's library holds whole pieces until the client takes them.
+    pub(crate) fn read_in_small_pieces(&mut self) {
+        if let Some(Download::Http1(answer)) = &mut self.body {
+            answer.read_in_small_pieces();
+        }
+    }
+
     fn end(&mut self) -> Poll<Result<bool, SourceError>> {
         let Some(mut body) = self.body.take() else { return Poll::Ready(Ok(false)) };
         let trailers = match &mut body {

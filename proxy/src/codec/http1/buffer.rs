@@ -71,6 +71,7 @@ pub(super) struct Buffer {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
+    small: bool,
 }
 
 impl Buffer {
@@ -111,9 +112,14 @@ impl Buffer {
 
     /// What comes from now on is more than a little: reads in large pieces once what is there was used.
     pub(super) fn expect_much(&mut self) {
-        if self.is_empty() && self.bytes.len() < LARGE {
+        if !self.small && self.is_empty() && self.bytes.len() < LARGE {
             keep(std::mem::replace(&mut self.bytes, block(true)));
         }
+    }
+
+    /// From now on it does not grow for speed.
+    pub(super) fn stay_small(&mut self) {
+        self.small = true;
     }
 
     /// Reads what is there, behind what is there already; 0 at the end of the stream.

@@ -221,6 +221,11 @@ impl Sink for Outgoing<'_> {
 }
 
 impl Answer {
+    /// What is read of it is copied and kept for a while: more than a little at a time would be held twice.
+    pub(crate) fn read_in_small_pieces(&mut self) {
+        self.conn.input.stay_small();
+    }
+
     /// How long nothing came.
     pub(crate) fn idle(&self) -> &Idle {
         &self.conn.reads
@@ -232,7 +237,7 @@ impl Answer {
         if !persistent || !body.is_over() || upload.is_some() || !conn.input.is_empty() || !conn.writer.is_ended() {
             return None;
         }
-        conn.input.rest();
+        conn.input = Buffer::default();
         conn.writer.rest();
         conn.reused = true;
         conn.since = Instant::now();

@@ -14,8 +14,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::Local;
 use super::body::Incoming;
+use super::streams::{Streams, Taken};
 use super::watched::{Watched, drive};
 use crate::codec::connection::{Connection, Flight};
 use crate::codec::flow::{Frames, SourceError};
@@ -27,18 +27,18 @@ use crate::codec::upload::Upload;
 use crate::codec::view::Head;
 use crate::codec::{Dialect, Exchange, Inbound, Outbound, rewrite};
 
-/// Largest head. HTTP/2 counts 32 bytes per field on top (RFC 9113 §6.5.2).
-const HEADER_LIST: u32 = 32 * 1024;
+/// Largest head, with 32 bytes per field on top (RFC 9113 §6.5.2): above what the head check lets through, which says why.
+const HEADER_LIST: u32 = 40 * 1024;
 /// Streams per connection.
 const STREAMS: u32 = 100;
-/// Written and not yet taken, per stream: a hundred stalled ones hold 6 MiB at most.
-const SEND_BUFFER: usize = 64 * 1024;
+/// Written and not yet taken, per stream: a hundred stalled ones hold 3 MiB at most.
+const SEND_BUFFER: usize = 32 * 1024;
 
 /// What is sent to a client on HTTP/2.
 enum Answer {
     /// Ours: a fixed text, or nothing.
     Fixed(Option<&'static str>),
-    Relay(Box<Frames<Relay>>),
+    Relay(Box<Frames<Relay>>, Option<Rc<Taken>>),
 }
 
 /// Serves a connection until it ends. `ahead`: what was read of it already.
@@ -49,7 +49,7 @@ pub(crate) async fn serve(stream: Stream, ahead: Ahead, connection: Rc<Connectio
         let (owner, exchange) = (owner.clone(), exchange.clone());
         async move { Ok::<_, Infallible>(answer(request, &owner, &exchange).await) }
     });
-    let protocol = hyper::server::conn::http2::Builder::new(Local)
+    let protocol = hyper::server::conn::http2::Builder::new(Streams(connection.clone()))
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_concurrent_streams(STREAMS)
@@ -80,9 +80,10 @@ async fn answer(
             answer.map(|()| Answer::Fixed((!head_only && !text.is_empty()).then_some(text)))
         }
         // No `Upgrade` goes out for a client on HTTP/2, so there is no tunnel.
-        Outbound::Relay(head, relay) | Outbound::Tunnel(head, _, relay) => {
+        Outbound::Relay(head, mut relay) | Outbound::Tunnel(head, _, mut relay) => {
             let id = relay.flight().id.clone();
-            rewrite::to_http2(head, &id, Answer::Relay(Box::new(Frames(relay))))
+            relay.read_in_small_pieces();
+            rewrite::to_http2(head, &id, Answer::Relay(Box::new(Frames(relay)), Taken::current()))
         }
     }
 }
@@ -96,21 +97,27 @@ impl Body for Answer {
             Self::Fixed(text) => {
                 Poll::Ready(text.take().map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
             }
-            Self::Relay(relay) => Pin::new(relay).poll_frame(cx),
+            Self::Relay(relay, taken) => {
+                let polled = Pin::new(relay).poll_frame(cx);
+                if let Some(taken) = taken {
+                    taken.asked(matches!(polled, Poll::Ready(Some(Ok(_)))));
+                }
+                polled
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Fixed(text) => text.is_none(),
-            Self::Relay(relay) => relay.is_end_stream(),
+            Self::Relay(relay, _) => relay.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Fixed(text) => SizeHint::with_exact(text.map_or(0, |text| text.len() as u64)),
-            Self::Relay(relay) => relay.size_hint(),
+            Self::Relay(relay, _) => relay.size_hint(),
         }
     }
 }

@@ -21,6 +21,10 @@ use crate::deadline::Deadline;
 
 /// Most connections per endpoint and worker: with the usual 100 streams each, 1,600 requests at once.
 const MOST_CONNECTIONS: usize = 16;
+/// What an endpoint may send of one answer before its client takes it.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// What it may send of all answers: as much as a hundred streams that stand still may hold, so that they hold up no other.
+const CONNECTION_WINDOW: u32 = 128 * STREAM_WINDOW;
 /// A connection without streams is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -139,9 +143,9 @@ async fn connect(pool: &Pool) -> Result<Stream, Failed> {
     let socket = TokioIo::new(pool.connect().await?);
     let handshake = http2::Builder::new(Local)
         .timer(TokioTimer::new())
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .max_send_buf_size(64 * 1024)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(32 * 1024)
         .max_header_list_size(32 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10))
