@@ -95,10 +95,10 @@ impl ResolvesServerCert for SniResolver {
     }
 }
 
-/// How proxies serve the public: TLS 1.2 and 1.3, ALPN `h2` then `http/1.1`, no client certificates, no resumption.
+/// How proxies serve the public: TLS 1.2 and 1.3, ALPN `h2`, `http/1.1`, `http/1.0`, no client certificates, no resumption.
 pub fn public_server_config(resolver: Arc<SniResolver>) -> Arc<rustls::ServerConfig> {
     let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).to_vec();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Arc::new(config)

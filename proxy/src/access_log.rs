@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-/// Lines are handed over in pieces of about this size, or once a second.
+/// Lines are handed over in pieces of about this size, or a few times a second.
 const PIECE: usize = 32 * 1024;
 /// A value that a client chose is cut here.
 const VALUE_CHARS: usize = 2048;
@@ -54,7 +54,7 @@ impl Log {
         }
     }
 
-    /// Hands over what is there; called about once a second as well.
+    /// Hands over what is there; called a few times a second as well.
     pub(crate) fn hand_over(&self) {
         let lines = self.lines.take();
         if lines.is_empty() {

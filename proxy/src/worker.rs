@@ -224,6 +224,9 @@ async fn run(setup: Setup) -> u64 {
     }
     tokio::task::spawn_local(worker.deadlines.clone().run());
     tokio::task::spawn_local(keep(worker.clone()));
+    if worker.log.is_some() {
+        tokio::task::spawn_local(keep_log(worker.clone()));
+    }
     let deadline = loop {
         let deadline = *stop.borrow_and_update();
         if let Some(deadline) = deadline {
@@ -243,6 +246,15 @@ async fn keep(worker: Rc<Worker>) {
         worker.pools.prune();
         drop(worker.snapshot());
         worker.report();
+    }
+}
+
+/// What is in the access log is seldom older than this.
+const LOG_LAG: Duration = Duration::from_millis(200);
+
+async fn keep_log(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(LOG_LAG).await;
         worker.hand_over_log();
     }
 }

@@ -10,6 +10,7 @@ mod operator;
 mod part;
 mod port;
 mod repository;
+mod script;
 mod shape;
 mod upstream;
 
@@ -21,6 +22,7 @@ pub(crate) use operator::{Changed, Operator, is_broken, request_id};
 pub(crate) use part::Part;
 pub(crate) use port::free_port;
 pub(crate) use repository::Repository;
+pub(crate) use script::{Server, script};
 pub(crate) use shape::{Happened, Serving};
 pub(crate) use upstream::Upstream;
 

@@ -2,8 +2,10 @@
 //!
 //! A test begins with a [`harness::House`], reads as a story, and ends all that it started, also when it fails.
 
+mod clients;
 mod crash;
 mod crash_points;
+mod differential;
 mod fleet;
 mod harness;
 mod hostile_files;

@@ -121,8 +121,8 @@ pub(crate) fn write_interim(head: &ResponseHead, out: &mut Vec<u8>) {
 }
 
 /// An endpoint's answer as the HTTP/2 library takes it.
-pub(crate) fn to_http2<B>(head: AnswerHead, id: &RequestId, body: B) -> Response<B> {
-    let mut answer = Response::new(body);
+pub(crate) fn to_http2(head: AnswerHead, id: &RequestId) -> Response<()> {
+    let mut answer = Response::new(());
     let named = head.first("connection").is_some();
     let status = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
     match head {

@@ -2,7 +2,7 @@
 //!
 //! Main type: [`Upload`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -27,6 +27,11 @@ pub(crate) struct Upload {
     touched: bool,
 }
 
+/// What is left of a body that nobody wants any more. Dropped before the answer has gone out, the library would reset
+/// the stream and the answer with it; after that it only tells the client to stop.
+#[derive(Debug, Default)]
+pub(crate) struct Rest(RefCell<Option<Box<Incoming>>>);
+
 /// How it goes, for those who wait for an answer while another task has the body.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
@@ -48,6 +53,7 @@ enum From {
         body: Box<Incoming>,
         idle: Idle,
         limit: Duration,
+        rest: Rc<Rest>,
     },
     /// The exchange took it over.
     Gone,
@@ -59,16 +65,22 @@ impl Upload {
         Self { from: From::Http1 { client, interim, invites: false }, framing, progress: None, touched: false }
     }
 
-    /// Of an HTTP/2 client; `idle` and `limit` bound the time between two pieces.
-    pub(crate) fn http2(body: Incoming, idle: impl FnOnce() -> Idle, limit: Duration) -> Self {
+    /// Of an HTTP/2 client; `idle` and `limit` bound the time between two pieces. With it what has to be kept until the
+    /// answer has gone out.
+    pub(crate) fn http2(body: Incoming, idle: impl FnOnce() -> Idle, limit: Duration) -> (Self, Option<Rc<Rest>>) {
         let framing = match (body.is_empty(), body.length()) {
             (true, _) => Framing::Length(0),
             (_, Some(length)) => Framing::Length(length),
             _ => Framing::Chunked,
         };
-        let from =
-            if body.is_empty() { From::Nothing } else { From::Http2 { body: Box::new(body), idle: idle(), limit } };
-        Self { from, framing, progress: None, touched: false }
+        let mut upload = Self { from: From::Nothing, framing, progress: None, touched: false };
+        if body.is_empty() {
+            return (upload, None);
+        }
+        // Allocates: only for a request with a body.
+        let rest = Rc::<Rest>::default();
+        upload.from = From::Http2 { body: Box::new(body), idle: idle(), limit, rest: rest.clone() };
+        (upload, Some(rest))
     }
 
     /// Of a request without a body.
@@ -139,7 +151,7 @@ impl Source for Upload {
                 }
                 client.poll_body(cx)
             }
-            From::Http2 { body, idle, limit } => match body.poll_ready(cx) {
+            From::Http2 { body, idle, limit, .. } => match body.poll_ready(cx) {
                 Poll::Pending if idle.is_over(*limit, cx) => Poll::Ready(Err(SourceError::Idle)),
                 Poll::Pending => Poll::Pending,
                 ready => {
@@ -206,6 +218,16 @@ impl Source for Upload {
         match self.framing {
             Framing::Length(length) => Some(length),
             _ => None,
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let From::Http2 { body, rest, .. } = std::mem::replace(&mut self.from, From::Gone)
+            && !body.is_empty()
+        {
+            rest.0.replace(Some(body));
         }
     }
 }

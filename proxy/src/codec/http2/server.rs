@@ -23,7 +23,7 @@ use crate::codec::idle::Idle;
 use crate::codec::relay::Relay;
 use crate::codec::server::Ahead;
 use crate::codec::stream::Stream;
-use crate::codec::upload::Upload;
+use crate::codec::upload::{Rest, Upload};
 use crate::codec::view::Head;
 use crate::codec::{Dialect, Exchange, Inbound, Outbound, rewrite};
 
@@ -35,10 +35,17 @@ const STREAMS: u32 = 100;
 const SEND_BUFFER: usize = 32 * 1024;
 
 /// What is sent to a client on HTTP/2.
-enum Answer {
+struct Answer {
+    body: Kind,
+    /// Tells whether the client takes it.
+    taken: Option<Rc<Taken>>,
+    _rest: Option<Rc<Rest>>,
+}
+
+enum Kind {
     /// Ours: a fixed text, or nothing.
     Fixed(Option<&'static str>),
-    Relay(Box<Frames<Relay>>, Option<Rc<Taken>>),
+    Relay(Box<Frames<Relay>>),
 }
 
 /// Serves a connection until it ends. `ahead`: what was read of it already.
@@ -73,19 +80,21 @@ async fn answer(
     let head = Head::Http2(Box::new(head));
     let limits = connection.limits();
     let limit = if head.view().dialect() == Dialect::Http { limits.body } else { limits.stream_idle };
-    let upload = Upload::http2(Incoming::new(body), || Idle::new(connection.deadlines()), limit);
-    match exchange.answer(Inbound { head, upload, upgrade: None }, Flight::begin(connection)).await {
+    let (upload, rest) = Upload::http2(Incoming::new(body), || Idle::new(connection.deadlines()), limit);
+    let answered = exchange.answer(Inbound { head, upload, upgrade: None }, Flight::begin(connection)).await;
+    let (head, body) = match answered {
         Outbound::Own(notice, flight) => {
             let (answer, text) = rewrite::notice_to_http2(notice, &flight.id);
-            answer.map(|()| Answer::Fixed((!head_only && !text.is_empty()).then_some(text)))
+            (answer, Kind::Fixed((!head_only && !text.is_empty()).then_some(text)))
         }
         // No `Upgrade` goes out for a client on HTTP/2, so there is no tunnel.
         Outbound::Relay(head, mut relay) | Outbound::Tunnel(head, _, mut relay) => {
-            let id = relay.flight().id.clone();
+            let answer = rewrite::to_http2(head, &relay.flight().id);
             relay.read_in_small_pieces();
-            rewrite::to_http2(head, &id, Answer::Relay(Box::new(Frames(relay)), Taken::current()))
+            (answer, Kind::Relay(Box::new(Frames(relay))))
         }
-    }
+    };
+    head.map(|()| Answer { body, taken: Taken::current(), _rest: rest })
 }
 
 impl Body for Answer {
@@ -93,31 +102,29 @@ impl Body for Answer {
     type Error = SourceError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SourceError>>> {
-        match &mut *self {
-            Self::Fixed(text) => {
+        let polled = match &mut self.body {
+            Kind::Fixed(text) => {
                 Poll::Ready(text.take().map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
             }
-            Self::Relay(relay, taken) => {
-                let polled = Pin::new(relay).poll_frame(cx);
-                if let Some(taken) = taken {
-                    taken.asked(matches!(polled, Poll::Ready(Some(Ok(_)))));
-                }
-                polled
-            }
+            Kind::Relay(relay) => Pin::new(relay).poll_frame(cx),
+        };
+        if let Some(taken) = &self.taken {
+            taken.asked(matches!(polled, Poll::Ready(Some(Ok(_)))));
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Fixed(text) => text.is_none(),
-            Self::Relay(relay, _) => relay.is_end_stream(),
+        match &self.body {
+            Kind::Fixed(text) => text.is_none(),
+            Kind::Relay(relay) => relay.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Fixed(text) => SizeHint::with_exact(text.map_or(0, |text| text.len() as u64)),
-            Self::Relay(relay, _) => relay.size_hint(),
+        match &self.body {
+            Kind::Fixed(text) => SizeHint::with_exact(text.map_or(0, |text| text.len() as u64)),
+            Kind::Relay(relay) => relay.size_hint(),
         }
     }
 }
