@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use api::agent::instance_status::State;
 use api::agent::{Instance, InstanceStatus};
+use api::fleet::HealthCheck;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, interval, sleep};
@@ -218,16 +219,17 @@ impl Keeper {
 
     /// Probes the process until it ends or is not wanted any more.
     async fn watch(&mut self, process: &mut Process) -> Turn {
-        let check = self.instance.health.clone().unwrap_or_default();
-        let mut health = Health::new(&check, self.record.healthy);
+        let mut health = Health::new(&self.check(), self.record.healthy);
         let (started, mut looks) = (Instant::now(), interval(LOG_LOOK));
         let unwanted = self.unwanted();
         tokio::pin!(unwanted);
         let why = loop {
+            self.take_up();
+            let check = self.check();
             let outcome = tokio::select! {
                 why = process.ended() => break why,
                 () = &mut unwanted => return Turn::Unwanted,
-                outcome = probe(&check, self.host.probe, self.record.port) => outcome,
+                outcome = probe(&check, self.instance.http2, self.host.probe, self.record.port) => outcome,
             };
             health.take_in(outcome.is_ok());
             self.record_health(health.state() == State::Healthy);
@@ -254,6 +256,26 @@ impl Keeper {
             Some(line) => format!("{why}; its last line: {line}"),
             None => why,
         })
+    }
+
+    /// Takes up how what runs is asked and ended, which may be said anew without starting it again: what an earlier
+    /// agent wrote down may lack what its controller could not say yet.
+    fn take_up(&mut self) {
+        let newest = match &*self.wanted.borrow() {
+            Wanted::Run(newest) if **newest != *self.instance && Wanted::Run(newest.clone()).is_run(&self.instance) => {
+                newest.clone()
+            }
+            _ => return,
+        };
+        self.record.spec = (&*newest).into();
+        self.instance = newest;
+        if let Err(problem) = record::save(&self.folder, &self.record) {
+            warn!(id = self.instance.id, problem, "how it is asked could not be recorded");
+        }
+    }
+
+    fn check(&self) -> HealthCheck {
+        self.instance.health.clone().unwrap_or_default()
     }
 
     /// Remembers whether it is well: an agent that finds it again goes on from there.

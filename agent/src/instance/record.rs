@@ -51,6 +51,9 @@ pub(crate) struct Kept {
     rise: u32,
     stop_ms: u32,
     has_port: bool,
+    /// Absent in files of agents that knew HTTP/1.1 only.
+    #[serde(default)]
+    http2: bool,
 }
 
 impl Kept {
@@ -81,6 +84,7 @@ impl From<&Instance> for Kept {
             rise: health.rise,
             stop_ms: instance.stop_ms,
             has_port: instance.has_port,
+            http2: instance.http2,
         }
     }
 }
@@ -104,6 +108,7 @@ impl From<Kept> for Instance {
             health: Some(health),
             stop_ms: kept.stop_ms,
             has_port: kept.has_port,
+            http2: kept.http2,
         }
     }
 }
@@ -206,6 +211,7 @@ mod tests {
             environment: vec![EnvironmentVariable { name: "A".into(), value: "b".into() }],
             health: Some(HealthCheck { http_path: "/healthz".into(), every_ms: 1, timeout_ms: 2, fall: 3, rise: 4 }),
             run: vec!["./hello".into()],
+            http2: true,
             ..Instance::default()
         };
         let record = Record { port: Some(7), pid: 8, start_time: 9, ..Record::new(&instance) };

@@ -2,6 +2,7 @@
 
 mod support;
 
+use api::agent::Instance;
 use api::agent::instance_status::State;
 use support::{Controller, Home, eventually, get, kill, record};
 
@@ -316,6 +317,20 @@ async fn agent_the_same_id_with_another_digest_replaces_what_runs() {
     assert_eq!(home.processes(), [after.pid.cast_signed()]);
     let folder = std::fs::read_link(format!("/proc/{}/cwd", after.pid)).expect("it runs");
     assert!(another.ends_with(&*folder.file_name().expect("a name").to_string_lossy()), "{}", folder.display());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agent_how_a_release_is_asked_changes_without_starting_it_again() {
+    let (controller, home, digest) = home().await;
+    let _agent = home.agent();
+    let instance = home.instance(&digest, "");
+    controller.desire(vec![instance.clone()]);
+    let before = controller.until_healthy().await;
+    controller.desire(vec![Instance { http2: true, ..instance.clone() }]);
+    let told = controller.until("asked otherwise", |status| status.state() == State::Unhealthy).await;
+    controller.desire(vec![instance]);
+    let after = controller.until_healthy().await;
+    assert_eq!((told.pid, after.pid, after.restarts), (before.pid, before.pid, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -405,6 +405,7 @@ impl Home {
             health: Some(health),
             stop_ms: 2_000,
             has_port: true,
+            http2: false,
         }
     }
 
