@@ -214,14 +214,20 @@ pub(super) fn fleet_summary(members: &[FleetMember], view: &View) -> Vec<Line> {
 /// A one-time token and what to do with it.
 pub(crate) fn invitation(reply: &CreateJoinReply, role: &str, name: &str, view: &View) -> Vec<Line> {
     let valid = times::until(view, reply.expires_ms);
-    vec![
+    let mut lines = vec![
         Line::plain("One-time token for ")
             .with(Style::Bold, format!("{role} {name}"))
             .with(Style::Plain, format!(", valid {valid}. It is shown once; on the machine of the {role} run:")),
         Line::default(),
         Line::plain(format!("  pointsman {role} --data ./{name} --join {}", reply.token)),
         Line::default(),
-    ]
+    ];
+    if role == "agent" {
+        let text = "Proxies reach its releases at the address by which it reaches the controller; where that is another \
+                    one, add `--address IP`.";
+        lines.extend([Line::plain(text), Line::default()]);
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -262,6 +268,16 @@ p3    proxy         lagging    1.40     12s ago        2  0.1.0
 a1    agent         connected  1.40     12s ago        2  0.1.0
 ";
         assert_eq!(plain(&fleet(&FleetMembers { members }, &view)), expected);
+    }
+
+    #[test]
+    fn an_invitation_says_what_to_run_and_where_an_agent_is_reached() {
+        let reply = CreateJoinReply { token: "pmjoin1.x".into(), ..CreateJoinReply::default() };
+        for (role, told) in [("proxy", false), ("agent", true)] {
+            let text = plain(&invitation(&reply, role, "m1", &View::of_tests()));
+            assert!(text.contains(&format!("\n  pointsman {role} --data ./m1 --join pmjoin1.x\n")), "{text}");
+            assert_eq!(text.contains("--address IP"), told, "{text}");
+        }
     }
 
     #[test]
