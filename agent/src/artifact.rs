@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use api::Digest;
+use api::{ARTIFACT_BYTES, Digest};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
@@ -150,8 +150,8 @@ fn layer_of(text: &[u8]) -> Result<Layer, String> {
     let Ok([layer]) = <[Layer; 1]>::try_from(manifest.layers) else {
         return Err(format!("has {count} layers: accepted is one"));
     };
-    if layer.size > unpack::BYTES {
-        return Err(format!("has a layer of {} bytes: accepted are at most {}", layer.size, unpack::BYTES));
+    if layer.size > ARTIFACT_BYTES {
+        return Err(format!("has a layer of {} bytes: accepted are at most {}", layer.size, ARTIFACT_BYTES));
     }
     Ok(layer)
 }

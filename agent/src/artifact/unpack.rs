@@ -6,19 +6,28 @@ use std::io::{self, BufReader, Read};
 use std::path::{Component, Path};
 use std::rc::Rc;
 
+use api::{ARTIFACT_BYTES, ARTIFACT_ENTRIES};
 use rustix::fs::syncfs;
 use tar::{Archive, Entry, EntryType};
 
-/// Most entries and bytes of one artifact: far above any real one, far below what fills a disk.
-const ENTRIES: usize = 200_000;
-pub(super) const BYTES: u64 = 8 * 1024 * 1024 * 1024;
 /// Most bytes before an entry's content: its header, long names, extended attributes. They are held in memory.
 const HEADER_BYTES: u64 = 1024 * 1024;
 /// Bits that no file gets, whatever the archive says; setuid, setgid and sticky are dropped too.
 const MASK: u32 = 0o022;
 
 /// Unpacks the layer file into the new folder `target`, safe on disk; an unfinished one is replaced.
+///
+/// # Errors
+/// A sentence; nothing of it is left then.
 pub(super) fn layer(path: &Path, media_type: &str, target: &Path) -> Result<(), String> {
+    let unpacked = unpack(path, media_type, target);
+    if unpacked.is_err() {
+        let _ = fs::remove_dir_all(target); // The first error is the one to tell; the next attempt removes it too.
+    }
+    unpacked
+}
+
+fn unpack(path: &Path, media_type: &str, target: &Path) -> Result<(), String> {
     let io = |problem: io::Error| format!("{}: {problem}", target.display());
     let file = BufReader::new(fs::File::open(path).map_err(io)?);
     let tar: Box<dyn Read> = match media_type.rsplit_once('.').map(|(_, form)| form) {
@@ -42,7 +51,7 @@ pub(super) fn layer(path: &Path, media_type: &str, target: &Path) -> Result<(), 
         let Some(entry) = entries.next() else { break };
         let entry = entry.map_err(|problem| format!("the archive is damaged: {problem}"))?;
         (count, bytes) = (count + 1, bytes.saturating_add(entry.size()));
-        if count > ENTRIES || bytes > BYTES {
+        if count > ARTIFACT_ENTRIES || bytes > ARTIFACT_BYTES {
             return Err("the archive is refused: it is too large".to_owned());
         }
         left.set(entry.size());
@@ -146,7 +155,7 @@ mod tests {
         builder.into_inner().expect("finished")
     }
 
-    fn unpack(bytes: &[u8]) -> (tempfile::TempDir, Result<(), String>) {
+    fn unpacked(bytes: &[u8]) -> (tempfile::TempDir, Result<(), String>) {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("layer");
         fs::write(&file, bytes).expect("written");
@@ -167,22 +176,23 @@ mod tests {
             ("device", EntryType::Char, ""),
             ("pipe", EntryType::Fifo, ""),
         ] {
-            let (folder, result) = unpack(&archive(name, kind, link));
+            let (folder, result) = unpacked(&archive(name, kind, link));
             assert!(result.expect_err(name).contains("refused"), "{name}");
             assert!(!folder.path().join("out").exists());
+            assert!(!folder.path().join("target").exists(), "{name}: what was refused stays on the disk");
         }
-        let (_folder, result) = unpack(&[0x41; 700]);
+        let (_folder, result) = unpacked(&[0x41; 700]);
         assert!(result.is_err(), "garbage");
     }
 
     #[test]
     fn permissions_lose_their_special_bits() {
         use std::os::unix::fs::PermissionsExt;
-        let (folder, result) = unpack(&archive("run", EntryType::Regular, ""));
+        let (folder, result) = unpacked(&archive("run", EntryType::Regular, ""));
         result.expect("unpacked");
         let mode = folder.path().join("target/run").metadata().expect("file").permissions().mode();
         assert_eq!((mode & 0o7000, mode & 0o700), (0, 0o700));
-        let (_folder, result) = unpack(&archive("a/link", EntryType::Symlink, "../b"));
+        let (_folder, result) = unpacked(&archive("a/link", EntryType::Symlink, "../b"));
         result.expect("a link that stays inside");
     }
 
@@ -205,11 +215,11 @@ mod tests {
             &[("a/b/up", ".."), ("link", "a/b/up/../../..")],
             &[("a/l", "."), ("a/l/file", "")],
         ] {
-            let (folder, result) = unpack(&chain(entries));
+            let (folder, result) = unpacked(&chain(entries));
             assert!(result.expect_err("refused").contains("refused"), "{entries:?}");
             assert!(folder.path().join("target/out").symlink_metadata().is_err(), "{entries:?}");
         }
-        let (folder, result) = unpack(&chain(&[("a/real", ""), ("b/up", "../a/real"), ("b/up", "")]));
+        let (folder, result) = unpacked(&chain(&[("a/real", ""), ("b/up", "../a/real"), ("b/up", "")]));
         result.expect("a file takes the place of a link");
         assert!(!folder.path().join("target/b/up").symlink_metadata().expect("there").is_symlink());
     }
@@ -222,7 +232,7 @@ mod tests {
         header.set_cksum();
         let mut bytes = header.as_bytes().to_vec();
         bytes.resize(3 * 1024 * 1024, b'x');
-        let (_folder, result) = unpack(&bytes);
+        let (_folder, result) = unpacked(&bytes);
         assert!(result.expect_err("refused").contains("more bytes"), "limited before the end of the file");
     }
 
@@ -235,7 +245,7 @@ mod tests {
         header.set_size(0);
         header.set_cksum();
         let bytes = [header.as_bytes().as_slice(), &archive("d/file", EntryType::Regular, "")].concat();
-        let (folder, result) = unpack(&bytes);
+        let (folder, result) = unpacked(&bytes);
         result.expect("unpacked");
         use std::os::unix::fs::PermissionsExt;
         let mode = |path: &str| folder.path().join(path).metadata().expect("there").permissions().mode();
