@@ -184,19 +184,22 @@ impl Keeper {
         self.say(|status| (status.state, status.pid) = (State::Fetching.into(), 0));
         let digest = self.instance.digest.parse().map_err(|problem: api::NotAccepted| problem.to_string())?;
         let unwanted = self.unwanted();
-        let unpacked = tokio::select! {
-            unpacked = self.host.artifacts.unpacked(&digest) => unpacked?,
+        let content = tokio::select! {
+            content = self.host.artifacts.content(&digest) => content?,
             () = unwanted => return Ok(None),
         };
-        // An earlier leader may have died while no agent was there to end what it left.
+        // An earlier leader may have died while no agent was there to end what it left. Before its folder is replaced.
         end_marked(&self.instance.id, &self.host.data).await;
+        (self.record.pid, self.record.start_time, self.record.healthy) = (0, 0, false);
+        record::save(&self.folder, &self.record)?;
+        // To its end, wanted or not: nobody else may remove the folder meanwhile.
+        let unpacked = content.unpack(&self.folder).await?;
         if self.instance.has_port {
             self.record.port = Some(self.host.ports.give(&self.instance.id, self.record.port)?);
         }
         let port = self.record.port;
         self.say(|status| (status.state, status.port) = (State::Starting.into(), port.map_or(0, u32::from)));
         // Before the process exists: an agent that dies in between finds it by its marks. From here on nothing waits.
-        (self.record.pid, self.record.start_time, self.record.healthy) = (0, 0, false);
         record::save(&self.folder, &self.record)?;
         let start =
             Start { instance: &self.instance, unpacked: &unpacked, folder: &self.folder, data: &self.host.data, port };

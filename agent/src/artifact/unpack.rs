@@ -3,41 +3,63 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path};
 use std::rc::Rc;
 
 use api::{ARTIFACT_BYTES, ARTIFACT_ENTRIES};
-use rustix::fs::syncfs;
 use tar::{Archive, Entry, EntryType};
 
 /// Most bytes before an entry's content: its header, long names, extended attributes. They are held in memory.
 const HEADER_BYTES: u64 = 1024 * 1024;
-/// Bits that no file gets, whatever the archive says; setuid, setgid and sticky are dropped too.
-const MASK: u32 = 0o022;
+/// Bits that no file gets, whatever the archive says: what runs is what was released, so nobody writes there. Setuid,
+/// setgid and sticky are dropped too.
+const MASK: u32 = 0o222;
+/// What folders get once all is in them.
+const SEALED: u32 = 0o555;
 
-/// Unpacks the layer file into the new folder `target`, safe on disk; an unfinished one is replaced.
+/// Unpacks the layer into the new folder `target`, read-only.
 ///
 /// # Errors
 /// A sentence; nothing of it is left then.
-pub(super) fn layer(path: &Path, media_type: &str, target: &Path) -> Result<(), String> {
-    let unpacked = unpack(path, media_type, target);
+pub(super) fn layer(layer: fs::File, media_type: &str, target: &Path) -> Result<(), String> {
+    let unpacked = unpack(layer, media_type, target);
     if unpacked.is_err() {
-        let _ = fs::remove_dir_all(target); // The first error is the one to tell; the next attempt removes it too.
+        let _ = remove(target); // The first error is the one to tell; the next attempt removes it too.
     }
     unpacked
 }
 
-fn unpack(path: &Path, media_type: &str, target: &Path) -> Result<(), String> {
+/// Removes a folder that may be read-only.
+pub(super) fn remove(folder: &Path) -> io::Result<()> {
+    set_modes(folder, 0o700)?;
+    fs::remove_dir_all(folder)
+}
+
+/// Gives a folder and all folders in it a mode, each before what is in it is looked at.
+fn set_modes(folder: &Path, mode: u32) -> io::Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode))?;
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            // Of the entry itself: a link is no folder.
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unpack(layer: fs::File, media_type: &str, target: &Path) -> Result<(), String> {
     let io = |problem: io::Error| format!("{}: {problem}", target.display());
-    let file = BufReader::new(fs::File::open(path).map_err(io)?);
+    let file = BufReader::new(layer);
     let tar: Box<dyn Read> = match media_type.rsplit_once('.').map(|(_, form)| form) {
         Some("tar") => Box::new(file),
         Some("tar+gzip") => Box::new(flate2::read::GzDecoder::new(file)),
         _ => return Err(format!("a layer of type {media_type} cannot be unpacked: accepted are tar and tar+gzip")),
     };
-    if target.exists() {
-        fs::remove_dir_all(target).map_err(io)?;
-    }
     fs::create_dir_all(target).map_err(io)?;
     let left = Rc::new(Cell::new(HEADER_BYTES));
     let mut archive = Archive::new(Metered { inner: tar, left: left.clone() });
@@ -57,8 +79,7 @@ fn unpack(path: &Path, media_type: &str, target: &Path) -> Result<(), String> {
         left.set(entry.size());
         place(entry, target)?;
     }
-    // Before it gets its name: after a power cut, a folder with that name is what the digest says.
-    fs::File::open(target).and_then(|folder| Ok(syncfs(folder)?)).map_err(io)
+    set_modes(target, SEALED).map_err(io)
 }
 
 /// Puts one entry into the folder, or says why it is refused.
@@ -159,7 +180,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("layer");
         fs::write(&file, bytes).expect("written");
-        let result = layer(&file, "application/vnd.oci.image.layer.v1.tar", &folder.path().join("target"));
+        let file = fs::File::open(file).expect("there");
+        let result = layer(file, "application/vnd.oci.image.layer.v1.tar", &folder.path().join("target"));
         (folder, result)
     }
 
@@ -187,11 +209,10 @@ mod tests {
 
     #[test]
     fn permissions_lose_their_special_bits() {
-        use std::os::unix::fs::PermissionsExt;
         let (folder, result) = unpacked(&archive("run", EntryType::Regular, ""));
         result.expect("unpacked");
         let mode = folder.path().join("target/run").metadata().expect("file").permissions().mode();
-        assert_eq!((mode & 0o7000, mode & 0o700), (0, 0o700));
+        assert_eq!((mode & 0o7000, mode & 0o700, mode & 0o222), (0, 0o500, 0), "{mode:o}");
         let (_folder, result) = unpacked(&archive("a/link", EntryType::Symlink, "../b"));
         result.expect("a link that stays inside");
     }
@@ -247,9 +268,9 @@ mod tests {
         let bytes = [header.as_bytes().as_slice(), &archive("d/file", EntryType::Regular, "")].concat();
         let (folder, result) = unpacked(&bytes);
         result.expect("unpacked");
-        use std::os::unix::fs::PermissionsExt;
-        let mode = |path: &str| folder.path().join(path).metadata().expect("there").permissions().mode();
-        assert_eq!(mode("target/d") & 0o700, 0o700);
-        assert_eq!(mode("target/d/file") & 0o022, 0, "nobody else may write");
+        let mode = |path: &str| folder.path().join(path).metadata().expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode("target"), mode("target/d")), (0o555, 0o555), "nobody writes there");
+        assert_eq!(mode("target/d/file") & 0o222, 0, "nobody writes it");
+        remove(&folder.path().join("target")).expect("removed all the same");
     }
 }

@@ -1,6 +1,7 @@
 //! Processes: started in a group of their own, found again by pid and start time, ended as a group.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -24,12 +25,17 @@ const LOOK_FOR_REST: Duration = Duration::from_millis(20);
 /// Longest wait for what was killed: only a process in the middle of a disk's answer takes that long.
 const KILLED: Duration = Duration::from_secs(5);
 
+/// What was just unpacked cannot be run for a moment when another process was forked meanwhile, which has the file open
+/// until it runs its own program.
+const BUSY: Duration = Duration::from_millis(2);
+const BUSY_TRIES: u32 = 50;
+
 /// How a process is started.
 pub(super) struct Start<'a> {
     pub(super) instance: &'a Instance,
-    /// The artifact's folder: where it runs.
+    /// What was unpacked for this start: where it runs, read-only.
     pub(super) unpacked: &'a Path,
-    /// The instance's own folder.
+    /// The instance's own folder: its HOME, where it may write.
     pub(super) folder: &'a Path,
     pub(super) data: &'a Path,
     pub(super) port: Option<u16>,
@@ -59,7 +65,7 @@ impl Start<'_> {
         // `./hello` is meant relative to the artifact; a bare name is looked up in PATH.
         let program = if program.contains('/') { self.unpacked.join(program).into_os_string() } else { program.into() };
         let port = self.port.map(|port| port.to_string()).unwrap_or_default();
-        let unopened = |problem: std::io::Error| format!("its log cannot be opened: {problem}");
+        let unopened = |problem: io::Error| format!("its log cannot be opened: {problem}");
         let log = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(log_path(self.folder));
         let log = log.map_err(unopened)?;
         let errors = log.try_clone().map_err(unopened)?;
@@ -85,7 +91,15 @@ impl Start<'_> {
         if self.port.is_some() {
             command.env("PORT", &port);
         }
-        let child = command.spawn().map_err(|problem| format!("{} cannot be started: {problem}", program.display()))?;
+        let mut tries = BUSY_TRIES;
+        let child = loop {
+            match command.spawn() {
+                Err(problem) if problem.kind() == ErrorKind::ExecutableFileBusy && tries > 0 => tries -= 1,
+                child => break child,
+            }
+            std::thread::sleep(BUSY);
+        };
+        let child = child.map_err(|problem| format!("{} cannot be started: {problem}", program.display()))?;
         let pid =
             child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).ok_or("it ended at once")?;
         let start_time = proc::living(pid).ok().flatten().map_or(0, |living| living.start_time);

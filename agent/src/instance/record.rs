@@ -8,6 +8,7 @@ use api::agent::{EnvironmentVariable, Instance};
 use api::fleet::HealthCheck;
 use serde::{Deserialize, Serialize};
 
+use crate::artifact::remove_unpacked;
 use crate::file;
 
 /// A log is cut at this size; one older part is kept.
@@ -153,6 +154,7 @@ pub(super) fn retire(data: &Path, folder: &Path) {
     // A log that cannot be kept must not keep the instance.
     let _ = file::folder(&ended);
     let _ = fs::rename(folder.join("log"), ended.join(format!("{name}.log")));
+    let _ = remove_unpacked(folder);
     let _ = fs::remove_dir_all(folder);
     let logs = fs::read_dir(&ended).into_iter().flatten().flatten();
     let mut logs: Vec<_> = logs.filter_map(|log| Some((log.metadata().ok()?.modified().ok()?, log.path()))).collect();
