@@ -120,7 +120,7 @@ impl Keeper {
                         continue;
                     }
                     Turn::Ended(why) => {
-                        running.end_group();
+                        running.end_group().await;
                         why
                     }
                 },
