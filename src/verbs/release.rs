@@ -39,9 +39,6 @@ enum ReleaseVerb {
         service: ServiceName,
         #[command(flatten)]
         source: SourceArgs,
-        /// Show the log and wait for the end (the default).
-        #[arg(long, overrides_with = "no_wait", hide = true)]
-        wait: bool,
         /// Do not wait for the end; exit code 4.
         #[arg(long)]
         no_wait: bool,
@@ -114,7 +111,7 @@ impl SourceArgs {
 pub(crate) async fn run(args: ReleaseArgs, session: &Session) -> Ended {
     let mut client = session.client()?;
     match args.verb {
-        ReleaseVerb::Build { service, source, no_wait, reason, wait: _ } => {
+        ReleaseVerb::Build { service, source, no_wait, reason } => {
             let request = BuildReleaseRequest {
                 service: service.to_string(),
                 source: source.source(),
