@@ -59,7 +59,7 @@ enum ReleaseVerb {
         #[arg(long, value_name = "COMMIT", default_value = "", hide_default_value = true)]
         commit: String,
         /// Where a component runs, in one environment or in all.
-        #[arg(long = "address", value_name = "[ENVIRONMENT/]COMPONENT=HOST:PORT[,HOST:PORT]...", required = true)]
+        #[arg(long = "address", value_name = "[ENVIRONMENT/]COMPONENT=IP:PORT[,IP:PORT]...", required = true)]
         addresses: Vec<Placed>,
         #[command(flatten)]
         reason: Reason,
