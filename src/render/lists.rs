@@ -182,12 +182,19 @@ fn heard(member: &FleetMember, view: &View) -> String {
     }
 }
 
+/// Who of a role is in the fleet: neither one that was revoked nor one that has yet to join.
+pub(super) fn joined<'a>(members: &'a [FleetMember], role: &'a str) -> impl Iterator<Item = &'a FleetMember> {
+    let in_it = |member: &&FleetMember| !matches!(member.state.as_str(), "revoked" | "invited");
+    members.iter().filter(move |member| member.role == role).filter(in_it)
+}
+
 /// A line for the proxies, one for the agents, and one for each member that is not well.
 pub(super) fn fleet_summary(members: &[FleetMember], view: &View) -> Vec<Line> {
     let mut lines = vec![Line::of(Style::Dim, "fleet")];
     for (role, plural, well) in [("proxy", "proxies", "active"), ("agent", "agents", "connected")] {
         let of_role = || members.iter().filter(|member| member.role == role && member.state != "revoked");
-        let (all, good) = (of_role().count(), of_role().filter(|member| member.state == well).count());
+        let (all, good) =
+            (joined(members, role).count(), joined(members, role).filter(|member| member.state == well).count());
         let style = if good == all { Style::Good } else { Style::Moving };
         let mut line = Line::of(Style::Plain, format!("  {plural:<8} "));
         match all {
@@ -260,6 +267,12 @@ fleet
   agents   1 of 1 connected
 ";
         assert_eq!(plain(&fleet_summary(&members, &view)), expected);
+        let more = [members.clone(), vec![member("p4", "proxy", "invited"), member("p5", "proxy", "revoked")]].concat();
+        let told = plain(&fleet_summary(&more, &view));
+        assert!(
+            told.contains("proxies  1 of 2 active") && told.contains("p4 invited") && !told.contains("p5"),
+            "{told}"
+        );
         let expected = "\
 name  role   group  state      version  heard    workers  software
 p1    proxy         active     1.40     12s ago        2  0.1.0
