@@ -84,7 +84,7 @@ pub(crate) enum Verb {
 
 /// Show all of it at work on this machine, with nothing to set up.
 ///
-/// Makes a git repository with an example service, starts a controller, a proxy and an agent of its own, builds three
+/// Makes a git repository with an example service, starts a controller, two proxies and an agent of its own, builds three
 /// releases (the third is bad), moves them into production under load, rolls the bad one back, and stays up with lines
 /// to copy until Ctrl-C. Nothing is left behind.
 #[derive(Debug, Args)]
