@@ -57,7 +57,8 @@ async fn serve(args: AgentArgs) -> Ended {
         Some(address) => address,
         None => own_address(identity.controller()).await?,
     };
-    println_out(&format!("agent {}: releases at {address}, ports {first} to {last}", identity.name()))?;
+    // Whoever started it may not read what it says.
+    let _ = println_out(&format!("agent {}: releases at {address}, ports {first} to {last}", identity.name()));
     let settings = ::agent::Settings {
         data: args.data,
         address,
