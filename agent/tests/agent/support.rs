@@ -343,7 +343,7 @@ impl Home {
         let folder = tempfile::tempdir().expect("folder");
         certs::fleet::join(&controller.token, folder.path(), "test").await.expect("joined");
         // Ports of its own: agents of other tests that look whether one is free would be in the way.
-        let block = std::process::id() % 100 * 100 + u32::from(NEXT.fetch_add(1, SeqCst) % 20) * 5;
+        let block = std::process::id() % 40 * 250 + u32::from(NEXT.fetch_add(1, SeqCst) % 50) * 5;
         let first = 20_000 + u16::try_from(block).expect("below 10,000");
         Self { folder, controller: controller.clone(), ports: first..=first + 4 }
     }
