@@ -17,6 +17,8 @@ use crate::values::Ports;
 /// It only connects to the controller; nothing connects to it. The releases it started go on running when it stops, and
 /// it finds them again, unless --end-releases says otherwise.
 ///
+/// Under systemd the unit needs KillMode=process: otherwise stopping the agent ends all releases as well.
+///
 /// A release runs in a folder of its own that is read-only and unpacked anew at every start. The folder in $HOME is the
 /// one that it may write; it is gone when the release has left.
 #[derive(Debug, Args)]
