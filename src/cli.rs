@@ -22,7 +22,7 @@ const EXIT_CODES: &str = "Exit codes:
   1  refused or failed, nothing was changed
   2  the command line was not understood
   3  committed, but some proxies lag (they are named)
-  4  on its way, not yet done";
+  4  on its way, not yet done; or nobody could tell whether it was done";
 
 #[derive(Debug, Args)]
 pub(crate) struct Global {
