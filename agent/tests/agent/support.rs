@@ -427,11 +427,13 @@ impl Drop for Home {
             let left = self.processes();
             quiet = if left.is_empty() { quiet + 1 } else { 0 };
             if quiet == 5 {
-                return;
+                break;
             }
             left.into_iter().for_each(|pid| kill(pid.cast_unsigned()));
             std::thread::sleep(Duration::from_millis(20));
         }
+        // What was unpacked is read-only, which would keep the folder.
+        let _ = std::process::Command::new("chmod").args(["-R", "u+w"]).arg(self.folder.path()).status();
     }
 }
 
