@@ -22,7 +22,7 @@ const EXIT_CODES: &str = "Exit codes:
   1  refused or failed, nothing was changed
   2  the command line was not understood
   3  committed, but some proxies lag (they are named)
-  4  on its way, not yet done";
+  4  on its way, not yet done; or nobody could tell whether it was done";
 
 #[derive(Debug, Args)]
 pub(crate) struct Global {
@@ -84,7 +84,7 @@ pub(crate) enum Verb {
 
 /// Show all of it at work on this machine, with nothing to set up.
 ///
-/// Makes a git repository with an example service, starts a controller, a proxy and an agent of its own, builds three
+/// Makes a git repository with an example service, starts a controller, two proxies and an agent of its own, builds three
 /// releases (the third is bad), moves them into production under load, rolls the bad one back, and stays up with lines
 /// to copy until Ctrl-C. Nothing is left behind.
 #[derive(Debug, Args)]

@@ -151,12 +151,18 @@ pub(crate) fn operator_file(path: &Path) -> Result<Context, Failure> {
 /// # Errors
 /// As [`operator_file`] and [`Contexts::choose`].
 pub(crate) fn chosen(given: Option<&str>) -> Result<(String, Context), Failure> {
+    let given = given_as(given);
     if let Some(file) = given.filter(|given| given.contains('/') || given.ends_with(".toml")) {
         return Ok((file.to_owned(), operator_file(Path::new(file))?));
     }
     let contexts = Contexts::load(&path()?)?;
     let (name, context) = contexts.choose(given)?;
     Ok((name.to_owned(), context.clone()))
+}
+
+/// An empty variable is as good as none, as it is for most programs.
+fn given_as(given: Option<&str>) -> Option<&str> {
+    given.filter(|given| !given.is_empty())
 }
 
 /// Where the contexts are kept.

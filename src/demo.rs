@@ -6,6 +6,13 @@
 //! The rooms: `repository` (a real git repository from the embedded example), `parts` (processes and their end), `load`
 //! (requests and what came back), `tour` (the story), `figures` (what is told at the end).
 
+/// Prints a line of the story. Nobody who reads it is an error as any other: the parts are ended in order then.
+macro_rules! tell {
+    ($($text:tt)*) => {
+        crate::output::print_line(format_args!($($text)*))
+    };
+}
+
 mod figures;
 mod load;
 mod parts;
@@ -28,21 +35,35 @@ pub(crate) fn run(args: DemoArgs) -> Ended {
 }
 
 async fn demo(args: DemoArgs) -> Ended {
-    let mut folder = tempfile::Builder::new().prefix("pointsman-demo-").tempdir()?;
+    let folder = tempfile::Builder::new().prefix("pointsman-demo-").tempdir();
+    let mut folder = folder.map_err(|error| Failure::system("there is no folder for the demo", &error))?;
     folder.disable_cleanup(args.keep);
     let mut parts = Parts::new(folder.path())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let listen = |kind| signal(kind).map_err(|error| Failure::system("signals cannot be received", &error));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    // A terminal that is closed, or a connection that is lost.
+    let mut hangup = listen(SignalKind::hangup())?;
     let outcome = tokio::select! {
         outcome = story(&mut parts, &args) => outcome,
-        _ = interrupt.recv() => Ok(Exit::Done),
-        _ = terminate.recv() => Ok(Exit::Done),
+        _ = interrupt.recv() => stopped(&args),
+        _ = terminate.recv() => stopped(&args),
+        _ = hangup.recv() => stopped(&args),
+    };
+    // Whoever stops reading stops the demo.
+    let outcome = match outcome {
+        Err(failure) if failure.exit == Exit::Done => stopped(&args),
+        outcome => outcome,
     };
     parts.end().await;
     if args.keep {
-        println!("kept: {}", folder.path().display());
+        let _ = tell!("kept: {}", folder.path().display()); // Nobody may read it any more.
     }
     outcome
+}
+
+/// A tour that did not come to its end has not shown that nothing fails.
+fn stopped(args: &DemoArgs) -> Ended {
+    if args.tour { Err(Failure::refused("the tour was stopped before its end")) } else { Ok(Exit::Done) }
 }
 
 async fn story(parts: &mut Parts, args: &DemoArgs) -> Ended {
@@ -53,14 +74,14 @@ async fn story(parts: &mut Parts, args: &DemoArgs) -> Ended {
         let text = serde_json::to_string_pretty(&figures).map_err(|error| Failure::refused(error.to_string()))?;
         std::fs::write(path, text + "\n").map_err(|error| Failure::file(path, &error))?;
     }
-    figures.tell();
+    figures.tell()?;
     if failed > 0 {
         return Err(Failure::refused(format!("{failed} requests failed that the bad release did not cause")));
     }
     if args.tour {
         return Ok(Exit::Done);
     }
-    tour.invite(parts);
+    tour.invite(parts)?;
     // Stays up, under its load, until a signal comes.
     std::future::pending().await
 }

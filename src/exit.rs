@@ -18,7 +18,7 @@ pub(crate) enum Exit {
     Usage = 2,
     /// Committed, but some proxies do not have it yet; they were named.
     Lagging = 3,
-    /// On its way, not yet done.
+    /// On its way, not yet done; or nobody can say whether it was done.
     Waiting = 4,
 }
 
@@ -51,6 +51,24 @@ impl Failure {
         Self { exit: Exit::Usage, message: message.into() }
     }
 
+    /// Nobody can say whether it was done, because of this.
+    pub(crate) fn unknown(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Waiting, message: message.into() }
+    }
+
+    /// Stdout could not be written. A reader that has seen enough (`| head`) is no failure.
+    pub(crate) fn output(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self { exit: Exit::Done, message: String::new() },
+            _ => Self::refused(format!("the output could not be written: {error}")),
+        }
+    }
+
+    /// The system did not give what a command needs.
+    pub(crate) fn system(what: &str, error: &std::io::Error) -> Self {
+        Self::refused(format!("{what}: {error}"))
+    }
+
     /// A file could not be read or written.
     pub(crate) fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
@@ -62,16 +80,6 @@ impl Failure {
             _ => error.to_string(),
         };
         Self::refused(format!("{}: {why}", path.display()))
-    }
-}
-
-/// Writing to stdout failed. A reader that has seen enough (`| head`) is no failure.
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Self { exit: Exit::Done, message: String::new() },
-            _ => Self::refused(format!("the output could not be written: {error}")),
-        }
     }
 }
 
@@ -132,8 +140,8 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_no_failure() {
-        let closed = Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        let closed = Failure::output(&std::io::Error::from(std::io::ErrorKind::BrokenPipe));
         assert_eq!((closed.exit, closed.message.as_str()), (Exit::Done, ""));
-        assert_eq!(Failure::from(std::io::Error::from(std::io::ErrorKind::StorageFull)).exit, Exit::Refused);
+        assert_eq!(Failure::output(&std::io::Error::from(std::io::ErrorKind::StorageFull)).exit, Exit::Refused);
     }
 }

@@ -73,6 +73,94 @@ impl Client {
     }
 }
 
+/// A connection that broke is tried again so often, a second apart: the same request under the same id answers with what
+/// the first one did.
+const ATTEMPTS: u32 = 10;
+const NEXT_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// Attempts at something that is asked under an id, so that asking again does not do it again.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts(u32);
+
+/// What a failed attempt means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// It was not done.
+    Refused,
+    /// It may have been done: the same request again tells.
+    Again,
+    /// It may have been done, and nobody is there to tell.
+    Unknown,
+}
+
+impl Attempts {
+    /// Attempts at a controller that has answered before: even the first one may meet it while it starts again.
+    pub(crate) fn at_known() -> Self {
+        Self(1)
+    }
+
+    /// Takes in a failure; waits before the next attempt.
+    pub(crate) async fn after(&mut self, status: &Status) -> Meaning {
+        let meaning = self.meaning(status);
+        if meaning == Meaning::Again {
+            tokio::time::sleep(NEXT_ATTEMPT).await;
+        }
+        meaning
+    }
+
+    fn meaning(&mut self, status: &Status) -> Meaning {
+        self.0 += 1;
+        let broken = is_broken_connection(status);
+        match self.0 {
+            // Once a request was on its way, a controller that is gone says nothing about it.
+            1 if is_unconnected(status) => Meaning::Refused,
+            made if broken && made < ATTEMPTS => Meaning::Again,
+            // What an earlier controller answers instead of what the first attempt did.
+            made if made > 1 && status.code() == Code::AlreadyExists => Meaning::Unknown,
+            _ if broken || matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) => Meaning::Unknown,
+            _ => Meaning::Refused,
+        }
+    }
+}
+
+impl Client {
+    /// Asks under an id until there is an answer.
+    ///
+    /// # Errors
+    /// A refusal, or a controller that is gone, with [`crate::exit::Exit::Waiting`] when it may have been done.
+    pub(crate) async fn insist<T>(
+        &mut self,
+        mut ask: impl AsyncFnMut(&mut Calls) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, Failure> {
+        let mut attempts = Attempts::default();
+        loop {
+            let status = match ask(&mut self.calls).await {
+                Ok(reply) => return Ok(reply.into_inner()),
+                Err(status) => status,
+            };
+            match attempts.after(&status).await {
+                Meaning::Again => {}
+                Meaning::Refused => return Err(self.failure(&status)),
+                Meaning::Unknown => return Err(self.unknown(&status)),
+            }
+        }
+    }
+
+    /// What went wrong with something that may have been done all the same.
+    pub(crate) fn unknown(&self, status: &Status) -> Failure {
+        let told = sentence(status, &self.controller, &self.context);
+        let may = "what was asked may have been done: `pointsman history` shows it";
+        Failure::unknown(if told.contains(may) { told } else { format!("{told}; {may}") })
+    }
+}
+
+/// Whether there never was a connection that something could have been asked on.
+fn is_unconnected(status: &Status) -> bool {
+    let mut causes = std::iter::successors(status.source(), |error| (*error).source());
+    // What breaks later is the HTTP library's to tell.
+    connection_problem(status).is_some() && !causes.any(|error| error.is::<hyper::Error>())
+}
+
 /// A request whose answer is one message.
 pub(crate) fn asking<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -234,6 +322,24 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_been_done_is_asked_again_and_then_not_known() {
+        let (broken, refused) = (Status::unavailable("stopping"), Status::failed_precondition("no"));
+        let mut attempts = Attempts::default();
+        for _ in 1..ATTEMPTS {
+            assert_eq!(attempts.meaning(&broken), Meaning::Again);
+        }
+        let gone = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)));
+        assert_eq!(attempts.meaning(&gone), Meaning::Unknown, "the first attempt may have arrived");
+        assert_eq!(Attempts::default().meaning(&gone), Meaning::Refused);
+        assert_eq!(Attempts::default().meaning(&refused), Meaning::Refused);
+        assert_eq!(Attempts(3).meaning(&refused), Meaning::Refused, "it was refused the first time as well");
+        let exists = Status::already_exists("this request was carried out before");
+        assert_eq!(Attempts(1).meaning(&exists), Meaning::Unknown);
+        assert_eq!(Attempts::default().meaning(&exists), Meaning::Refused);
+        assert_eq!(Attempts::default().meaning(&Status::deadline_exceeded("")), Meaning::Unknown);
+    }
+
+    #[test]
     fn request_ids_differ() {
         let (one, two) = (request_id().expect("random"), request_id().expect("random"));
         assert!(one.len() == 32 && one != two);
@@ -250,7 +356,8 @@ mod tests {
         let context = Context { controller: controller.clone(), ca, token: "pmop1.x".into() };
         let mut client = Client::new("local", &context).expect("client");
         let status = client.calls.list_services(asking(api::operator::ListRequest {})).await.expect_err("nobody");
-        assert!(is_broken_connection(&status));
+        assert!(is_broken_connection(&status) && is_unconnected(&status));
+        assert_eq!(Attempts::default().meaning(&status), Meaning::Refused, "nothing can have been done");
         let expected = format!("the controller at {controller} does not answer (connection refused)");
         assert_eq!(client.failure(&status).message, expected);
     }

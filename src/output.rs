@@ -3,12 +3,13 @@
 //! Must not know: messages and verbs. It knows the terminal, and it is the only place that reads the environment about
 //! it; rendering gets a [`View`].
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::render::{Line, Style, View, is_unsafe};
 
 /// For whom a result is written.
@@ -73,13 +74,12 @@ impl Output {
     /// Prints lines on stdout.
     ///
     /// # Errors
-    /// See [`Failure::from`] for a closed pipe.
+    /// See [`Failure::output`] for a closed pipe.
     pub(crate) fn lines(&self, lines: &[Line]) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
-        for line in lines {
-            writeln!(out, "{}", line.painted(self.colour))?;
-        }
-        Ok(out.flush()?)
+        let mut written = lines.iter().try_for_each(|line| writeln!(out, "{}", line.painted(self.colour)));
+        written = written.and_then(|()| out.flush());
+        written.map_err(|error| Failure::output(&error))
     }
 
     /// Prints one message as JSON over several lines, or what `lines` makes of it.
@@ -102,9 +102,7 @@ impl Output {
     }
 
     fn raw(&self, text: &str) -> Result<(), Failure> {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}")?;
-        Ok(out.flush()?)
+        print_line(text)
     }
 
     /// Says something beside the result, on stderr.
@@ -112,6 +110,43 @@ impl Output {
         // Nobody can be told that stderr is closed.
         let colour = self.colour && std::io::stderr().is_terminal();
         let _ = writeln!(std::io::stderr(), "{}", line.painted(colour));
+    }
+}
+
+/// Prints a line on stdout.
+///
+/// # Errors
+/// See [`Failure::output`].
+pub(crate) fn print_line(text: impl fmt::Display) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+}
+
+/// The way out for something that goes on when nobody reads it any more: it is followed to its end all the same.
+pub(crate) struct Reading<'a> {
+    output: &'a Output,
+    ended: Option<Exit>,
+}
+
+impl<'a> Reading<'a> {
+    pub(crate) fn of(output: &'a Output) -> Self {
+        Self { output, ended: None }
+    }
+
+    /// Tells something, unless nobody reads any more. What else is wrong with stdout is said once on stderr.
+    pub(crate) fn tell(&mut self, tell: impl FnOnce(&Output) -> Result<(), Failure>) {
+        if self.ended.is_some() {
+            return;
+        }
+        if let Err(failure) = tell(self.output) {
+            self.ended = Some(failure.exit);
+            failure.message.lines().for_each(|line| self.output.aside(&Line::plain(line)));
+        }
+    }
+
+    /// With which code a command ends that only tells, once nobody reads it.
+    pub(crate) fn ended(&self) -> Option<Exit> {
+        self.ended
     }
 }
 

@@ -1,6 +1,7 @@
 //! Values that only the command line has; all others are parsed by the contract's own types.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -74,7 +75,7 @@ impl FromStr for HostPort {
     }
 }
 
-/// Where a component of a release runs: `[ENVIRONMENT/]COMPONENT=HOST:PORT[,HOST:PORT]...`.
+/// Where a component of a release runs: `[ENVIRONMENT/]COMPONENT=IP:PORT[,IP:PORT]...`. Proxies look up no names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placed(StaticAddress);
 
@@ -84,7 +85,7 @@ impl FromStr for Placed {
     fn from_str(text: &str) -> Result<Self, Refused> {
         let wrong = || {
             accepted(
-                "[ENVIRONMENT/]COMPONENT=HOST:PORT[,HOST:PORT]..., such as \"web=10.0.0.7:8080\" or \
+                "[ENVIRONMENT/]COMPONENT=IP:PORT[,IP:PORT]..., such as \"web=10.0.0.7:8080\" or \
                  \"staging/web=10.0.0.7:8080,10.0.0.8:8080\"",
             )
         };
@@ -92,11 +93,13 @@ impl FromStr for Placed {
         let (environment, component) = place.split_once('/').map_or((None, place), |(e, c)| (Some(e), c));
         let environment = environment.map(str::parse::<EnvironmentName>).transpose().map_err(|_| wrong())?;
         let component: ComponentName = component.parse().map_err(|_| wrong())?;
-        let addresses: Result<Vec<HostPort>, Refused> = addresses.split(',').map(str::parse).collect();
+        let addresses =
+            addresses.split(',').map(|address| address.parse().ok().filter(|at: &SocketAddr| at.port() > 0));
+        let addresses: Option<Vec<SocketAddr>> = addresses.collect();
         Ok(Self(StaticAddress {
             environment: environment.map(|environment| environment.to_string()).unwrap_or_default(),
             component: component.to_string(),
-            addresses: addresses.map_err(|_| wrong())?.into_iter().map(|address| address.0).collect(),
+            addresses: addresses.ok_or_else(wrong)?.iter().map(SocketAddr::to_string).collect(),
         }))
     }
 }
@@ -149,7 +152,18 @@ mod tests {
         );
         check::<Placed>(
             &["web=10.0.0.7:80", "staging/web=10.0.0.7:80,[::1]:81"],
-            &["", "web", "web=", "=10.0.0.7:80", "/web=10.0.0.7:80", "web=10.0.0.7:80,", "a/b/c=10.0.0.7:80"],
+            &[
+                "",
+                "web",
+                "web=",
+                "=10.0.0.7:80",
+                "/web=10.0.0.7:80",
+                "web=10.0.0.7:80,",
+                "a/b/c=10.0.0.7:80",
+                "web=a.com:80",
+                "web=10.0.0.7:0",
+                "web=10.0.0.7",
+            ],
         );
         check::<Ports>(&["1-65535", "20000-20000"], &["", "5", "9-1", "0-9", "1-65536", "-1-5", "+1-+5", "1-2-3"]);
     }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use api::agent::instance_status::State;
 use api::agent::{Instance, InstanceStatus};
+use api::fleet::HealthCheck;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, interval, sleep};
@@ -119,7 +120,7 @@ impl Keeper {
                         continue;
                     }
                     Turn::Ended(why) => {
-                        running.end_group();
+                        running.end_group().await;
                         why
                     }
                 },
@@ -183,19 +184,22 @@ impl Keeper {
         self.say(|status| (status.state, status.pid) = (State::Fetching.into(), 0));
         let digest = self.instance.digest.parse().map_err(|problem: api::NotAccepted| problem.to_string())?;
         let unwanted = self.unwanted();
-        let unpacked = tokio::select! {
-            unpacked = self.host.artifacts.unpacked(&digest) => unpacked?,
+        let content = tokio::select! {
+            content = self.host.artifacts.content(&digest) => content?,
             () = unwanted => return Ok(None),
         };
-        // An earlier leader may have died while no agent was there to end what it left.
+        // An earlier leader may have died while no agent was there to end what it left. Before its folder is replaced.
         end_marked(&self.instance.id, &self.host.data).await;
+        (self.record.pid, self.record.start_time, self.record.healthy) = (0, 0, false);
+        record::save(&self.folder, &self.record)?;
+        // To its end, wanted or not: nobody else may remove the folder meanwhile.
+        let unpacked = content.unpack(&self.folder).await?;
         if self.instance.has_port {
             self.record.port = Some(self.host.ports.give(&self.instance.id, self.record.port)?);
         }
         let port = self.record.port;
         self.say(|status| (status.state, status.port) = (State::Starting.into(), port.map_or(0, u32::from)));
         // Before the process exists: an agent that dies in between finds it by its marks. From here on nothing waits.
-        (self.record.pid, self.record.start_time, self.record.healthy) = (0, 0, false);
         record::save(&self.folder, &self.record)?;
         let start =
             Start { instance: &self.instance, unpacked: &unpacked, folder: &self.folder, data: &self.host.data, port };
@@ -218,16 +222,17 @@ impl Keeper {
 
     /// Probes the process until it ends or is not wanted any more.
     async fn watch(&mut self, process: &mut Process) -> Turn {
-        let check = self.instance.health.clone().unwrap_or_default();
-        let mut health = Health::new(&check, self.record.healthy);
+        let mut health = Health::new(&self.check(), self.record.healthy);
         let (started, mut looks) = (Instant::now(), interval(LOG_LOOK));
         let unwanted = self.unwanted();
         tokio::pin!(unwanted);
         let why = loop {
+            self.take_up();
+            let check = self.check();
             let outcome = tokio::select! {
                 why = process.ended() => break why,
                 () = &mut unwanted => return Turn::Unwanted,
-                outcome = probe(&check, self.host.probe, self.record.port) => outcome,
+                outcome = probe(&check, self.instance.http2, self.host.probe, self.record.port) => outcome,
             };
             health.take_in(outcome.is_ok());
             self.record_health(health.state() == State::Healthy);
@@ -254,6 +259,26 @@ impl Keeper {
             Some(line) => format!("{why}; its last line: {line}"),
             None => why,
         })
+    }
+
+    /// Takes up how what runs is asked and ended, which may be said anew without starting it again: what an earlier
+    /// agent wrote down may lack what its controller could not say yet.
+    fn take_up(&mut self) {
+        let newest = match &*self.wanted.borrow() {
+            Wanted::Run(newest) if **newest != *self.instance && Wanted::Run(newest.clone()).is_run(&self.instance) => {
+                newest.clone()
+            }
+            _ => return,
+        };
+        self.record.spec = (&*newest).into();
+        self.instance = newest;
+        if let Err(problem) = record::save(&self.folder, &self.record) {
+            warn!(id = self.instance.id, problem, "how it is asked could not be recorded");
+        }
+    }
+
+    fn check(&self) -> HealthCheck {
+        self.instance.health.clone().unwrap_or_default()
     }
 
     /// Remembers whether it is well: an agent that finds it again goes on from there.

@@ -50,8 +50,15 @@ impl std::error::Error for AgentError {}
 /// Runs an agent until `stop`.
 ///
 /// # Errors
-/// A data folder that cannot be used or that another agent uses, or an identity that is not usable.
+/// An address that nobody can connect to, a data folder that cannot be used or that another agent uses, or an identity
+/// that is not usable.
 pub async fn run(settings: Settings, identity: Identity, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
+    if settings.address.is_unspecified() {
+        return Err(AgentError(format!(
+            "no proxy can connect to {}: name an address of this machine",
+            settings.address
+        )));
+    }
     let data = &settings.data;
     let failed = |problem: std::io::Error| AgentError(format!("{}: {problem}", data.display()));
     file::folder(data).map_err(failed)?;
@@ -90,6 +97,6 @@ pub async fn run(settings: Settings, identity: Identity, stop: impl Future<Outpu
 
 /// Releases are probed where proxies reach them; behind a translated address only the loopback is left.
 fn probe_address(address: IpAddr) -> IpAddr {
-    let is_ours = !address.is_unspecified() && UdpSocket::bind((address, 0)).is_ok();
+    let is_ours = UdpSocket::bind((address, 0)).is_ok();
     if is_ours { address } else { Ipv4Addr::LOCALHOST.into() }
 }

@@ -112,6 +112,12 @@ pub mod operator {
 /// The resource schema this software writes and the highest it understands (see `Resource.schema`).
 pub const RESOURCE_SCHEMA: u32 = 1;
 
+/// Most entries of one artifact: far above any real one, far below what fills a disk. Neither packed nor unpacked beyond.
+pub const ARTIFACT_ENTRIES: usize = 200_000;
+
+/// Most bytes of one artifact, of its files together and of its layer. Neither packed nor unpacked beyond.
+pub const ARTIFACT_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+
 /// Largest encoded [`fleet::Change`] that is sent in one message; larger ones go as [`fleet::Transfer`] pieces.
 ///
 /// Well below tonic's 4 MiB limit, and small enough that a rollback behind it in the stream waits less than 1 ms.

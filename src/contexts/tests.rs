@@ -47,6 +47,11 @@ fn a_context_is_chosen_by_name_or_is_the_current_one() {
 }
 
 #[test]
+fn an_empty_context_is_none() {
+    assert_eq!([None, Some(""), Some("prod")].map(given_as), [None, None, Some("prod")]);
+}
+
+#[test]
 fn a_name_is_not_taken_from_another_controller() {
     let mut contexts = Contexts::default();
     contexts.add(&name("local"), context("127.0.0.1:7400")).expect("added");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::exit::Failure;
 use crate::render::numbers;
 
 /// The figures of a tour.
@@ -46,24 +47,27 @@ impl Figures {
     }
 
     /// Prints what happened.
-    pub(super) fn tell(&self) {
-        println!("\nWhat happened");
-        println!("  {} requests over HTTP/1.1, HTTP/2 and gRPC", numbers::count(self.requests));
+    ///
+    /// # Errors
+    /// Nobody reads it.
+    pub(super) fn tell(&self) -> Result<(), Failure> {
+        tell!("\nWhat happened")?;
+        tell!("  {} requests over HTTP/1.1, HTTP/2 and gRPC", numbers::count(self.requests))?;
         for step in &self.steps {
             let Step { release, set, measured, requests } = step;
-            println!("  {release} at {set}%: measured {measured:.2}% of {}", numbers::count(*requests));
+            tell!("  {release} at {set}%: measured {measured:.2}% of {}", numbers::count(*requests))?;
         }
         let bad = self.failed_by_release.get(&self.bad).copied().unwrap_or(0);
-        println!(
+        tell!(
             "  {} requests failed in {}, which is bad on purpose; {} failed otherwise",
             numbers::count(bad),
             self.bad,
             numbers::count(self.failed_elsewhere())
-        );
+        )?;
         for example in self.examples.iter().filter(|example| !example.starts_with(&format!("{}:", self.bad))) {
-            println!("    {example}");
+            tell!("    {example}")?;
         }
         let times: Vec<_> = self.rollback_ms.iter().map(|(proxy, ms)| format!("{proxy} in {ms:.1} ms")).collect();
-        println!("  the rollback was in force on {}", times.join(", "));
+        tell!("  the rollback was in force on {}", times.join(", "))
     }
 }

@@ -30,7 +30,8 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn new(folder: &Path) -> Result<Self, Failure> {
         // The same file even when it is replaced while the demo runs.
-        let program = std::env::current_exe()?;
+        let program = std::env::current_exe();
+        let program = program.map_err(|error| Failure::system("this program cannot be found", &error))?;
         Ok(Self { program, folder: folder.to_owned(), running: Vec::new(), proxies: Vec::new() })
     }
 
@@ -86,14 +87,16 @@ impl Parts {
     }
 
     fn part(&self, name: &str, arguments: &[&str], data: &Path) -> Result<Command, Failure> {
-        let log = File::create(self.folder.join(format!("{name}.log")))?;
+        let path = self.folder.join(format!("{name}.log"));
+        let unwritten = |error| Failure::file(&path, &error);
+        let log = File::create(&path).map_err(unwritten)?;
         let mut command = Command::new(&self.program);
         command
             .args(arguments)
             .arg("--data")
             .arg(data)
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
+            .stdout(log.try_clone().map_err(unwritten)?)
             .stderr(log)
             // Ctrl-C in the terminal is for the demo, which ends its parts in order.
             .process_group(0)
@@ -136,7 +139,8 @@ impl Parts {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output()
-            .await?;
+            .await
+            .map_err(|error| Failure::system("the command cannot be run", &error))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(Failure::refused(format!("`pointsman {}` failed: {}", arguments.join(" "), said.trim())));

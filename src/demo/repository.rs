@@ -39,19 +39,21 @@ impl Repository {
         let mut repository = Self { folder: folder.to_owned(), commits: Vec::new() };
         for (name, text, mode) in FILES {
             let path = folder.join(name);
-            fs::create_dir_all(path.parent().unwrap_or(folder))?;
+            let above = path.parent().unwrap_or(folder);
+            fs::create_dir_all(above).map_err(|error| Failure::file(above, &error))?;
             let text = text.replace("https://git.example.com/hello.git", &folder.display().to_string());
-            fs::write(&path, text)?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+            let mode = fs::Permissions::from_mode(mode);
+            let written = fs::write(&path, text).and_then(|()| fs::set_permissions(&path, mode));
+            written.map_err(|error| Failure::file(&path, &error))?;
         }
         repository.git(&["init", "--quiet", "--initial-branch=main"])?;
         for (before, after, subject) in COMMITS {
             let settings = folder.join("src/settings.rs");
-            let text = fs::read_to_string(&settings)?;
+            let text = fs::read_to_string(&settings).map_err(|error| Failure::file(&settings, &error))?;
             if !text.contains(before) {
                 return Err(Failure::refused(format!("the example no longer contains {before}")));
             }
-            fs::write(&settings, text.replacen(before, after, 1))?;
+            fs::write(&settings, text.replacen(before, after, 1)).map_err(|error| Failure::file(&settings, &error))?;
             repository.git(&["add", "--all"])?;
             repository.git(&["commit", "--quiet", "--message", subject])?;
             let commit = repository.git(&["rev-parse", "HEAD"])?.trim().to_owned();

@@ -29,15 +29,15 @@ pub(super) struct Tour {
     figures: Figures,
 }
 
-fn say(text: &str) {
-    println!("\n{text}");
+fn say(text: &str) -> Result<(), Failure> {
+    tell!("\n{text}")
 }
 
 /// Shows a command as it could be typed, and what it prints.
 async fn run(parts: &Parts, arguments: &[&str]) -> Result<(), Failure> {
-    println!("  $ pointsman {}", arguments.join(" "));
+    tell!("  $ pointsman {}", arguments.join(" "))?;
     for line in parts.ask(arguments).await?.lines() {
-        println!("    {line}");
+        tell!("    {line}")?;
     }
     Ok(())
 }
@@ -45,18 +45,18 @@ async fn run(parts: &Parts, arguments: &[&str]) -> Result<(), Failure> {
 impl Tour {
     /// Makes the repository and starts all parts.
     pub(super) async fn begin(parts: &mut Parts) -> Result<Self, Failure> {
-        say("Pointsman on this machine: a git repository, a controller, two proxies and an agent");
+        say("Pointsman on this machine: a git repository, a controller, two proxies and an agent")?;
         let repository = parts.folder.join("hello");
-        fs::create_dir(&repository)?;
+        fs::create_dir(&repository).map_err(|error| Failure::file(&repository, &error))?;
         let repository = Repository::make(&repository)?;
-        println!("  a repository with {} commits in {}", repository.commits.len(), repository.folder.display());
+        tell!("  a repository with {} commits in {}", repository.commits.len(), repository.folder.display())?;
         parts.controller().await?;
         for proxy in ["p1", "p2"] {
             parts.proxy(proxy).await?;
         }
         parts.agent("a1", "demo").await?;
         let places: Vec<_> = parts.proxies.iter().map(|(name, address)| format!("{name} at https {address}")).collect();
-        println!("  controller, {}, agent a1", places.join(", "));
+        tell!("  controller, {}, agent a1", places.join(", "))?;
         Ok(Self { repository, load: None, figures: Figures { bad: "r3".into(), ..Figures::default() } })
     }
 
@@ -72,12 +72,13 @@ impl Tour {
     }
 
     async fn describe(&self, parts: &Parts) -> Result<(), Failure> {
-        say("Three environments and a service, as files");
+        say("Three environments and a service, as files")?;
         for environment in ["dev", "staging", "production"] {
             let text = format!(
                 "schema = 1\nenvironment = \"{environment}\"\nzone = \"{environment}.localhost\"\ntarget = {{ kind = \"agent\", group = \"demo\" }}\n"
             );
-            fs::write(parts.folder.join(format!("{environment}.toml")), text)?;
+            let path = parts.folder.join(format!("{environment}.toml"));
+            fs::write(&path, text).map_err(|error| Failure::file(&path, &error))?;
         }
         let file = |name: &str| parts.folder.join(name).display().to_string();
         let files = ["dev.toml", "staging.toml", "production.toml", "hello/pointsman.toml"].map(file);
@@ -85,35 +86,36 @@ impl Tour {
     }
 
     async fn build(&self, parts: &Parts) -> Result<(), Failure> {
-        say("Three commits become three releases (the first build compiles the example's dependencies)");
+        say("Three commits become three releases (the first build compiles the example's dependencies)")?;
         for (commit, number) in self.repository.commits.iter().zip(1..) {
-            println!("  $ pointsman release build hello --commit {}", &commit[..12]);
+            tell!("  $ pointsman release build hello --commit {}", &commit[..12])?;
             // The compiler's output is kept and can be read with `release logs`; here the end is enough.
             parts.ask(&["release", "build", "hello", "--commit", commit]).await?;
             let release = parts.ask_json(&["release", "show", &format!("hello@r{number}")]).await?;
             let digest = release["artifacts"][0]["digest"].as_str().unwrap_or_default();
-            println!(
+            tell!(
                 "    r{number} {}: {}",
                 release["subject"].as_str().unwrap_or_default(),
                 digest.get(..19).unwrap_or(digest)
-            );
+            )?;
         }
         Ok(())
     }
 
     async fn first_release(&mut self, parts: &Parts) -> Result<(), Failure> {
-        say("r1 goes through dev and staging into production");
+        say("r1 goes through dev and staging into production")?;
         for environment in ["dev", "staging", "production"] {
             run(parts, &["promote", "hello@r1", "--to", environment]).await?;
         }
-        let authority = fs::read_to_string(parts.folder.join("controller/development-ca.pem"))?;
+        let authority = parts.folder.join("controller/development-ca.pem");
+        let authority = fs::read_to_string(&authority).map_err(|error| Failure::file(&authority, &error))?;
         self.load = Some(Load::start(&parts.proxies, HOST, &authority)?);
-        println!("  and requests begin: HTTP/1.1, HTTP/2 and gRPC to both proxies");
+        tell!("  and requests begin: HTTP/1.1, HTTP/2 and gRPC to both proxies")?;
         self.wait_for_requests(PER_STEP, &self.counted()).await
     }
 
     async fn second_release(&mut self, parts: &Parts) -> Result<(), Failure> {
-        say("r2 takes over in steps");
+        say("r2 takes over in steps")?;
         for environment in ["dev", "staging"] {
             run(parts, &["promote", "hello@r2", "--to", environment]).await?;
         }
@@ -127,7 +129,7 @@ impl Tour {
     }
 
     async fn bad_release(&mut self, parts: &Parts) -> Result<(), Failure> {
-        say("r3 is bad: one request in twenty fails. It gets 20% of production");
+        say("r3 is bad: one request in twenty fails. It gets 20% of production")?;
         for environment in ["dev", "staging"] {
             run(parts, &["promote", "hello@r3", "--to", environment]).await?;
         }
@@ -144,18 +146,18 @@ impl Tour {
     }
 
     async fn roll_back(&mut self, parts: &Parts) -> Result<(), Failure> {
-        say("Everything back to r2");
+        say("Everything back to r2")?;
         let command = ["rollback", "hello/production", "--reason", "one request in twenty fails"];
-        println!("  $ pointsman rollback hello/production --reason \"one request in twenty fails\"");
+        tell!("  $ pointsman rollback hello/production --reason \"one request in twenty fails\"")?;
         let reply = parts.ask_json(&command).await?;
         let switched = reply["outcome"]["switched"].as_array().cloned().unwrap_or_default();
         for proxy in &switched {
             let ms = proxy["us"].as_f64().unwrap_or(0.0) / 1_000.0;
             let name = proxy["proxy"].as_str().unwrap_or_default();
-            println!("    proxy {name} switched in {ms:.1} ms");
+            tell!("    proxy {name} switched in {ms:.1} ms")?;
             self.figures.rollback_ms.insert(name.to_owned(), ms);
         }
-        println!("    to undo: {}", reply["outcome"]["undo"].as_str().unwrap_or_default());
+        tell!("    to undo: {}", reply["outcome"]["undo"].as_str().unwrap_or_default())?;
         // Requests that r3 had taken before the switch are still being answered.
         sleep(Duration::from_millis(500)).await;
         let since = self.counted();
@@ -164,7 +166,7 @@ impl Tour {
         if left > 0 {
             return Err(Failure::refused(format!("r3 answered {left} requests after the rollback")));
         }
-        println!("  since then r3 has answered none of {} requests", PER_STEP);
+        tell!("  since then r3 has answered none of {} requests", PER_STEP)?;
         Ok(())
     }
 
@@ -205,30 +207,33 @@ impl Tour {
         let seen = self.counted().since(&since);
         let (own, all) = (seen.requests.get(release).copied().unwrap_or(0), seen.total());
         let measured = own as f64 * 100.0 / all as f64;
-        println!("    measured: {measured:.2}% of {all} requests");
+        tell!("    measured: {measured:.2}% of {all} requests")?;
         self.figures.steps.push(Step { release: release.into(), set, measured, requests: all });
         Ok(())
     }
 
     /// Lines to copy while it stays up.
-    pub(super) fn invite(&self, parts: &Parts) {
-        let Some((_, address)) = parts.proxies.first() else { return };
+    ///
+    /// # Errors
+    /// Nobody reads them.
+    pub(super) fn invite(&self, parts: &Parts) -> Result<(), Failure> {
+        let Some((_, address)) = parts.proxies.first() else { return Ok(()) };
         let folder = parts.folder.display();
-        println!("\nIt stays up until Ctrl-C, with its load. To copy:\n");
-        println!("  alias pointsman={}", parts.program.display());
-        println!("  export POINTSMAN_CONTEXT={}", parts.context().display());
-        println!(
+        tell!("\nIt stays up until Ctrl-C, with its load. To copy:\n")?;
+        tell!("  alias pointsman={}", parts.program.display())?;
+        tell!("  export POINTSMAN_CONTEXT={}", parts.context().display())?;
+        tell!(
             "  curl --cacert {folder}/controller/development-ca.pem --resolve {HOST}:{port}:127.0.0.1 https://{HOST}:{port}/",
             port = address.port()
-        );
-        println!(
+        )?;
+        tell!(
             "  curl --cacert {folder}/controller/development-ca.pem --resolve r1--{HOST}:{port}:127.0.0.1 https://r1--{HOST}:{port}/",
             port = address.port()
-        );
-        println!("  pointsman status --watch");
-        println!("  pointsman promote hello@r1 --to production --weight 10%");
-        println!("  pointsman rollback hello/production");
-        println!("  pointsman history hello/production");
+        )?;
+        tell!("  pointsman status --watch")?;
+        tell!("  pointsman promote hello@r1 --to production --weight 10%")?;
+        tell!("  pointsman rollback hello/production")?;
+        tell!("  pointsman history hello/production")
     }
 }
 

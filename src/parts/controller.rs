@@ -1,6 +1,9 @@
 //! `controller`: runs one, backs one up, restores one.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use api::operator::ListRequest;
@@ -135,7 +138,7 @@ async fn serve(args: ControllerArgs) -> Ended {
     Ok(Exit::Done)
 }
 
-/// Receives the whole copy, then gives it its name.
+/// Receives the copy piece by piece, then gives it its name.
 async fn backup(file: &Path, data: Option<PathBuf>, session: &Session) -> Ended {
     if file.exists() {
         return Err(Failure::refused(format!("{}: it exists already", file.display())));
@@ -149,11 +152,73 @@ async fn backup(file: &Path, data: Option<PathBuf>, session: &Session) -> Ended 
     };
     let reply = client.calls.backup(Request::new(ListRequest {})).await;
     let mut pieces = reply.map_err(|status| client.failure(&status))?.into_inner();
-    let mut whole = Vec::new();
+    let mut copy = Copy::begin(file)?;
     while let Some(piece) = pieces.message().await.map_err(|status| client.failure(&status))? {
-        whole.extend_from_slice(&piece.data);
+        copy.add(&piece.data)?;
     }
-    durable::write(file, &whole).map_err(|error| Failure::file(file, &error))?;
-    println_out(&format!("{}: {} bytes", file.display(), whole.len()))?;
+    let bytes = copy.finish()?;
+    println_out(&format!("{}: {bytes} bytes", file.display()))?;
     Ok(Exit::Done)
+}
+
+/// A file that is whole or not there: written beside, as `<name>.new`, which is removed when it is dropped.
+struct Copy {
+    path: PathBuf,
+    beside: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl Copy {
+    fn begin(path: &Path) -> Result<Self, Failure> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        let beside = PathBuf::from(beside);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
+        let file = file.map_err(|error| Failure::file(&beside, &error))?;
+        Ok(Self { path: path.to_owned(), beside, file, bytes: 0 })
+    }
+
+    fn add(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        self.bytes += piece.len() as u64;
+        self.file.write_all(piece).map_err(|error| Failure::file(&self.beside, &error))
+    }
+
+    /// Gives it its name, unless something has that since; its size.
+    fn finish(self) -> Result<u64, Failure> {
+        let named = self.file.sync_all().and_then(|()| std::fs::hard_link(&self.beside, &self.path));
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let safe = named.and_then(|()| File::open(folder)?.sync_all());
+        safe.map_err(|error| Failure::file(&self.path, &error))?;
+        Ok(self.bytes)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.beside); // The first error is the one to tell.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_whole_or_not_there_and_never_written_over() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (path, names) = (folder.path().join("x.db"), || std::fs::read_dir(folder.path()).expect("folder").count());
+        let mut cut = Copy::begin(&path).expect("begun");
+        cut.add(b"half").expect("written");
+        assert!(Copy::begin(&path).is_err(), "one at a time");
+        drop(cut);
+        assert_eq!(names(), 0, "a connection broke");
+        let mut copy = Copy::begin(&path).expect("begun");
+        ["one", "two"].iter().for_each(|piece| copy.add(piece.as_bytes()).expect("written"));
+        assert!(!path.exists() && names() == 1, "on the disk piece by piece, without its name");
+        assert_eq!(copy.finish(), Ok(6));
+        let second = Copy::begin(&path).and_then(Copy::finish).expect_err("there is one").message;
+        assert!(second.ends_with("it exists already"), "{second}");
+        assert_eq!((std::fs::read(&path).expect("read"), names()), (b"onetwo".to_vec(), 1));
+    }
 }

@@ -7,6 +7,7 @@ use api::ServiceName;
 use clap::Args;
 
 use crate::exit::{Ended, Exit, Failure};
+use crate::output::print_line;
 
 const FILE: &str = "pointsman.toml";
 
@@ -24,7 +25,10 @@ pub(crate) struct InitArgs {
 pub(crate) fn run(args: &InitArgs) -> Ended {
     let service = match &args.service {
         Some(service) => service.clone(),
-        None => by_folder(&std::env::current_dir()?)?,
+        None => {
+            let folder = std::env::current_dir();
+            by_folder(&folder.map_err(|error| Failure::system("the folder that this is has no name", &error))?)?
+        }
     };
     let path = Path::new(FILE);
     let text = ::controller::files::template(&service);
@@ -45,9 +49,7 @@ fn by_folder(folder: &Path) -> Result<ServiceName, Failure> {
 
 /// Prints a line, and takes a closed pipe for no failure.
 pub(super) fn println_out(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", crate::render::clean(text))?;
-    Ok(out.flush()?)
+    print_line(crate::render::clean(text))
 }
 
 #[cfg(test)]

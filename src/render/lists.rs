@@ -182,12 +182,19 @@ fn heard(member: &FleetMember, view: &View) -> String {
     }
 }
 
+/// Who of a role is in the fleet: neither one that was revoked nor one that has yet to join.
+pub(super) fn joined<'a>(members: &'a [FleetMember], role: &'a str) -> impl Iterator<Item = &'a FleetMember> {
+    let in_it = |member: &&FleetMember| !matches!(member.state.as_str(), "revoked" | "invited");
+    members.iter().filter(move |member| member.role == role).filter(in_it)
+}
+
 /// A line for the proxies, one for the agents, and one for each member that is not well.
 pub(super) fn fleet_summary(members: &[FleetMember], view: &View) -> Vec<Line> {
     let mut lines = vec![Line::of(Style::Dim, "fleet")];
     for (role, plural, well) in [("proxy", "proxies", "active"), ("agent", "agents", "connected")] {
         let of_role = || members.iter().filter(|member| member.role == role && member.state != "revoked");
-        let (all, good) = (of_role().count(), of_role().filter(|member| member.state == well).count());
+        let (all, good) =
+            (joined(members, role).count(), joined(members, role).filter(|member| member.state == well).count());
         let style = if good == all { Style::Good } else { Style::Moving };
         let mut line = Line::of(Style::Plain, format!("  {plural:<8} "));
         match all {
@@ -214,14 +221,20 @@ pub(super) fn fleet_summary(members: &[FleetMember], view: &View) -> Vec<Line> {
 /// A one-time token and what to do with it.
 pub(crate) fn invitation(reply: &CreateJoinReply, role: &str, name: &str, view: &View) -> Vec<Line> {
     let valid = times::until(view, reply.expires_ms);
-    vec![
+    let mut lines = vec![
         Line::plain("One-time token for ")
             .with(Style::Bold, format!("{role} {name}"))
             .with(Style::Plain, format!(", valid {valid}. It is shown once; on the machine of the {role} run:")),
         Line::default(),
         Line::plain(format!("  pointsman {role} --data ./{name} --join {}", reply.token)),
         Line::default(),
-    ]
+    ];
+    if role == "agent" {
+        let text = "Proxies reach its releases at the address by which it reaches the controller; where that is another \
+                    one, add `--address IP`.";
+        lines.extend([Line::plain(text), Line::default()]);
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -254,6 +267,12 @@ fleet
   agents   1 of 1 connected
 ";
         assert_eq!(plain(&fleet_summary(&members, &view)), expected);
+        let more = [members.clone(), vec![member("p4", "proxy", "invited"), member("p5", "proxy", "revoked")]].concat();
+        let told = plain(&fleet_summary(&more, &view));
+        assert!(
+            told.contains("proxies  1 of 2 active") && told.contains("p4 invited") && !told.contains("p5"),
+            "{told}"
+        );
         let expected = "\
 name  role   group  state      version  heard    workers  software
 p1    proxy         active     1.40     12s ago        2  0.1.0
@@ -262,6 +281,16 @@ p3    proxy         lagging    1.40     12s ago        2  0.1.0
 a1    agent         connected  1.40     12s ago        2  0.1.0
 ";
         assert_eq!(plain(&fleet(&FleetMembers { members }, &view)), expected);
+    }
+
+    #[test]
+    fn an_invitation_says_what_to_run_and_where_an_agent_is_reached() {
+        let reply = CreateJoinReply { token: "pmjoin1.x".into(), ..CreateJoinReply::default() };
+        for (role, told) in [("proxy", false), ("agent", true)] {
+            let text = plain(&invitation(&reply, role, "m1", &View::of_tests()));
+            assert!(text.contains(&format!("\n  pointsman {role} --data ./m1 --join pmjoin1.x\n")), "{text}");
+            assert_eq!(text.contains("--address IP"), told, "{text}");
+        }
     }
 
     #[test]

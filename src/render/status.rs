@@ -65,7 +65,7 @@ pub(crate) fn status(reply: &StatusReply, view: &View) -> Tree {
 
 /// The fleet and the number of warnings in a few words: what must be in sight however far one has scrolled.
 pub(crate) fn headline(reply: &StatusReply) -> Line {
-    let proxies: Vec<_> = reply.fleet.iter().filter(|member| member.role == "proxy").collect();
+    let proxies: Vec<_> = lists::joined(&reply.fleet, "proxy").collect();
     let active = proxies.iter().filter(|member| member.state == "active").count();
     let style = if active == proxies.len() { Style::Good } else { Style::Bad };
     let mut line = Line::of(style, format!("{active} of {} proxies active", proxies.len()));

@@ -1,7 +1,5 @@
 //! What all verbs that change traffic share: send, tell as it goes, end with the right code.
 
-use std::time::Duration;
-
 use api::operator::change_request::Verb;
 use api::operator::change_update::Kind;
 use api::operator::{ChangeRequest, ChangeUpdate, Decided, Outcome};
@@ -10,13 +8,10 @@ use serde::Serialize;
 use tonic::{Request, Status};
 
 use crate::cli::Reason;
-use crate::exit::{self, Ended, Failure};
-use crate::operator::{Client, Session, is_broken_connection, request_id};
+use crate::exit::{self, Ended};
+use crate::operator::{Attempts, Client, Meaning, Session, request_id};
+use crate::output::Reading;
 use crate::render::{Line, Manner, Style, Told, change_lines};
-
-/// A connection that broke after the change was decided is tried again so often, a second apart: the same request
-/// answers with what the first one did.
-const ATTEMPTS: u32 = 10;
 
 /// Options of every verb that changes traffic.
 #[derive(Debug, Args)]
@@ -53,52 +48,71 @@ pub(super) async fn send(verb: Verb, args: ChangeArgs, session: &Session) -> End
         verb: Some(verb),
     };
     let (mut seen, mut told) = (Record::default(), Told::default());
-    let mut attempt = 0;
-    while let Err(status) = follow(&mut client, &request, manner, &mut seen, &mut told, session).await? {
-        attempt += 1;
+    let (mut attempts, mut reading) = (Attempts::default(), Reading::of(&session.output));
+    while let Err(status) = follow(&mut client, &request, manner, &mut seen, &mut told, &mut reading).await {
+        let meaning = attempts.after(&status).await;
+        if meaning == Meaning::Again {
+            continue;
+        }
         if seen.decided.is_none() {
-            return Err(client.failure(&status));
+            let nothing_done = meaning == Meaning::Refused || args.plan;
+            return Err(if nothing_done { client.failure(&status) } else { client.unknown(&status) });
         }
-        if !is_broken_connection(&status) || attempt == ATTEMPTS {
-            session.output.aside(&Line::of(Style::Moving, client.failure(&status).message));
-            let text = "the change is on record; `pointsman status` shows how far it is";
-            session.output.aside(&Line::plain(text));
-            break;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        session.output.aside(&Line::of(Style::Moving, client.failure(&status).message));
+        let text = "the change is on record; `pointsman status` shows how far it is";
+        session.output.aside(&Line::plain(text));
+        break;
     }
     if session.output.is_json() {
-        session.output.json(&seen)?;
+        reading.tell(|output| output.json(&seen));
     }
     Ok(exit::of_change(args.plan, args.no_wait, seen.decided.as_ref(), seen.outcome.as_ref()))
 }
 
-/// Follows the answers to their end. The outer error ends the command, the inner one is the controller's.
+/// Follows the answers to their end, whether or not anybody reads them.
 async fn follow(
     client: &mut Client,
     request: &ChangeRequest,
     manner: Manner,
     seen: &mut Record,
     told: &mut Told,
-    session: &Session,
-) -> Result<Result<(), Status>, Failure> {
-    let mut updates = match client.calls.change(Request::new(request.clone())).await {
-        Ok(reply) => reply.into_inner(),
-        Err(status) => return Ok(Err(status)),
-    };
-    loop {
-        let update: ChangeUpdate = match updates.message().await {
-            Ok(Some(update)) => update,
-            Ok(None) => return Ok(Ok(())),
-            Err(status) => return Ok(Err(status)),
-        };
-        if !session.output.is_json() {
-            session.output.lines(&change_lines(&update, manner, told, &session.output.view()))?;
-        }
+    reading: &mut Reading<'_>,
+) -> Result<(), Status> {
+    let mut updates = client.calls.change(Request::new(request.clone())).await?.into_inner();
+    while let Some(update) = updates.message().await? {
+        reading.tell(|output| match output.is_json() {
+            true => Ok(()),
+            false => output.lines(&change_lines(&update, manner, told, &output.view())),
+        });
+        seen.take_in(update);
+    }
+    Ok(())
+}
+
+impl Record {
+    fn take_in(&mut self, update: ChangeUpdate) {
         match update.kind {
-            Some(Kind::Decided(decided)) => seen.decided = Some(decided),
-            Some(Kind::Outcome(outcome)) => seen.outcome = Some(outcome),
-            Some(Kind::Waiting(_) | Kind::Switched(_)) | None => {}
+            // A repeated request may be told that nothing had to change: by then that is so.
+            Some(Kind::Decided(decided)) if decided.event > 0 || self.decided.is_none() => self.decided = Some(decided),
+            Some(Kind::Outcome(outcome)) => self.outcome = Some(outcome),
+            Some(Kind::Decided(_) | Kind::Waiting(_) | Kind::Switched(_)) | None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_was_decided_stays_so_when_it_is_asked_again() {
+        let decided = |event| ChangeUpdate { kind: Some(Kind::Decided(Decided { event, lines: vec![] })) };
+        let mut record = Record::default();
+        for (event, expected) in [(0, 0), (7, 7), (0, 7)] {
+            record.take_in(decided(event));
+            assert_eq!(record.decided.as_ref().map(|decided| decided.event), Some(expected));
+        }
+        let exit = exit::of_change(false, false, record.decided.as_ref(), None);
+        assert_eq!(exit, exit::Exit::Waiting, "on record, not yet done");
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use clap_complete::Shell;
 
-use crate::exit::{Ended, Exit};
+use crate::exit::{Ended, Exit, Failure};
 
 /// Print the completions for a shell.
 #[derive(Debug, Args)]
@@ -22,6 +22,6 @@ pub(crate) fn run(args: &CompletionsArgs) -> Ended {
     // Into memory first: the generator panics when its output is closed.
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut crate::cli::command(), "pointsman", &mut text);
-    std::io::stdout().lock().write_all(&text)?;
+    std::io::stdout().lock().write_all(&text).map_err(|error| Failure::output(&error))?;
     Ok(Exit::Done)
 }

@@ -7,11 +7,12 @@ use api::operator::build_release_request::Source;
 use api::operator::{AddReleaseRequest, BuildReleaseRequest, ListReleasesRequest, ReleaseLogsRequest, ReleaseRequest};
 use api::{ReleaseName, ServiceName};
 use clap::{Args, Subcommand};
-use tonic::Request;
+use tonic::{Request, Status};
 
 use crate::cli::Reason;
 use crate::exit::{self, Ended, Exit, Failure};
-use crate::operator::{Client, Session, asking, request_id};
+use crate::operator::{Attempts, Client, Meaning, Session, asking, request_id};
+use crate::output::Reading;
 use crate::render::{self, Line, LogText, Style};
 use crate::values::Placed;
 
@@ -39,9 +40,6 @@ enum ReleaseVerb {
         service: ServiceName,
         #[command(flatten)]
         source: SourceArgs,
-        /// Show the log and wait for the end (the default).
-        #[arg(long, overrides_with = "no_wait", hide = true)]
-        wait: bool,
         /// Do not wait for the end; exit code 4.
         #[arg(long)]
         no_wait: bool,
@@ -62,7 +60,7 @@ enum ReleaseVerb {
         #[arg(long, value_name = "COMMIT", default_value = "", hide_default_value = true)]
         commit: String,
         /// Where a component runs, in one environment or in all.
-        #[arg(long = "address", value_name = "[ENVIRONMENT/]COMPONENT=HOST:PORT[,HOST:PORT]...", required = true)]
+        #[arg(long = "address", value_name = "[ENVIRONMENT/]COMPONENT=IP:PORT[,IP:PORT]...", required = true)]
         addresses: Vec<Placed>,
         #[command(flatten)]
         reason: Reason,
@@ -114,15 +112,14 @@ impl SourceArgs {
 pub(crate) async fn run(args: ReleaseArgs, session: &Session) -> Ended {
     let mut client = session.client()?;
     match args.verb {
-        ReleaseVerb::Build { service, source, no_wait, reason, wait: _ } => {
+        ReleaseVerb::Build { service, source, no_wait, reason } => {
             let request = BuildReleaseRequest {
                 service: service.to_string(),
                 source: source.source(),
                 reason: reason.text(),
                 request_id: request_id()?,
             };
-            let reply = client.calls.build_release(asking(request)).await;
-            let release = reply.map_err(|status| client.failure(&status))?.into_inner();
+            let release = client.insist(async |calls| calls.build_release(asking(request.clone())).await).await?;
             return built(release, no_wait, &mut client, session).await;
         }
         ReleaseVerb::Add { service, version, commit, addresses, reason } => {
@@ -134,8 +131,7 @@ pub(crate) async fn run(args: ReleaseArgs, session: &Session) -> Ended {
                 reason: reason.text(),
                 request_id: request_id()?,
             };
-            let reply = client.calls.add_release(asking(request)).await;
-            let release = reply.map_err(|status| client.failure(&status))?.into_inner();
+            let release = client.insist(async |calls| calls.add_release(asking(request.clone())).await).await?;
             session.output.show(&release, |view| render::release(&release, view))?;
         }
         ReleaseVerb::List { service } => {
@@ -148,48 +144,92 @@ pub(crate) async fn run(args: ReleaseArgs, session: &Session) -> Ended {
             let release = one(&mut client, &release.to_string()).await?;
             session.output.show(&release, |view| render::release(&release, view))?;
         }
-        ReleaseVerb::Logs { release, follow } => logs(&mut client, &release.to_string(), follow, session).await?,
+        ReleaseVerb::Logs { release, follow } => {
+            let mut reading = Reading::of(&session.output);
+            let logs = logs(&mut client, &release.to_string(), follow, &mut reading, false).await;
+            logs.map_err(|status| client.failure(&status))?;
+            return Ok(reading.ended().unwrap_or(Exit::Done));
+        }
     }
     Ok(Exit::Done)
 }
 
 async fn one(client: &mut Client, release: &str) -> Result<Release, Failure> {
-    let request = ReleaseRequest { release: release.to_owned() };
-    let reply = client.calls.show_release(asking(request)).await;
-    Ok(reply.map_err(|status| client.failure(&status))?.into_inner())
+    ask_one(client, release).await.map_err(|status| client.failure(&status))
 }
 
-/// Follows a build to its end, or not.
+async fn ask_one(client: &mut Client, release: &str) -> Result<Release, Status> {
+    let request = ReleaseRequest { release: release.to_owned() };
+    Ok(client.calls.show_release(asking(request)).await?.into_inner())
+}
+
+/// Follows a build to its end, or not. It is on record: nothing that goes wrong with following it undoes that.
 async fn built(mut release: Release, no_wait: bool, client: &mut Client, session: &Session) -> Ended {
     let (name, output) = (format!("{}@r{}", release.service, release.number), &session.output);
+    let mut reading = Reading::of(output);
     if !no_wait {
         output.aside(&Line::of(Style::Bold, &name).with(Style::Plain, format!(" {}", release.state)));
-        logs(client, &name, true, session).await?;
-        release = one(client, &name).await?;
-        while exit::of_build(&release.state) == Exit::Waiting {
-            tokio::time::sleep(LOOK_AGAIN).await;
-            release = one(client, &name).await?;
+        if let Err(status) = logs(client, &name, true, &mut reading, true).await {
+            let text = format!("; `pointsman release logs {name}` shows its log");
+            output.aside(&Line::of(Style::Moving, client.failure(&status).message).with(Style::Plain, text));
         }
+        release = end_of_build(client, &name).await?;
     }
-    output.show(&release, |view| render::release(&release, view))?;
+    reading.tell(|output| output.show(&release, |view| render::release(&release, view)));
     Ok(exit::of_build(&release.state))
 }
 
-/// Shows a build log: on stdout, or beside the result when a program reads that.
-async fn logs(client: &mut Client, release: &str, follow: bool, session: &Session) -> Result<(), Failure> {
+/// Looks at a release until its build has ended, also across a controller that comes back.
+async fn end_of_build(client: &mut Client, name: &str) -> Result<Release, Failure> {
+    let mut attempts = Attempts::at_known();
+    loop {
+        match ask_one(client, name).await {
+            Ok(release) if exit::of_build(&release.state) != Exit::Waiting => return Ok(release),
+            Ok(_) => {
+                attempts = Attempts::at_known();
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Err(status) => {
+                if attempts.after(&status).await != Meaning::Again {
+                    let why = client.failure(&status).message;
+                    let text =
+                        format!("{why}; the build is on record: `pointsman release show {name}` shows how it ended");
+                    return Err(Failure::unknown(text));
+                }
+            }
+        }
+    }
+}
+
+/// Shows a build log: on stdout, or beside the result when a program reads that. `stay`: to its end, although nobody
+/// reads it any more.
+async fn logs(
+    client: &mut Client,
+    release: &str,
+    follow: bool,
+    reading: &mut Reading<'_>,
+    stay: bool,
+) -> Result<(), Status> {
     let request = Request::new(ReleaseLogsRequest { release: release.to_owned(), follow });
-    let reply = client.calls.release_logs(request).await;
-    let mut pieces = reply.map_err(|status| client.failure(&status))?.into_inner();
-    let (mut text, output) = (LogText::default(), &session.output);
-    let show = |line: String| {
-        if output.is_json() {
-            output.aside(&Line::plain(line));
+    let mut pieces = client.calls.release_logs(request).await?.into_inner();
+    let mut text = LogText::default();
+    let show = |reading: &mut Reading<'_>, line: String| {
+        reading.tell(|output| {
+            if output.is_json() {
+                output.aside(&Line::plain(line));
+                return Ok(());
+            }
+            output.lines(&[Line::plain(line)])
+        });
+    };
+    while let Some(piece) = pieces.message().await? {
+        text.piece(&piece.data).into_iter().for_each(|line| show(reading, line));
+        if !stay && reading.ended().is_some() {
             return Ok(());
         }
-        output.lines(&[Line::plain(line)])
-    };
-    while let Some(piece) = pieces.message().await.map_err(|status| client.failure(&status))? {
-        text.piece(&piece.data).into_iter().try_for_each(show)?;
     }
-    text.end().map_or(Ok(()), show)
+    if let Some(line) = text.end() {
+        show(reading, line);
+    }
+    Ok(())
 }

@@ -5,8 +5,8 @@ use api::operator::{AddReleaseRequest, BuildReleaseRequest, StaticAddress};
 use tonic::{Code, Status};
 
 use crate::harness::{
-    Changed, Client, Happened, House, Operator, Proxy, Repository, STAGE, Serving, Speech, Upstream, is_broken,
-    request_id, until,
+    Changed, Client, Happened, House, Operator, PROGRAM, Proxy, Repository, STAGE, Serving, Speech, Upstream,
+    is_broken, request_id, until,
 };
 
 const POINTS: [&str; 4] = ["before_append", "after_append", "after_evolve", "after_publish"];
@@ -75,9 +75,8 @@ impl Story {
     }
 
     async fn end(mut self, fault: Option<&str>, proxy: Option<Proxy>) -> End {
-        // The last step may be the one that ends it.
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        if !self.house.controller().runs() {
+        // The last step may be the one that ends it: then it is about to.
+        if fault.is_some() && self.crashes == 0 {
             self.revive().await;
         }
         assert_eq!(self.crashes, u32::from(fault.is_some()), "{fault:?} was reached");
@@ -213,4 +212,70 @@ async fn crash_between_record_and_effect_a_repeated_rollback_answers_only_when_t
     let serving = story.house.serving().await;
     assert_eq!(serving.of(STAGE, 1), Some(("stable", 1_000_000)), "{serving:?}");
     assert_eq!(Client::plain(proxy.http, Speech::Http1).counts(10).await["r1"], 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crash_before_a_command_hears_of_its_change_it_still_ends_with_the_real_code() {
+    for (fault, line) in [
+        ("before_append:promoted", &["promote", "hello@r2", "--to", "production", "--weight", "10%"][..]),
+        ("after_append:promoted", &["promote", "hello@r2", "--to", "production", "--weight", "10%"]),
+    ] {
+        let house = House::with_hello().await;
+        let (_r1, _r2) = house.two_releases().await;
+        let mut story = Story::new(house, Some(fault)).await;
+        let mut command = tokio::process::Command::new(PROGRAM);
+        command.args(line).env("POINTSMAN_CONTEXT", story.house.context()).kill_on_drop(true);
+        let said = tokio::spawn(async move { command.output().await.expect("it runs") });
+        story.revive().await;
+        let said = said.await.expect("it ends");
+        assert_eq!(said.status.code(), Some(0), "{fault}: {}", String::from_utf8_lossy(&said.stderr));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crash_amid_a_build_that_is_followed_it_ends_with_the_real_code() {
+    let fault = "after_append:release_built";
+    let house = House::with_hello().await;
+    let service = Repository::new(house.path("hello")).service();
+    house.apply(&[("pointsman.toml", &service)]).await;
+    let mut story = Story::new(house, Some(fault)).await;
+    let mut command = tokio::process::Command::new(PROGRAM);
+    command.args(["release", "build", "hello"]).env("POINTSMAN_CONTEXT", story.house.context()).kill_on_drop(true);
+    let said = tokio::spawn(async move { command.output().await.expect("it runs") });
+    story.revive().await;
+    let said = said.await.expect("it ends");
+    assert_eq!(said.status.code(), Some(0), "{fault}: {}", String::from_utf8_lossy(&said.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crash_or_not_a_command_that_nobody_reads_ends_with_the_real_code() {
+    let mut house = House::with_hello().await;
+    let (_r1, _r2) = house.two_releases().await;
+    house.proxy("p1", 1).await;
+    house.part("p1").signal(rustix::process::Signal::STOP);
+    let mut command = tokio::process::Command::new(PROGRAM);
+    command.args(["promote", "hello@r2", "--to", "production", "--weight", "10%"]);
+    let said = command.env("POINTSMAN_CONTEXT", house.context()).stdout(closed()).status();
+    let code = said.await.expect("it runs").code();
+    house.part("p1").signal(rustix::process::Signal::CONT);
+    assert_eq!(code, Some(3), "the proxy was stopped");
+
+    let token = house.invite(&["agent", "--name", "a1"]).await;
+    let mut agent = tokio::process::Command::new(PROGRAM);
+    agent.args(["agent", "--join", &token, "--data"]).arg(house.path("a1")).stdout(closed()).kill_on_drop(true);
+    let _agent = agent.spawn().expect("it starts");
+    until("a1 is connected", async || {
+        let fleet = house.json(&["fleet", "list"]).await;
+        fleet["members"]
+            .as_array()?
+            .iter()
+            .any(|member| member["name"] == "a1" && member["connected"] == true)
+            .then_some(())
+    })
+    .await;
+}
+
+/// The end of a pipe that nobody reads.
+fn closed() -> std::process::Stdio {
+    std::io::pipe().expect("a pipe").1.into()
 }

@@ -123,7 +123,7 @@ async fn hostile_h83_words_on_the_command_line_that_are_not_accepted_say_what_is
         (&["join", "proxy", "--name", "p1", "--valid=-1s"], "from 1ms to 366d"),
         (&["join", "proxy", "--name", "p1", "--valid=10000y"], "from 1ms to 366d"),
         (&["token", "create", "ci", "--allow", "fly"], "read, apply, release"),
-        (&["release", "add", "hello", "--version", "1", "--address", "web=nowhere"], "HOST:PORT"),
+        (&["release", "add", "hello", "--version", "1", "--address", "web=nowhere"], "IP:PORT"),
         (&["release", "build", "hello", "--tag", "a", "--branch", "b"], "--tag"),
         (&["rolback", "hello/production"], "rollback"),
     ];

@@ -35,7 +35,9 @@ fn length() -> Duration {
 }
 
 /// One round of a busy day: a release comes, gets weights, sometimes all of the traffic, and is rolled back.
-async fn round(house: &mut House, number: u32) {
+///
+/// `crashes`: the controller dies now and then as well.
+async fn round(house: &mut House, number: u32, crashes: bool) {
     let mut operator = house.operator();
     operator.changes(Changed::promote(2, Some(10_000)), PROXIES).await;
     for share in [1, 250_000, 500_000 + number % 400_000] {
@@ -44,7 +46,7 @@ async fn round(house: &mut House, number: u32) {
     if number.is_multiple_of(3) {
         operator.changes(Changed::weight(1_000_000), PROXIES).await;
     }
-    if number % 5 == 1 {
+    if crashes && number % 5 == 1 {
         house.kill_controller();
         house.start_controller(&[]).await;
         operator = house.operator();
@@ -71,28 +73,31 @@ async fn soak_weights_rollbacks_and_crashes_under_load_fail_no_request_and_nothi
     let load = Load::start(&[proxy.https], &house.authority());
 
     let (begun, length) = (Instant::now(), length());
-    let (mut warm, mut rounds) = (None, 0);
+    let (mut warm, mut controller_warm, mut rounds) = (None, None, 0);
     while rounds < 6 || begun.elapsed() < length {
-        round(&mut house, rounds).await;
+        // The controller dies in the first half only: it is measured within its last life.
+        let crashes = rounds < 2 || begun.elapsed() < length / 2;
+        round(&mut house, rounds, crashes).await;
         rounds += 1;
         if warm.is_none() && rounds >= 3 && begun.elapsed() >= length / 5 {
             warm = Some(Held::by(house.part("p1").pid()));
         }
+        if controller_warm.is_none() && rounds >= 3 && !crashes {
+            controller_warm = Some(Held::by(house.controller().pid()));
+        }
     }
     let (warm, end) = (warm.expect("there were rounds enough"), Held::by(house.part("p1").pid()));
+    let controller = (controller_warm.expect("there were rounds enough"), Held::by(house.controller().pid()));
     assert_eq!(Client::plain(proxy.http, Speech::Http1).counts(20).await.get("r1"), Some(&20));
     assert_eq!(house.serving().await.of(STAGE, 1).map(|(role, _)| role), Some("stable"));
     let counted = load.ends_without_failure();
-    println!(
-        "soak: {} s, {rounds} rounds, {} requests, 0 failed; the proxy held {} KiB and {} descriptors warm, {} KiB and \
-         {} at the end",
-        begun.elapsed().as_secs(),
-        counted.requests,
-        warm.resident_kib,
-        warm.descriptors,
-        end.resident_kib,
-        end.descriptors,
-    );
-    assert!(end.resident_kib <= warm.resident_kib + SLACK_KIB, "memory grew: {warm:?} to {end:?}");
-    assert!(end.descriptors <= warm.descriptors + 8, "descriptors leak: {warm:?} to {end:?}");
+    println!("soak: {} s, {rounds} rounds, {} requests, 0 failed", begun.elapsed().as_secs(), counted.requests,);
+    for (who, (warm, end)) in [("proxy", (warm, end)), ("controller", controller)] {
+        println!(
+            "soak: the {who} held {} KiB and {} descriptors warm, {} KiB and {} at the end",
+            warm.resident_kib, warm.descriptors, end.resident_kib, end.descriptors,
+        );
+        assert!(end.resident_kib <= warm.resident_kib + SLACK_KIB, "memory of the {who} grew: {warm:?} to {end:?}");
+        assert!(end.descriptors <= warm.descriptors + 8, "descriptors of the {who} leak: {warm:?} to {end:?}");
+    }
 }

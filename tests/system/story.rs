@@ -3,10 +3,12 @@
 use std::fs;
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::harness::{PROGRAM, alone, running_in};
+use crate::harness::{PATIENCE, PROGRAM, alone, running_in};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn story_1_demo_tells_the_whole_story_and_leaves_nothing_behind() {
@@ -51,4 +53,58 @@ async fn story_1_demo_tells_the_whole_story_and_leaves_nothing_behind() {
     let left = fs::read_dir(&temporary).expect("a folder").flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(running_in(&temporary), []);
+}
+
+/// A folder for a demo, all processes of which end with the test, also when it fails.
+struct Temporary(tempfile::TempDir);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        for pid in running_in(self.0.path()) {
+            let _ = kill_process(pid, Signal::KILL); // It may have ended by itself.
+        }
+    }
+}
+
+/// What ends the demo before its end.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    Signal(Signal),
+    /// Nobody reads what it says any more.
+    Reader,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn story_1_demo_that_is_cut_short_leaves_nothing_behind_and_says_so() {
+    for (cut, tour, code) in [
+        (Cut::Signal(Signal::HUP), true, 1),
+        (Cut::Signal(Signal::INT), true, 1),
+        (Cut::Signal(Signal::TERM), false, 0),
+        (Cut::Reader, true, 1),
+    ] {
+        let folder = tempfile::Builder::new().prefix("pointsman-system-").tempdir().expect("a folder");
+        let folder = Temporary(folder);
+        let mut command = Command::new(PROGRAM);
+        command.arg("demo").args(tour.then_some("--tour")).env("TMPDIR", folder.0.path());
+        command.env_remove("POINTSMAN_CONTEXT").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut demo = command.kill_on_drop(true).process_group(0).spawn().expect("it starts");
+        let mut lines = BufReader::new(demo.stdout.take().expect("piped")).lines();
+        // By then all parts run.
+        while !lines.next_line().await.expect("text").expect("it goes on").contains("agent a1") {}
+        let mut lines = Some(lines);
+        match cut {
+            Cut::Signal(signal) => {
+                let pid = Pid::from_raw(demo.id().expect("it runs").cast_signed()).expect("a pid");
+                kill_process(pid, signal).expect("it runs");
+            }
+            Cut::Reader => drop(lines.take()),
+        }
+        let ended =
+            tokio::time::timeout(PATIENCE, demo.wait_with_output()).await.expect("it ends").expect("waited for");
+        let complained = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(code), "{cut:?}: {complained}");
+        assert_eq!(complained.contains("stopped before its end"), tour, "{cut:?}: {complained}");
+        assert_eq!(running_in(folder.0.path()), [], "{cut:?}");
+        assert_eq!(fs::read_dir(folder.0.path()).expect("a folder").count(), 0, "{cut:?}");
+    }
 }

@@ -38,7 +38,7 @@ impl Size {
 /// The file with the blob's bytes.
 pub(super) async fn blob(channel: &Channel, folder: &Path, digest: &Digest, size: Size) -> Result<PathBuf, String> {
     let path = folder.join(digest.hex());
-    if path.is_file() && digest_of(&path).await.is_ok_and(|found| found == *digest) {
+    if path.is_file() && safe_digest_of(&path).await.is_ok_and(|found| found == *digest) {
         return Ok(path);
     }
     let partial = path.with_extension("partial");
@@ -48,7 +48,7 @@ pub(super) async fn blob(channel: &Channel, folder: &Path, digest: &Digest, size
         let (digest, size) = (digest.short(), size.limit());
         return Err(format!("{digest} was cut after {length} of {size} bytes; it will be continued there"));
     }
-    if digest_of(&partial).await.map_err(io)? != *digest {
+    if safe_digest_of(&partial).await.map_err(io)? != *digest {
         fs::remove_file(&partial).map_err(io)?;
         return Err(format!("what came for {} has another digest; it was deleted", digest.short()));
     }
@@ -90,19 +90,25 @@ async fn receive(channel: &Channel, partial: &Path, digest: &Digest, size: Size)
 }
 
 /// The digest of a file that is safe on disk. Away from the runtime: a large one takes seconds.
-async fn digest_of(path: &Path) -> io::Result<Digest> {
+async fn safe_digest_of(path: &Path) -> io::Result<Digest> {
     let path = path.to_owned();
     spawn_blocking(move || {
-        let (mut file, mut context, mut buffer) = (fs::File::open(path)?, Context::new(&SHA256), vec![0; 64 * 1024]);
+        let mut file = fs::File::open(path)?;
         file.sync_all()?;
-        loop {
-            match file.read(&mut buffer)? {
-                0 => break,
-                count => context.update(&buffer[..count]),
-            }
-        }
-        Ok(Digest::from_bytes(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")))
+        digest_of(&mut file)
     })
     .await
     .map_err(io::Error::other)?
+}
+
+/// The digest of what a file holds from where it stands. Blocks.
+pub(super) fn digest_of(file: &mut fs::File) -> io::Result<Digest> {
+    let (mut context, mut buffer) = (Context::new(&SHA256), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => context.update(&buffer[..count]),
+        }
+    }
+    Ok(Digest::from_bytes(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")))
 }

@@ -3,32 +3,63 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path};
 use std::rc::Rc;
 
-use rustix::fs::syncfs;
+use api::{ARTIFACT_BYTES, ARTIFACT_ENTRIES};
 use tar::{Archive, Entry, EntryType};
 
-/// Most entries and bytes of one artifact: far above any real one, far below what fills a disk.
-const ENTRIES: usize = 200_000;
-pub(super) const BYTES: u64 = 8 * 1024 * 1024 * 1024;
 /// Most bytes before an entry's content: its header, long names, extended attributes. They are held in memory.
 const HEADER_BYTES: u64 = 1024 * 1024;
-/// Bits that no file gets, whatever the archive says; setuid, setgid and sticky are dropped too.
-const MASK: u32 = 0o022;
+/// Bits that no file gets, whatever the archive says: what runs is what was released, so nobody writes there. Setuid,
+/// setgid and sticky are dropped too.
+const MASK: u32 = 0o222;
+/// What folders get once all is in them.
+const SEALED: u32 = 0o555;
 
-/// Unpacks the layer file into the new folder `target`, safe on disk; an unfinished one is replaced.
-pub(super) fn layer(path: &Path, media_type: &str, target: &Path) -> Result<(), String> {
+/// Unpacks the layer into the new folder `target`, read-only.
+///
+/// # Errors
+/// A sentence; nothing of it is left then.
+pub(super) fn layer(layer: fs::File, media_type: &str, target: &Path) -> Result<(), String> {
+    let unpacked = unpack(layer, media_type, target);
+    if unpacked.is_err() {
+        let _ = remove(target); // The first error is the one to tell; the next attempt removes it too.
+    }
+    unpacked
+}
+
+/// Removes a folder that may be read-only.
+pub(super) fn remove(folder: &Path) -> io::Result<()> {
+    set_modes(folder, 0o700)?;
+    fs::remove_dir_all(folder)
+}
+
+/// Gives a folder and all folders in it a mode, each before what is in it is looked at.
+fn set_modes(folder: &Path, mode: u32) -> io::Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode))?;
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            // Of the entry itself: a link is no folder.
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unpack(layer: fs::File, media_type: &str, target: &Path) -> Result<(), String> {
     let io = |problem: io::Error| format!("{}: {problem}", target.display());
-    let file = BufReader::new(fs::File::open(path).map_err(io)?);
+    let file = BufReader::new(layer);
     let tar: Box<dyn Read> = match media_type.rsplit_once('.').map(|(_, form)| form) {
         Some("tar") => Box::new(file),
         Some("tar+gzip") => Box::new(flate2::read::GzDecoder::new(file)),
         _ => return Err(format!("a layer of type {media_type} cannot be unpacked: accepted are tar and tar+gzip")),
     };
-    if target.exists() {
-        fs::remove_dir_all(target).map_err(io)?;
-    }
     fs::create_dir_all(target).map_err(io)?;
     let left = Rc::new(Cell::new(HEADER_BYTES));
     let mut archive = Archive::new(Metered { inner: tar, left: left.clone() });
@@ -42,14 +73,13 @@ pub(super) fn layer(path: &Path, media_type: &str, target: &Path) -> Result<(), 
         let Some(entry) = entries.next() else { break };
         let entry = entry.map_err(|problem| format!("the archive is damaged: {problem}"))?;
         (count, bytes) = (count + 1, bytes.saturating_add(entry.size()));
-        if count > ENTRIES || bytes > BYTES {
+        if count > ARTIFACT_ENTRIES || bytes > ARTIFACT_BYTES {
             return Err("the archive is refused: it is too large".to_owned());
         }
         left.set(entry.size());
         place(entry, target)?;
     }
-    // Before it gets its name: after a power cut, a folder with that name is what the digest says.
-    fs::File::open(target).and_then(|folder| Ok(syncfs(folder)?)).map_err(io)
+    set_modes(target, SEALED).map_err(io)
 }
 
 /// Puts one entry into the folder, or says why it is refused.
@@ -146,11 +176,12 @@ mod tests {
         builder.into_inner().expect("finished")
     }
 
-    fn unpack(bytes: &[u8]) -> (tempfile::TempDir, Result<(), String>) {
+    fn unpacked(bytes: &[u8]) -> (tempfile::TempDir, Result<(), String>) {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("layer");
         fs::write(&file, bytes).expect("written");
-        let result = layer(&file, "application/vnd.oci.image.layer.v1.tar", &folder.path().join("target"));
+        let file = fs::File::open(file).expect("there");
+        let result = layer(file, "application/vnd.oci.image.layer.v1.tar", &folder.path().join("target"));
         (folder, result)
     }
 
@@ -167,22 +198,22 @@ mod tests {
             ("device", EntryType::Char, ""),
             ("pipe", EntryType::Fifo, ""),
         ] {
-            let (folder, result) = unpack(&archive(name, kind, link));
+            let (folder, result) = unpacked(&archive(name, kind, link));
             assert!(result.expect_err(name).contains("refused"), "{name}");
             assert!(!folder.path().join("out").exists());
+            assert!(!folder.path().join("target").exists(), "{name}: what was refused stays on the disk");
         }
-        let (_folder, result) = unpack(&[0x41; 700]);
+        let (_folder, result) = unpacked(&[0x41; 700]);
         assert!(result.is_err(), "garbage");
     }
 
     #[test]
     fn permissions_lose_their_special_bits() {
-        use std::os::unix::fs::PermissionsExt;
-        let (folder, result) = unpack(&archive("run", EntryType::Regular, ""));
+        let (folder, result) = unpacked(&archive("run", EntryType::Regular, ""));
         result.expect("unpacked");
         let mode = folder.path().join("target/run").metadata().expect("file").permissions().mode();
-        assert_eq!((mode & 0o7000, mode & 0o700), (0, 0o700));
-        let (_folder, result) = unpack(&archive("a/link", EntryType::Symlink, "../b"));
+        assert_eq!((mode & 0o7000, mode & 0o700, mode & 0o222), (0, 0o500, 0), "{mode:o}");
+        let (_folder, result) = unpacked(&archive("a/link", EntryType::Symlink, "../b"));
         result.expect("a link that stays inside");
     }
 
@@ -205,11 +236,11 @@ mod tests {
             &[("a/b/up", ".."), ("link", "a/b/up/../../..")],
             &[("a/l", "."), ("a/l/file", "")],
         ] {
-            let (folder, result) = unpack(&chain(entries));
+            let (folder, result) = unpacked(&chain(entries));
             assert!(result.expect_err("refused").contains("refused"), "{entries:?}");
             assert!(folder.path().join("target/out").symlink_metadata().is_err(), "{entries:?}");
         }
-        let (folder, result) = unpack(&chain(&[("a/real", ""), ("b/up", "../a/real"), ("b/up", "")]));
+        let (folder, result) = unpacked(&chain(&[("a/real", ""), ("b/up", "../a/real"), ("b/up", "")]));
         result.expect("a file takes the place of a link");
         assert!(!folder.path().join("target/b/up").symlink_metadata().expect("there").is_symlink());
     }
@@ -222,7 +253,7 @@ mod tests {
         header.set_cksum();
         let mut bytes = header.as_bytes().to_vec();
         bytes.resize(3 * 1024 * 1024, b'x');
-        let (_folder, result) = unpack(&bytes);
+        let (_folder, result) = unpacked(&bytes);
         assert!(result.expect_err("refused").contains("more bytes"), "limited before the end of the file");
     }
 
@@ -235,11 +266,11 @@ mod tests {
         header.set_size(0);
         header.set_cksum();
         let bytes = [header.as_bytes().as_slice(), &archive("d/file", EntryType::Regular, "")].concat();
-        let (folder, result) = unpack(&bytes);
+        let (folder, result) = unpacked(&bytes);
         result.expect("unpacked");
-        use std::os::unix::fs::PermissionsExt;
-        let mode = |path: &str| folder.path().join(path).metadata().expect("there").permissions().mode();
-        assert_eq!(mode("target/d") & 0o700, 0o700);
-        assert_eq!(mode("target/d/file") & 0o022, 0, "nobody else may write");
+        let mode = |path: &str| folder.path().join(path).metadata().expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode("target"), mode("target/d")), (0o555, 0o555), "nobody writes there");
+        assert_eq!(mode("target/d/file") & 0o222, 0, "nobody writes it");
+        remove(&folder.path().join("target")).expect("removed all the same");
     }
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{Pid, getpid};
 
@@ -30,8 +31,12 @@ pub(super) struct Living {
 /// # Errors
 /// The kernel could not be asked (no more open files, say), which says nothing about the process.
 pub(super) fn living(pid: Pid) -> io::Result<Option<Living>> {
+    Ok(stat(pid)?.and_then(|stat| parse(&stat)))
+}
+
+fn stat(pid: Pid) -> io::Result<Option<String>> {
     match fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) {
-        Ok(stat) => Ok(parse(&stat)),
+        Ok(stat) => Ok(Some(stat)),
         Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(problem) if problem.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
         Err(problem) => Err(problem),
@@ -40,31 +45,101 @@ pub(super) fn living(pid: Pid) -> io::Result<Option<Living>> {
 
 /// Fields 3, 5, 6 and 22 of stat.
 fn parse(stat: &str) -> Option<Living> {
-    // The second field is a name in parentheses that may contain anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let state = *fields.first()?;
+    let fields = fields(stat)?;
     let number = |at: usize| fields.get(at)?.parse().ok();
     let living = Living { group: number(2)?, session: number(3)?, start_time: fields.get(19)?.parse().ok()? };
-    (state != "Z" && state != "X").then_some(living)
+    lives(&fields).then_some(living)
 }
 
-/// Whether anybody of a group lives. Signals do not tell: a zombie that nobody reaps still takes them.
-pub(super) fn group_lives(group: Pid) -> bool {
-    let group = group.as_raw_nonzero().get();
-    pids().any(|pid| living(pid).is_ok_and(|living| living.is_some_and(|living| living.group == group)))
+/// The fields of stat from the third on: the second is a name in parentheses that may contain anything.
+fn fields(stat: &str) -> Option<Vec<&str>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace().collect())
 }
 
-/// Every living process with the marks of an instance, in whatever group.
-pub(super) fn marked(id: &str, data: &Path) -> Vec<(Pid, Living)> {
+fn lives(fields: &[&str]) -> bool {
+    fields.first().is_some_and(|state| *state != "Z" && *state != "X")
+}
+
+/// What lives of a group whose leader has ended. Signals do not tell: a zombie that nobody reaps still takes them.
+///
+/// Nobody, when the leader's pid has been given to another process since: then the group is that one's. A group's number
+/// is not given again while somebody is in it, and the session tells it from one that a stranger left in turn.
+pub(super) fn rest_of_group(leader: Pid, start_time: u64, session: i32) -> Vec<(Pid, Living)> {
+    if living(leader).is_ok_and(|living| living.is_some_and(|living| living.start_time != start_time)) {
+        return Vec::new();
+    }
+    let group = leader.as_raw_nonzero().get();
+    let all = pids().filter_map(|pid| Some((pid, living(pid).ok()??)));
+    all.filter(|(_, living)| (living.group, living.session) == (group, session)).collect()
+}
+
+/// What carries an instance's marks.
+#[derive(Debug, Default)]
+pub(super) struct Marked {
+    /// Every living process with the marks, in whatever group.
+    pub(super) found: Vec<(Pid, Living)>,
+    /// Whether some process has not told in time whether it carries them.
+    pub(super) unsettled: bool,
+}
+
+/// Whether a process carries marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    No,
+    Yes,
+    /// It is in the middle of execve(2): its environment is empty until the kernel has placed it.
+    Unsettled,
+}
+
+/// How often a process in the middle of execve(2) is looked at again, and how long after: mostly the first time does.
+const LOOKS: u32 = 200;
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// What carries the marks of an instance.
+pub(super) fn marked(id: &str, data: &Path) -> Marked {
     let mark = |name: &str, value: &OsStr| [name.as_bytes(), b"=", value.as_bytes()].concat();
     let marks = [mark(MARK_INSTANCE, id.as_ref()), mark(MARK_AGENT, data.as_os_str())];
-    let carries = |pid: &Pid| {
-        let environment = environment(*pid);
-        marks.iter().all(|mark| environment.split(|byte| *byte == 0).any(|variable| variable == mark))
-    };
+    let (mut marked, mut looks) = (Marked::default(), 0);
     // An agent that is itself run as a release must not take itself for one.
-    let others = pids().filter(|pid| *pid != getpid() && carries(pid));
-    others.filter_map(|pid| Some((pid, living(pid).ok()??))).collect()
+    let mut open: Vec<Pid> = pids().filter(|pid| *pid != getpid()).collect();
+    loop {
+        open.retain(|pid| {
+            let look = look(*pid, &marks);
+            if look == Look::Yes {
+                marked.found.extend(living(*pid).ok().flatten().map(|living| (*pid, living)));
+            }
+            look == Look::Unsettled
+        });
+        looks += 1;
+        if open.is_empty() || looks > LOOKS {
+            break;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    marked.unsettled = !open.is_empty();
+    marked
+}
+
+fn look(pid: Pid, marks: &[Vec<u8>]) -> Look {
+    match fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())) {
+        Ok(environment) if environment.is_empty() => match stat(pid) {
+            Ok(Some(stat)) if is_in_exec(&stat) => Look::Unsettled,
+            _ => Look::No,
+        },
+        Ok(environment) => {
+            let carries = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|variable| variable == mark);
+            if marks.iter().all(carries) { Look::Yes } else { Look::No }
+        }
+        Err(_) => Look::No,
+    }
+}
+
+/// Whether a process without an environment has none yet, by fields 3, 23 and 51 of stat: it lives, has memory of its
+/// own (a thread of the kernel has none) and no place for an environment so far (a process started without one has).
+fn is_in_exec(stat: &str) -> bool {
+    let Some(fields) = fields(stat) else { return false };
+    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    lives(&fields) && number(20).is_some_and(|memory| memory > 0) && number(48) == Some(0)
 }
 
 /// A variable of the environment that a process was started with.
@@ -112,26 +187,44 @@ mod tests {
     }
 
     #[test]
+    fn agent_knows_a_process_whose_environment_is_still_to_come() {
+        // Fields 3 to 52; the 23rd is the memory's size, the 51st where the environment ends.
+        let stat = |state: &str, memory: &str, end: &str| {
+            let mut fields = vec!["0"; 50];
+            (fields[0], fields[20], fields[48]) = (state, memory, end);
+            format!("7 (a) b) {}", fields.join(" "))
+        };
+        for (state, memory, end, expected) in [
+            ("R", "4096", "0", true),
+            ("D", "4096", "0", true),
+            ("S", "4096", "140722", false), // Started without any.
+            ("S", "0", "0", false),         // A thread of the kernel.
+            ("Z", "4096", "0", false),
+            ("X", "4096", "0", false),
+        ] {
+            assert_eq!(is_in_exec(&stat(state, memory, end)), expected, "{state} {memory} {end}");
+        }
+        assert!(!is_in_exec("7 (sh) R 1") && !is_in_exec(""));
+    }
+
+    #[test]
     fn agent_finds_a_marked_process_and_only_that() {
-        let mut child = std::process::Command::new("sleep");
-        let data = std::path::PathBuf::from(format!("/no/such/{}", std::process::id()));
-        child.arg("1000").env(MARK_INSTANCE, "a/b").env(MARK_AGENT, &data).env("PORT", "7");
-        let mut child = child.spawn().expect("started");
-        let pid = Pid::from_child(&child);
-        // The parent goes on a moment before the kernel has placed the child's environment (execve).
-        let placed = (0..1_000).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-            variable(pid, "PORT").is_some()
-        });
-        let found: Vec<Pid> = marked("a/b", &data).into_iter().map(|(pid, _)| pid).collect();
-        let others = (marked("a", &data).len(), marked("a/b", Path::new("/no/such")).len());
-        let port = variable(pid, "PORT");
-        child.kill().expect("ended");
-        let zombie = living(pid);
-        child.wait().expect("reaped");
-        assert!(placed, "its environment can be read");
-        assert_eq!((found, others), (vec![pid], (0, 0)));
-        assert_eq!(port.as_deref(), Some(OsStr::new("7")));
-        assert!(living(pid).expect("asked").is_none(), "{zombie:?}");
+        // At once: the parent goes on a moment before the kernel has placed the child's environment (execve).
+        for round in 0..50 {
+            let mut child = std::process::Command::new("sleep");
+            let data = std::path::PathBuf::from(format!("/no/such/{}", std::process::id()));
+            child.arg("1000").env(MARK_INSTANCE, "a/b").env(MARK_AGENT, &data).env("PORT", "7");
+            let mut child = child.spawn().expect("started");
+            let pid = Pid::from_child(&child);
+            let found: Vec<Pid> = marked("a/b", &data).found.into_iter().map(|(pid, _)| pid).collect();
+            let others = (marked("a", &data).found.len(), marked("a/b", Path::new("/no/such")).found.len());
+            let port = variable(pid, "PORT");
+            child.kill().expect("ended");
+            let zombie = living(pid);
+            child.wait().expect("reaped");
+            assert_eq!((found, others), (vec![pid], (0, 0)), "round {round}");
+            assert_eq!(port.as_deref(), Some(OsStr::new("7")));
+            assert!(living(pid).expect("asked").is_none(), "{zombie:?}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use api::agent::{EnvironmentVariable, Instance};
 use api::fleet::HealthCheck;
 use serde::{Deserialize, Serialize};
 
+use crate::artifact::remove_unpacked;
 use crate::file;
 
 /// A log is cut at this size; one older part is kept.
@@ -51,6 +52,9 @@ pub(crate) struct Kept {
     rise: u32,
     stop_ms: u32,
     has_port: bool,
+    /// Absent in files of agents that knew HTTP/1.1 only.
+    #[serde(default)]
+    http2: bool,
 }
 
 impl Kept {
@@ -81,6 +85,7 @@ impl From<&Instance> for Kept {
             rise: health.rise,
             stop_ms: instance.stop_ms,
             has_port: instance.has_port,
+            http2: instance.http2,
         }
     }
 }
@@ -104,6 +109,7 @@ impl From<Kept> for Instance {
             health: Some(health),
             stop_ms: kept.stop_ms,
             has_port: kept.has_port,
+            http2: kept.http2,
         }
     }
 }
@@ -148,6 +154,7 @@ pub(super) fn retire(data: &Path, folder: &Path) {
     // A log that cannot be kept must not keep the instance.
     let _ = file::folder(&ended);
     let _ = fs::rename(folder.join("log"), ended.join(format!("{name}.log")));
+    let _ = remove_unpacked(folder);
     let _ = fs::remove_dir_all(folder);
     let logs = fs::read_dir(&ended).into_iter().flatten().flatten();
     let mut logs: Vec<_> = logs.filter_map(|log| Some((log.metadata().ok()?.modified().ok()?, log.path()))).collect();
@@ -206,6 +213,7 @@ mod tests {
             environment: vec![EnvironmentVariable { name: "A".into(), value: "b".into() }],
             health: Some(HealthCheck { http_path: "/healthz".into(), every_ms: 1, timeout_ms: 2, fall: 3, rise: 4 }),
             run: vec!["./hello".into()],
+            http2: true,
             ..Instance::default()
         };
         let record = Record { port: Some(7), pid: 8, start_time: 9, ..Record::new(&instance) };

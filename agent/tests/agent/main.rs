@@ -3,6 +3,7 @@
 mod support;
 
 use api::agent::instance_status::State;
+use api::agent::{Instance, Report};
 use support::{Controller, Home, eventually, get, kill, record};
 
 async fn home() -> (Controller, Home, String) {
@@ -151,8 +152,7 @@ async fn is_never_run(spoil: impl Fn(&Controller, bool)) {
     assert_eq!((told.state(), told.pid, told.restarts), (State::Fetching, 0, 0));
     eventually("tried again", async || controller.fetches() >= 4).await;
     assert!(home.processes().is_empty());
-    let unpacked = std::fs::read_dir(home.data().join("artifacts/unpacked"));
-    assert!(unpacked.is_err() || unpacked.is_ok_and(|folders| folders.count() == 0), "nothing was unpacked");
+    assert!(!home.file("").exists(), "nothing was unpacked");
     spoil(&controller, false);
     let healed = controller.until_healthy().await;
     assert_eq!((healed.problem.as_str(), healed.restarts), ("", 0));
@@ -178,8 +178,44 @@ async fn hostile_h85_an_archive_that_escapes_is_refused_and_told() {
     let told = controller.until("told", |status| status.problem.contains("refused")).await;
     assert!(told.problem.contains("../escaped") && told.pid == 0, "{}", told.problem);
     assert!(home.processes().is_empty());
-    let unpacked = home.data().join("artifacts/unpacked");
-    assert!(!unpacked.join("escaped").exists() && !unpacked.join("../escaped").exists());
+    let left = std::fs::read_dir(home.file("")).expect("a folder").flatten().map(|entry| entry.file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["instance.json"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_h85_what_became_of_the_files_of_a_release_is_never_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let (controller, home, digest) = home().await;
+    let _agent = home.agent();
+    let dev = home.instance(&digest, "");
+    let staging = Instance { id: "hello/staging/r1/web".into(), stage: "hello/staging".into(), ..dev.clone() };
+    controller.desire(vec![dev, staging]);
+    let both = |report: &Report| {
+        report.instances.len() == 2 && report.instances.iter().all(|status| status.state() == State::Healthy)
+    };
+    let report = controller.until_report("both", both).await;
+    let folder = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).expect("it runs");
+    let [dev, staging] = [0, 1].map(|at| report.instances[at].clone());
+    assert_ne!(folder(dev.pid), folder(staging.pid), "stages share no files");
+    let (serve, published) =
+        (folder(dev.pid).join("serve"), std::fs::read(folder(dev.pid).join("serve")).expect("there"));
+    let mode = |path: &std::path::Path| path.metadata().expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode(&serve), mode(&folder(dev.pid))), (0o555, 0o555));
+    // As a process of root may do all the same.
+    for (path, mode) in [(folder(dev.pid), 0o755), (serve.clone(), 0o755)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("changed");
+    }
+    std::fs::write(serve, [published.as_slice(), b"# changed\n"].concat()).expect("written");
+    std::fs::write(folder(dev.pid).join("left"), "behind").expect("written");
+    get(dev.port, "/crash").await;
+    let again = |report: &Report| both(report) && report.instances[0].pid != dev.pid;
+    let after = controller.until_report("again", again).await.instances[0].clone();
+    assert_eq!(std::fs::read(folder(after.pid).join("serve")).expect("there"), published);
+    assert_eq!(std::fs::read_dir(folder(after.pid)).expect("there").count(), 1, "what it left is gone");
+    assert!(folder(staging.pid).join("serve").exists(), "another stage's files are not touched");
+    controller.desire(Vec::new());
+    controller.until_report("ended", |report| report.instances.is_empty() && report.generation == 2).await;
+    assert_eq!(std::fs::read_dir(home.data().join("instances")).expect("a folder").count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -314,8 +350,22 @@ async fn agent_the_same_id_with_another_digest_replaces_what_runs() {
     controller.desire(vec![home.instance(&another, "")]);
     let after = controller.until("replaced", |now| now.state() == State::Healthy && now.pid != before.pid).await;
     assert_eq!(home.processes(), [after.pid.cast_signed()]);
-    let folder = std::fs::read_link(format!("/proc/{}/cwd", after.pid)).expect("it runs");
-    assert!(another.ends_with(&*folder.file_name().expect("a name").to_string_lossy()), "{}", folder.display());
+    let runs = std::fs::read_to_string(format!("/proc/{}/cwd/serve", after.pid)).expect("it runs");
+    assert!(runs.ends_with("# another release\n"), "{runs}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agent_how_a_release_is_asked_changes_without_starting_it_again() {
+    let (controller, home, digest) = home().await;
+    let _agent = home.agent();
+    let instance = home.instance(&digest, "");
+    controller.desire(vec![instance.clone()]);
+    let before = controller.until_healthy().await;
+    controller.desire(vec![Instance { http2: true, ..instance.clone() }]);
+    let told = controller.until("asked otherwise", |status| status.state() == State::Unhealthy).await;
+    controller.desire(vec![instance]);
+    let after = controller.until_healthy().await;
+    assert_eq!((told.pid, after.pid, after.restarts), (before.pid, before.pid, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

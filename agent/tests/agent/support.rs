@@ -343,7 +343,7 @@ impl Home {
         let folder = tempfile::tempdir().expect("folder");
         certs::fleet::join(&controller.token, folder.path(), "test").await.expect("joined");
         // Ports of its own: agents of other tests that look whether one is free would be in the way.
-        let block = std::process::id() % 100 * 100 + u32::from(NEXT.fetch_add(1, SeqCst) % 20) * 5;
+        let block = std::process::id() % 40 * 250 + u32::from(NEXT.fetch_add(1, SeqCst) % 50) * 5;
         let first = 20_000 + u16::try_from(block).expect("below 10,000");
         Self { folder, controller: controller.clone(), ports: first..=first + 4 }
     }
@@ -405,6 +405,7 @@ impl Home {
             health: Some(health),
             stop_ms: 2_000,
             has_port: true,
+            http2: false,
         }
     }
 
@@ -426,11 +427,13 @@ impl Drop for Home {
             let left = self.processes();
             quiet = if left.is_empty() { quiet + 1 } else { 0 };
             if quiet == 5 {
-                return;
+                break;
             }
             left.into_iter().for_each(|pid| kill(pid.cast_unsigned()));
             std::thread::sleep(Duration::from_millis(20));
         }
+        // What was unpacked is read-only, which would keep the folder.
+        let _ = std::process::Command::new("chmod").args(["-R", "u+w"]).arg(self.folder.path()).status();
     }
 }
 

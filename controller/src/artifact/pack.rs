@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use api::{ARTIFACT_BYTES, ARTIFACT_ENTRIES};
 use flate2::{Compression, GzBuilder};
 use rustix::fs::{Mode, OFlags};
 use tar::{Builder, EntryType, Header};
@@ -17,7 +18,7 @@ use tar::{Builder, EntryType, Header};
 use super::ArtifactError;
 
 /// What lies at a path of the folder.
-enum Kind {
+pub(super) enum Kind {
     Folder,
     File,
     Link(PathBuf),
@@ -25,19 +26,22 @@ enum Kind {
 
 /// Packs `folder` into `to`.
 pub(crate) fn tar_gzip(folder: &Path, to: &mut impl Write) -> Result<(), ArtifactError> {
-    let entries = entries(folder)?;
+    let entries = entries(folder, ARTIFACT_ENTRIES)?;
     // No name, no time: RFC 1952 §2.3 fields that would differ between two runs.
     let gzip = GzBuilder::new().mtime(0).write(to, Compression::fast());
     let mut tar = Builder::new(gzip);
+    let mut left = ARTIFACT_BYTES;
     for (path, kind) in &entries {
-        append(&mut tar, folder, path, kind)?;
+        append(&mut tar, folder, path, kind, &mut left)?;
     }
     let finished = tar.into_inner().and_then(|gzip| gzip.finish());
     finished.map(drop).map_err(ArtifactError::io(folder))
 }
 
 /// Everything below the folder, by relative path, sorted by its bytes: a folder stands before what is in it.
-fn entries(root: &Path) -> Result<Vec<(PathBuf, Kind)>, ArtifactError> {
+///
+/// No more than `most`: what no agent would unpack is refused while its build can still be told.
+pub(super) fn entries(root: &Path, most: usize) -> Result<Vec<(PathBuf, Kind)>, ArtifactError> {
     let (mut found, mut folders) = (Vec::new(), vec![PathBuf::new()]);
     while let Some(folder) = folders.pop() {
         let full = root.join(&folder);
@@ -49,6 +53,11 @@ fn entries(root: &Path) -> Result<Vec<(PathBuf, Kind)>, ArtifactError> {
                 folders.push(path.clone());
             }
             found.push((path, kind));
+            if found.len() > most {
+                return Err(refused(format!(
+                    "the folder has more than {most} files, folders and links: accepted are so many"
+                )));
+            }
         }
     }
     found.sort_by(|(a, _), (b, _)| a.as_os_str().cmp(b.as_os_str()));
@@ -103,7 +112,14 @@ fn leaves(path: &Path, target: &Path) -> Option<&'static str> {
     (ups > depth).then_some("points out of the folder")
 }
 
-fn append(tar: &mut Builder<impl Write>, root: &Path, path: &Path, kind: &Kind) -> Result<(), ArtifactError> {
+/// Appends one entry, whose content counts against the bytes that are `left`.
+fn append(
+    tar: &mut Builder<impl Write>,
+    root: &Path,
+    path: &Path,
+    kind: &Kind,
+    left: &mut u64,
+) -> Result<(), ArtifactError> {
     let full = root.join(path);
     let mut header = Header::new_gnu();
     header.set_uid(0);
@@ -124,6 +140,12 @@ fn append(tar: &mut Builder<impl Write>, root: &Path, path: &Path, kind: &Kind) 
         Kind::File => {
             let file = open(&full)?;
             let metadata = file.metadata().map_err(ArtifactError::io(&full))?;
+            *left = left.checked_sub(metadata.len()).ok_or_else(|| {
+                refused(format!(
+                    "the folder's files have more than {ARTIFACT_BYTES} bytes together, with {}: accepted are so many",
+                    told(path.as_os_str())
+                ))
+            })?;
             let executable = metadata.permissions().mode() & 0o111 != 0;
             header.set_entry_type(EntryType::Regular);
             header.set_mode(if executable { 0o755 } else { 0o644 });

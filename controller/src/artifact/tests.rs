@@ -172,3 +172,21 @@ fn a_layout_of_another_version_is_refused() {
     write(&folder.path().join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#, 0o644);
     assert!(matches!(Layout::open(folder.path()), Err(ArtifactError::Damaged { .. })));
 }
+
+#[test]
+fn hostile_h84_what_no_agent_would_unpack_is_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let content = folder.path().join("dist");
+    fill(&content, &[0, 1, 2]);
+    let found = pack::entries(&content, 9).expect("so many").len();
+    assert_eq!(found, 9);
+    let Err(error) = pack::entries(&content, 8) else { panic!("one too many") };
+    assert!(error.to_string().contains("more than 8 files"), "{error}");
+    // No byte of it is on the disk: its length alone is too much.
+    File::create(content.join("large")).and_then(|file| file.set_len(api::ARTIFACT_BYTES)).expect("made");
+    let (release, component) = names();
+    let layout = Layout::open(&folder.path().join("layout")).expect("layout");
+    let error = layout.pack(&content, &release, &component).expect_err("too large").to_string();
+    assert!(error.contains("bytes together, with large"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path().join("layout/unfinished")).expect("folder").count(), 0);
+}

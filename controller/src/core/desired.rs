@@ -5,7 +5,7 @@ use api::{ComponentName, MemberName, ReleaseName, ReleaseNumber, StageName};
 
 use super::observe::instance_id;
 use super::resources::health_check;
-use super::spec::ComponentSpec;
+use super::spec::{ComponentSpec, Protocol};
 use super::state::{Artifact, State};
 
 /// All instances that should run on `agent`, in a fixed order.
@@ -52,5 +52,28 @@ fn instance(
         health: Some(health_check(&component.health)),
         stop_ms: u32::try_from(component.stop.ms()).unwrap_or(u32::MAX),
         has_port: component.protocol.is_some(),
+        http2: component.protocol == Some(Protocol::H2c),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::evolve_test::World;
+    use super::*;
+
+    #[test]
+    fn an_agent_is_told_what_a_component_speaks() {
+        let world = World::with_built_releases(1);
+        let (stage, web) = ("hello/dev".parse().expect("stage"), "web".parse().expect("name"));
+        let name: ReleaseName = "hello@r1".parse().expect("name");
+        let release = world.state.release(&name).expect("built");
+        let (spec, artifact) = (&release.components[&web], &release.artifacts[&web]);
+        for (protocol, expected) in
+            [(None, (false, false)), (Some(Protocol::H1), (true, false)), (Some(Protocol::H2c), (true, true))]
+        {
+            let spec = ComponentSpec { protocol, ..spec.clone() };
+            let told = instance(&stage, name.number, &web, &spec, artifact);
+            assert_eq!((told.has_port, told.http2), expected, "{protocol:?}");
+        }
     }
 }

@@ -165,6 +165,11 @@ fn a_release_that_was_left_keeps_its_row_while_its_last_requests_are_measured() 
 fn the_headline_counts_what_is_wrong() {
     let mut reply = full();
     assert_eq!(headline(&reply).text(), "1 of 1 proxies active at 1.42   ! 1 warning");
+    for state in ["revoked", "invited"] {
+        let other = FleetMember { state: state.into(), ..reply.fleet[0].clone() };
+        reply.fleet.push(other);
+    }
+    assert_eq!(headline(&reply).text(), "1 of 1 proxies active at 1.42   ! 1 warning");
     reply.fleet[0].state = "lagging".into();
     reply.warnings.clear();
     assert_eq!(headline(&reply).text(), "0 of 1 proxies active at 1.42");

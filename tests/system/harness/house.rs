@@ -284,6 +284,8 @@ impl Drop for House {
         self.parts.clear();
         // What agents started lives on without them; it carries the agent's folder in its environment.
         end_all_of(self.folder.path());
+        // What agents unpacked is read-only, which would keep the folder.
+        let _ = Command::new("chmod").args(["-R", "u+w"]).arg(self.folder.path()).status();
     }
 }
 
