@@ -93,6 +93,9 @@ pub fn start_problem(state: &State, seen: &Observations, name: &StageName, relea
         return Some(format!("no agent of group {group} is connected"));
     }
     let wanted = desired::of_release(state, name, release);
+    if !wanted.iter().any(|instance| instance.has_port) {
+        return Some(format!("{release} has nothing that an agent could run and proxies could reach"));
+    }
     let placed = state.stage(name).and_then(|stage| stage.placed.get(&release));
     let (mut healthy, mut problem) = (0, None);
     for agent in &agents {

@@ -156,6 +156,11 @@ impl State {
             }
             Event::MemberRevoked { name } => {
                 self.members.entry(name.clone()).and_modify(|member| member.progress = MemberProgress::Revoked);
+                // An agent that joins again under its name is placed anew, which tells the proxies.
+                let stages = self.services.values_mut().flat_map(|service| service.stages.values_mut());
+                for placed in stages.flat_map(|stage| stage.placed.values_mut()) {
+                    placed.remove(name);
+                }
             }
             _ => {}
         }

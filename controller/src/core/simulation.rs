@@ -1,6 +1,8 @@
 //! The whole core under random orders of commands, deaths and time: what must hold after every step.
 
-use api::{ReleaseNumber, Share};
+use std::collections::BTreeSet;
+
+use api::{ReleaseNumber, Share, StageName};
 use proptest::prelude::*;
 
 use super::evolve::Mark;
@@ -16,6 +18,8 @@ enum Step {
     Unhold { environment: usize, release: u32 },
     AgentHealthy,
     AgentGone,
+    AgentRevoked,
+    AgentJoined,
     Drained,
     Pass { ms: u64 },
 }
@@ -32,6 +36,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (environment, 1..5u32).prop_map(|(environment, release)| Step::Unhold { environment, release }),
         3 => Just(Step::AgentHealthy),
         1 => Just(Step::AgentGone),
+        1 => Just(Step::AgentRevoked),
+        2 => Just(Step::AgentJoined),
         1 => Just(Step::Drained),
         2 => prop_oneof![1..1_000u64, 10_000..400_000u64, Just(3_600_000)].prop_map(|ms| Step::Pass { ms }),
     ]
@@ -69,6 +75,16 @@ fn carry_out(world: &mut World, step: &Step) {
             world.seen.agents.clear();
             Ok(Decision::default())
         }
+        Step::AgentRevoked => {
+            world.seen.agents.clear();
+            world.command(Command::RevokeMember { name: "a1".parse().expect("name") }, "")
+        }
+        Step::AgentJoined => {
+            if world.state.agents(&"prod".parse().expect("name")).next().is_none() {
+                world.join_agent("a1");
+            }
+            Ok(Decision::default())
+        }
         Step::Drained => {
             for name in world.stage_names() {
                 let leaving: Vec<_> =
@@ -84,6 +100,30 @@ fn carry_out(world: &mut World, step: &Step) {
     };
     world.run_due();
     world.seen.drained.clear();
+}
+
+/// Releases that take part in a stage's weights.
+fn live(world: &World) -> BTreeSet<(StageName, ReleaseNumber)> {
+    let of_stage = |name: StageName| {
+        let stage = world.state.stage(&name).expect("listed");
+        let started = stage.entering.as_ref().filter(|entering| entering.starting_until_ms.is_none());
+        let live: Vec<_> = stage.stable.into_iter().chain(started.map(|entering| entering.release)).collect();
+        live.into_iter().map(move |release| (name.clone(), release))
+    };
+    world.stage_names().into_iter().flat_map(of_stage).collect()
+}
+
+/// INVARIANT: on an agent target no release gets weight before it runs somewhere.
+fn check_placed(world: &World, before: &BTreeSet<(StageName, ReleaseNumber)>) {
+    for (name, release) in live(world).difference(before) {
+        let placed = &world.state.stage(name).expect("listed").placed;
+        assert!(placed.get(release).is_some_and(|agents| !agents.is_empty()), "{name}: {release} runs nowhere");
+        let endpoints = format!("{name}/{release}");
+        let resources = resources::of_stage(&world.state, name);
+        let told = resources.iter().find(|resource| resource.name == endpoints).expect("told");
+        let told = <api::fleet::Endpoints as prost::Message>::decode(&*told.body).expect("decodes");
+        assert!(!told.endpoints.is_empty(), "{endpoints} has weight and no endpoint");
+    }
 }
 
 /// What must hold at every moment.
@@ -121,8 +161,10 @@ proptest! {
         let mut world = World::with_built_releases(4);
         world.join_agent("a1");
         for step in &steps {
+            let before = live(&world);
             carry_out(&mut world, step);
             check(&world);
+            check_placed(&world, &before);
         }
         // The state is the fold of its events, in text form as they are stored.
         let mut folded = State::default();

@@ -231,7 +231,7 @@ pub struct Token {
 
 impl State {
     /// Version of the serialised shape: a checkpoint of another one is not read, the events are folded anew.
-    pub const SCHEMA: u32 = 2;
+    pub const SCHEMA: u32 = 3;
 
     /// A service, if there is one of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {
@@ -322,6 +322,11 @@ impl Release {
     /// The component that is routed to, with how it is spoken to.
     pub fn routed(&self) -> Option<(&ComponentName, &ComponentSpec)> {
         self.components.iter().find(|(_, component)| component.protocol.is_some())
+    }
+
+    /// Whether an agent could run what is routed to.
+    pub fn can_run(&self) -> bool {
+        self.routed().is_some_and(|(name, spec)| !spec.run.is_empty() && self.artifacts.contains_key(name))
     }
 
     /// Its addresses in an environment with a static target: those given for it, else those given for all.

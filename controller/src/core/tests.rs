@@ -152,6 +152,104 @@ fn rollout_on_agents_starts_first_and_fails_by_its_deadline() {
     assert!(world.state.stage(&stage("hello/dev")).expect("stage").entering.is_none());
 }
 
+/// The endpoints that proxies are told for a release.
+fn endpoints(world: &World, name: &str, number: u32) -> usize {
+    let resources = resources::of_stage(&world.state, &stage(name));
+    let found = resources.iter().find(|r| r.kind == "endpoints" && r.name == format!("{name}/r{number}"));
+    let decoded = found.map(|r| <api::fleet::Endpoints as prost::Message>::decode(&*r.body).expect("decodes"));
+    decoded.map_or(0, |endpoints| endpoints.endpoints.len())
+}
+
+/// r1 serves in dev, on the agent a1.
+fn on_an_agent() -> World {
+    let mut world = World::with_built_releases(3);
+    world.join_agent("a1");
+    world.promote("hello@r1", "dev", None).expect("starts");
+    world.report_healthy("a1");
+    world.run_due();
+    assert_eq!((shares(&world, "hello/dev"), endpoints(&world, "hello/dev", 1)), (map(&[(1, "100%")]), 1));
+    world
+}
+
+#[test]
+fn rollback_of_a_release_that_never_started_does_not_make_it_warm() {
+    let mut world = on_an_agent();
+    world.promote("hello@r2", "dev", None).expect("starts, and crashes again and again");
+    world.rollback("hello/dev", None).expect("cancelled");
+    assert!(!world.state.stage(&stage("hello/dev")).expect("stage").is_warm(r(2)));
+    assert!(!resources::of_stage(&world.state, &stage("hello/dev")).iter().any(|r| r.name.ends_with("/r2")));
+    let again = world.promote("hello@r2", "dev", None).expect("it was not bad");
+    assert!(matches!(again.events[..], [Event::Promoted { starting_until_ms: Some(_), .. }]), "{again:?}");
+    world.run_due();
+    assert_eq!(shares(&world, "hello/dev"), map(&[(1, "100%")]), "nothing goes where nobody answers");
+    world.report_healthy("a1");
+    world.run_due();
+    assert_eq!((shares(&world, "hello/dev"), endpoints(&world, "hello/dev", 2)), (map(&[(2, "100%")]), 1));
+}
+
+#[test]
+fn rollback_of_a_fetch_back_does_not_make_its_release_warm() {
+    let mut world = on_an_agent();
+    world.promote("hello@r2", "dev", None).expect("starts");
+    world.report_healthy("a1");
+    world.run_due();
+    world.pass_ms(3_600_000);
+    world.run_due();
+    world.seen.drained.insert((stage("hello/dev"), r(1)));
+    world.run_due();
+    world.report_healthy("a1");
+    for _ in 0..2 {
+        let back = world.rollback("hello/dev", Some(r(1))).expect("needs a start");
+        assert!(matches!(back.events[..], [Event::Promoted { starting_until_ms: Some(_), .. }]), "{back:?}");
+        world.rollback("hello/dev", Some(r(2))).expect("cancelled");
+        assert_eq!(shares(&world, "hello/dev"), map(&[(2, "100%")]));
+    }
+}
+
+#[test]
+fn a_warm_release_whose_agent_was_revoked_has_to_start_again() {
+    let mut world = on_an_agent();
+    world.promote("hello@r2", "dev", None).expect("starts");
+    world.report_healthy("a1");
+    world.run_due();
+    world.command(Command::RevokeMember { name: "a1".parse().expect("name") }, "").expect("revoked");
+    world.seen.agents.clear();
+    assert!(world.rollback("hello/dev", None).is_err(), "there is no agent at all");
+    world.join_agent("a2");
+    let back = world.rollback("hello/dev", None).expect("needs a start");
+    assert!(matches!(back.events[..], [Event::Promoted { starting_until_ms: Some(_), .. }]), "{back:?}");
+}
+
+#[test]
+fn an_agent_that_joins_again_has_its_endpoints_again() {
+    let mut world = on_an_agent();
+    world.command(Command::RevokeMember { name: "a1".parse().expect("name") }, "").expect("revoked");
+    world.seen.agents.clear();
+    world.run_due();
+    world.join_agent("a1");
+    assert_eq!(endpoints(&world, "hello/dev", 1), 0, "not before it is healthy there");
+    world.report_healthy("a1");
+    world.run_due();
+    assert_eq!(endpoints(&world, "hello/dev", 1), 1);
+    let placed = world.log.iter().filter(|(event, _)| matches!(event, Event::Placed { .. }));
+    assert_eq!(placed.count(), 2, "proxies are told by an event");
+}
+
+#[test]
+fn a_release_that_no_agent_can_run_is_refused() {
+    let run = |built: &mut command::Built| built.components.values_mut().for_each(|spec| spec.run.clear());
+    let artifact = |built: &mut command::Built| {
+        built.artifacts =
+            [("notes".parse().expect("name"), built.artifacts.values().next().expect("one").clone())].into();
+    };
+    for spoil in [&run as &dyn Fn(&mut command::Built), &artifact] {
+        let mut world = World::with_built_releases_of(1, spoil);
+        world.join_agent("a1");
+        let refusal = world.promote("hello@r1", "dev", None).expect_err("nothing could be routed to");
+        assert!(refusal.to_string().contains("nothing that an agent could run"), "{refusal}");
+    }
+}
+
 #[test]
 fn a_warm_release_ends_in_its_time_and_only_then() {
     let mut world = World::with_built_releases(2);

@@ -32,10 +32,8 @@ fn needs_start(
     stage: &Stage,
     number: ReleaseNumber,
 ) -> Result<bool, Refusal> {
-    if stage.is_warm(number) {
-        return Ok(false);
-    }
     match &environment.target {
+        Target::Static if stage.is_warm(number) => Ok(false),
         Target::Static if release.static_addresses(&environment.name).is_empty() => Err(Refusal::Refused(format!(
             "{number} has no addresses in {}: give them with `release add --address {}/COMPONENT=HOST:PORT`",
             environment.name, environment.name
@@ -44,11 +42,17 @@ fn needs_start(
         Target::Agent { group } if state.agents(group).next().is_none() => Err(Refusal::Refused(format!(
             "no agent of group {group} has joined: `pointsman join agent --group {group} --name NAME` invites one"
         ))),
-        Target::Agent { .. } if release.artifacts.is_empty() => Err(Refusal::Refused(format!(
-            "{number} was added with addresses and has nothing that an agent could run in {}",
+        Target::Agent { .. } if !release.can_run() => Err(Refusal::Refused(format!(
+            "{number} has nothing that an agent could run in {}: its routed component needs `run` and an artifact, which \
+             `release build` makes",
             environment.name
         ))),
-        Target::Agent { .. } => Ok(true),
+        // Kept warm is not enough: the agents that ran it may all have been revoked.
+        Target::Agent { group } => {
+            let placed = stage.placed.get(&number);
+            let runs = state.agents(group).any(|agent| placed.is_some_and(|placed| placed.contains_key(agent)));
+            Ok(!(stage.is_warm(number) && runs))
+        }
     }
 }
 
