@@ -107,6 +107,8 @@ pub(crate) struct Engine {
     /// Time of the last event: no later one carries an earlier time, whatever the clock does.
     last_ms: u64,
     checkpointed: u64,
+    /// Nobody knows what the store holds any more: set where it is found out, looked at after every message.
+    failed: Option<StoreError>,
     /// What an operator should know now.
     pub(crate) warnings: Vec<String>,
 }
@@ -142,6 +144,7 @@ pub(crate) fn start(parts: Parts) -> (Handle, oneshot::Receiver<Result<(), NotDo
         fault: parts.fault,
         last_ms: parts.last_ms,
         checkpointed: parts.checkpointed,
+        failed: None,
         warnings: Vec::new(),
     };
     let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
@@ -166,12 +169,7 @@ impl Engine {
                 Some(Message::Stop) => break,
                 Some(Message::Command(submission, reply)) => {
                     let result = self.carry_out(*submission);
-                    let fatal = matches!(&result, Err(NotDone::Store(StoreError::Uncertain { .. })));
                     let _ = reply.send(result); // The asker may have gone; what was done is done.
-                    if fatal {
-                        error!("the event store failed; the controller ends and has to be started again");
-                        break;
-                    }
                     true
                 }
                 Some(Message::Change(change)) => {
@@ -184,9 +182,14 @@ impl Engine {
                 }
                 None => true,
             };
-            if due {
+            if due && self.failed.is_none() {
                 self.do_what_is_due();
                 looked = Instant::now();
+            }
+            if let Some(problem) = self.failed.take() {
+                // No checkpoint: the store's last event may be one that this state does not know.
+                error!(%problem, "the event store failed; the controller ends and has to be started again");
+                return Err(NotDone::Store(problem));
             }
         }
         self.checkpoint();
@@ -236,7 +239,10 @@ impl Engine {
         self.fault.point("before_append", &decision.events);
         let records =
             decision.events.iter().map(|event| records::new_record(event, &context, &submission.request)).collect();
-        let records = self.store.append(records).map_err(NotDone::Store)?;
+        let records = self.store.append(records).map_err(|problem| {
+            self.failed = problem.again().or(self.failed.take());
+            NotDone::Store(problem)
+        })?;
         self.fault.point("after_append", &decision.events);
         self.last_ms = now_ms;
         for event in &decision.events {
@@ -372,3 +378,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,9 +148,7 @@ impl Store {
     /// [`StoreError::Uncertain`] when the disk failed so that nobody knows: this and all later calls are refused, and the
     /// process should end and start again, which finds out.
     pub fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Record>, StoreError> {
-        if self.uncertain {
-            return Err(StoreError::Uncertain { folder: self.folder.clone(), cause: "an earlier write failed".into() });
-        }
+        self.certain()?;
         if records.is_empty() {
             return Ok(Vec::new());
         }
@@ -184,8 +182,10 @@ impl Store {
     /// Keeps a checkpoint; the last two are kept.
     ///
     /// # Errors
-    /// When it lies behind the last event, or the disk is full or fails; the events are not touched either way.
+    /// When it lies behind the last event, or the disk is full or fails; the events are not touched either way. After a
+    /// failed [`Store::append`] none is taken: the last event may be one that nobody's state knows.
     pub fn save_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        self.certain()?;
         if checkpoint.seq > self.last.seq {
             return Err(StoreError::NotStorable {
                 what: format!("a checkpoint at event {}, after the last ({})", checkpoint.seq, self.last.seq),
@@ -219,6 +219,14 @@ impl Store {
         backup::write(&self.connection, self.last, to)
     }
 
+    /// Refuses to write after a failure that only a new start can look into.
+    fn certain(&self) -> Result<(), StoreError> {
+        if self.uncertain {
+            return Err(StoreError::Uncertain { folder: self.folder.clone(), cause: "an earlier write failed".into() });
+        }
+        Ok(())
+    }
+
     /// The transaction of [`Store::append`]; the chain's new end is not taken over before it is on disk.
     fn commit(&mut self, records: Vec<NewRecord>) -> Result<(Vec<Record>, Link), StoreError> {
         let folder = &self.folder;
@@ -233,5 +241,13 @@ impl Store {
         }
         transaction.commit().map_err(doing)?;
         Ok((appended, last))
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Has the anchor fail after each later commit.
+    pub(crate) fn fail_from_now_on(&mut self) {
+        self.anchor.fail_from_now_on(&self.folder);
     }
 }

@@ -9,6 +9,7 @@ use crate::core::Refusal;
 use crate::core::state::MemberProgress;
 use crate::engine::NotDone;
 use crate::secret;
+use crate::store::StoreError;
 
 /// An operator whose token was accepted.
 #[derive(Debug, Clone)]
@@ -99,6 +100,10 @@ pub(super) fn status(not_done: NotDone) -> Status {
         NotDone::Refused(Refusal::Unknown(sentence)) => Status::not_found(sentence),
         NotDone::Refused(Refusal::Refused(sentence)) => Status::failed_precondition(sentence),
         NotDone::Refused(wrong @ Refusal::Wrong(_)) => Status::invalid_argument(wrong.to_string()),
+        // These two say themselves what became of it.
+        NotDone::Store(problem @ (StoreError::Uncertain { .. } | StoreError::Full { .. })) => {
+            Status::unavailable(problem.to_string())
+        }
         NotDone::Store(problem) => Status::unavailable(format!("nothing was changed: {problem}")),
         NotDone::Stopping => stopping(),
     }
@@ -112,4 +117,19 @@ pub(super) fn wrong(mistakes: &[String]) -> Status {
 /// Reads a value, or says what is accepted.
 pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
     text.parse().map_err(|problem: T::Err| Status::invalid_argument(problem.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_that_nothing_changed_when_nobody_knows() {
+        let folder = std::path::PathBuf::from("/var/lib/pointsman");
+        let uncertain = StoreError::Uncertain { folder: folder.clone(), cause: "input/output error".into() };
+        let told = status(NotDone::Store(uncertain));
+        assert!(!told.message().contains("nothing was changed"), "{told}");
+        let told = status(NotDone::Store(StoreError::Full { folder }));
+        assert_eq!(told.message().matches("nothing was changed").count(), 1, "{told}");
+    }
 }

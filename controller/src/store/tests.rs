@@ -99,6 +99,23 @@ fn the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over() {
 }
 
 #[test]
+fn a_store_that_failed_takes_no_checkpoint() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut store = open(folder.path()).store;
+    store.append(records(1, 3)).expect("append");
+    store.fail_from_now_on();
+    let error = store.append(records(4, 1)).expect_err("the anchor fails");
+    assert!(matches!(error, StoreError::Uncertain { .. }), "{error}");
+    // Its state is that of event 3, whatever the store's last event is.
+    let seq = store.last();
+    let error = store.save_checkpoint(&Checkpoint { seq, schema: 1, state: b"three".to_vec() }).expect_err("refused");
+    assert!(matches!(error, StoreError::Uncertain { .. }), "{error}");
+    drop(store);
+    let opened = open(folder.path());
+    assert_eq!((opened.store.last(), opened.checkpoint), (4, None));
+}
+
+#[test]
 fn a_backup_restores_everything_and_goes_on() {
     let folder = tempfile::tempdir().expect("folder");
     let (old, new, file) = (folder.path().join("old"), folder.path().join("new"), folder.path().join("backup"));

@@ -1,0 +1,108 @@
+//! The engine on a real store, in a folder of its own.
+
+use std::path::Path;
+
+use api::{EnvironmentName, Scope};
+
+use super::*;
+use crate::core::spec::ServiceSpec;
+use crate::store::Opened;
+
+struct World {
+    folder: tempfile::TempDir,
+    engine: Handle,
+    ended: oneshot::Receiver<Result<(), NotDone>>,
+    _builds: mpsc::UnboundedReceiver<ReleaseName>,
+}
+
+/// The state that is on disk, by folding all of it, and with the checkpoint as a start would.
+fn on_disk(folder: &Path) -> (State, State) {
+    let Opened { store, checkpoint, .. } = Store::open(folder).expect("the store is whole");
+    let mut folded = State::default();
+    fold(&mut folded, &store.read(1, usize::MAX).expect("read")).expect("fold");
+    let (from, mut started) = checkpoint.map_or_else(Default::default, |checkpoint| {
+        (checkpoint.seq, serde_json::from_slice(&checkpoint.state).expect("a state"))
+    });
+    fold(&mut started, &store.read(from + 1, usize::MAX).expect("read")).expect("fold");
+    (folded, started)
+}
+
+impl World {
+    fn new() -> Self {
+        certs::install_provider();
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Store::open(folder.path()).expect("store").store;
+        let (builds, jobs) = mpsc::unbounded_channel();
+        let parts = Parts {
+            state: State::default(),
+            store,
+            checkpointed: 0,
+            last_ms: 0,
+            publisher: Publisher::new(folder.path()).expect("publisher"),
+            fleet: Arc::new(Fleet::new()),
+            happened: broadcast::channel(16).0,
+            builds,
+            fault: Fault::default(),
+        };
+        let (engine, ended) = start(parts);
+        Self { folder, engine, ended, _builds: jobs }
+    }
+
+    /// How the engine ended, which it must have by itself, and what it left behind.
+    async fn ends_with_its_store(self) {
+        let ended = tokio::time::timeout(Duration::from_secs(10), self.ended).await.expect("the engine ends");
+        let ended = ended.expect("it says how");
+        assert!(matches!(ended, Err(NotDone::Store(StoreError::Uncertain { .. }))), "{ended:?}");
+        let (folded, started) = on_disk(self.folder.path());
+        assert_eq!(started, folded, "the checkpoint hides an event");
+    }
+}
+
+fn token(name: &str) -> Submission {
+    let (name, secret) = (name.parse().expect("name"), api::Digest::of(name.as_bytes()));
+    Submission::of("test", String::new(), Command::CreateToken { name, secret, scope: Scope::admin() })
+}
+
+#[tokio::test]
+async fn a_store_that_fails_under_a_command_ends_the_engine_and_hides_nothing() {
+    let world = World::new();
+    world.engine.submit(token("one"), Priority::Normal).await.expect("recorded");
+    world.engine.tell(|engine| engine.store.fail_from_now_on());
+    let answer = world.engine.submit(token("two"), Priority::Normal).await;
+    assert!(matches!(answer, Err(NotDone::Store(StoreError::Uncertain { .. }))), "{answer:?}");
+    world.ends_with_its_store().await;
+}
+
+#[tokio::test]
+async fn a_store_that_fails_under_what_is_due_ends_the_engine() {
+    let world = World::new();
+    world.engine.tell(|engine| {
+        engine.store.fail_from_now_on();
+        // A release whose build is due.
+        let name: ReleaseName = "hello@r1".parse().expect("name");
+        let spec = ServiceSpec {
+            name: name.service.clone(),
+            source: None,
+            build: None,
+            components: BTreeMap::new(),
+            stages: BTreeMap::<EnvironmentName, _>::new(),
+        };
+        let mark = Mark { at_ms: 0, by: "", reason: "", request: "" };
+        engine.state.evolve(&Event::ServiceApplied { spec }, mark);
+        let (version, commit, subject) = Default::default();
+        engine.state.evolve(&Event::ReleaseRequested { release: name, version, commit, subject }, mark);
+    });
+    world.ends_with_its_store().await;
+}
+
+#[tokio::test]
+async fn a_store_that_fails_under_a_new_term_ends_the_engine() {
+    let world = World::new();
+    let (sender, _receiver) = mpsc::channel(crate::fleet::QUEUE);
+    world.engine.tell(move |engine| {
+        engine.store.fail_from_now_on();
+        let ahead = Hello { have: Some(Version { term: 9, number: 1 }.into()), ..Hello::default() };
+        engine.attach_proxy(&"p1".parse().expect("name"), 1, &ahead, sender);
+    });
+    world.ends_with_its_store().await;
+}
