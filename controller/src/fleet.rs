@@ -157,6 +157,11 @@ impl Fleet {
         self.move_on();
     }
 
+    /// Whether a connection is the proxy's newest, and the proxy belongs to the fleet.
+    pub(crate) fn is_current(&self, name: &MemberName, connection: u64) -> bool {
+        self.lock().proxies.get(name).is_some_and(|proxy| proxy.connection == connection)
+    }
+
     /// The stream of a connection ended.
     pub(crate) fn detach(&self, name: &MemberName, connection: u64) {
         if let Some(proxy) = self.lock().proxies.get_mut(name).filter(|proxy| proxy.connection == connection) {

@@ -38,7 +38,8 @@ impl Fleet for Service {
         &self,
         request: Request<Streaming<ProxyMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        let name = self.0.member(&request, Role::Proxy).await?;
+        let member = self.0.member(&request, Role::Proxy).await?;
+        let name = member.name.clone();
         let mut messages = request.into_inner();
         let hello = match timeout(HELLO, messages.next()).await {
             Ok(Some(Ok(ProxyMessage { kind: Some(Up::Hello(hello)) }))) => hello,
@@ -53,7 +54,12 @@ impl Fleet for Service {
         let session = Session { shared: self.0.clone(), name: name.clone(), connection, sent_all: None };
         let attached = name.clone();
         // Counted in before its first report is read: reports of unknown connections are dropped.
-        let attach = move |engine: &mut Engine| engine.attach_proxy(&attached, connection, &hello, sender);
+        let attach = move |engine: &mut Engine| {
+            // It may have been revoked while its hello was waited for: its stream then ends with `sender`.
+            if member.still(&engine.state) {
+                engine.attach_proxy(&attached, connection, &hello, sender);
+            }
+        };
         self.0.engine.tell_and_wait(attach).await;
         tokio::spawn(session.listen(messages));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver).map(Ok))))
@@ -72,6 +78,9 @@ struct Session {
 impl Session {
     async fn listen(mut self, mut messages: Streaming<ProxyMessage>) {
         while let Some(Ok(message)) = messages.next().await {
+            if !self.shared.fleet.is_current(&self.name, self.connection) {
+                break; // It was revoked, or has connected again.
+            }
             let now_ms = clock_ms();
             match message.kind {
                 Some(Up::Progress(report)) => self.progress(&report, now_ms),

@@ -5,8 +5,8 @@ use certs::fleet::{Role, peer};
 use tonic::{Request, Status};
 
 use super::Shared;
-use crate::core::Refusal;
 use crate::core::state::MemberProgress;
+use crate::core::{Refusal, State};
 use crate::engine::NotDone;
 use crate::secret;
 use crate::store::StoreError;
@@ -16,6 +16,14 @@ use crate::store::StoreError;
 pub(super) struct Operator {
     pub(super) name: MemberName,
     scope: Scope,
+}
+
+/// A member whose certificate was accepted.
+#[derive(Debug, Clone)]
+pub(super) struct Admitted {
+    pub(super) name: MemberName,
+    role: Role,
+    serial: String,
 }
 
 impl Shared {
@@ -39,23 +47,32 @@ impl Shared {
     }
 
     /// The member behind a request: its certificate is the one that was given out, and was not revoked since.
-    pub(super) async fn member<T>(&self, request: &Request<T>, role: Role) -> Result<MemberName, Status> {
+    pub(super) async fn member<T>(&self, request: &Request<T>, role: Role) -> Result<Admitted, Status> {
         let certificates = request.peer_certs();
         let seen = certificates.as_deref().and_then(|chain| peer(chain)).filter(|seen| seen.role == role);
         let seen = seen.ok_or_else(|| {
             Status::unauthenticated(format!("only a {role} of this fleet may call this: its certificate is missing"))
         })?;
-        let (name, serial) = (seen.name.clone(), hex(&seen.serial));
-        let find = move |engine: &crate::engine::Engine| {
-            let member = engine.state.members.get(&seen.name);
-            member.is_some_and(|member| member.role == role && member.progress == MemberProgress::Joined { serial })
-        };
-        if self.engine.read_first(find).await.ok_or_else(stopping)? {
-            return Ok(name);
+        let admitted = Admitted { name: seen.name.clone(), role, serial: hex(&seen.serial) };
+        let asked = admitted.clone();
+        if self.engine.read_first(move |engine| asked.still(&engine.state)).await.ok_or_else(stopping)? {
+            return Ok(admitted);
         }
         Err(Status::permission_denied(format!(
-            "{name} does not belong to this fleet any more: it was revoked, or joined again elsewhere"
+            "{} does not belong to this fleet any more: it was revoked, or joined again elsewhere",
+            admitted.name
         )))
+    }
+}
+
+impl Admitted {
+    /// Whether it belongs to the fleet now, with this certificate. Asked again after every wait.
+    pub(super) fn still(&self, state: &State) -> bool {
+        let member = state.members.get(&self.name).filter(|member| member.role == self.role);
+        member.is_some_and(|member| match &member.progress {
+            MemberProgress::Joined { serial } => *serial == self.serial,
+            MemberProgress::Invited { .. } | MemberProgress::Revoked => false,
+        })
     }
 }
 
