@@ -30,7 +30,7 @@ pub(crate) use records::{event_of, fold};
 
 use crate::core::observe::InstanceSeen;
 use crate::core::state::{Member, MemberProgress};
-use crate::core::{Command, Context, Due, Event, Mark, Observations, Refusal, State, decide, due};
+use crate::core::{Command, Context, Due, Event, Observations, Refusal, State, decide, due};
 use crate::fleet::Fleet;
 use crate::store::{Checkpoint, Record, Store, StoreError};
 use inbox::{Inbox, Message};
@@ -40,6 +40,9 @@ use members::Agents;
 const TICK: Duration = Duration::from_millis(250);
 /// A start folds at most so many events after the last checkpoint: some 20 ms.
 const CHECKPOINT_EVERY: u64 = 1_000;
+
+/// No command makes more events than this: an `apply` of some thousand files is the largest.
+const EVENTS_OF_ONE: usize = 10_000;
 
 /// A command with who asks for it.
 #[derive(Debug)]
@@ -225,10 +228,8 @@ impl Engine {
             published: false,
             arrived,
         };
-        if !submission.request.is_empty() && self.state.requests.contains(&submission.request) {
-            // Whoever asks again waits for the fleet like the first time.
-            let before = nothing(self, vec!["this request was carried out before".into()]);
-            return Ok(Accepted { published: true, ..before });
+        if let Some(before) = self.done_before(&submission.request, &submission.by, arrived) {
+            return before;
         }
         let now_ms = self.now_ms();
         let context = Context { by: submission.by, reason: submission.reason, now_ms };
@@ -245,11 +246,8 @@ impl Engine {
         })?;
         self.fault.point("after_append", &decision.events);
         self.last_ms = now_ms;
-        for event in &decision.events {
-            self.state.evolve(
-                event,
-                Mark { at_ms: now_ms, by: &context.by, reason: &context.reason, request: &submission.request },
-            );
+        for (event, record) in decision.events.iter().zip(&records) {
+            self.state.evolve(event, records::mark_of(record));
         }
         self.fault.point("after_evolve", &decision.events);
         let before = self.publisher.version();
@@ -272,6 +270,36 @@ impl Engine {
             published: version != before,
             arrived,
         })
+    }
+
+    /// What a request did when it came first; `None` for one that was never carried out.
+    ///
+    /// Whoever asks again waits like the first time: for a start, and for the fleet.
+    pub(crate) fn done_before(&self, request: &str, by: &str, arrived: Instant) -> Option<Result<Accepted, NotDone>> {
+        let known = self.state.requests.iter().rev().find(|(known, _)| !request.is_empty() && known == request);
+        let first = known.map(|(_, first)| *first)?;
+        let records = match self.store.read(first, EVENTS_OF_ONE) {
+            Ok(records) => records,
+            Err(problem) => return Some(Err(NotDone::Store(problem))),
+        };
+        let own = |record: &&Record| records::mark_of(record).request == request && record.by == by;
+        let own: Vec<&Record> = records.iter().take_while(own).collect();
+        let Some(last) = own.last().map(|record| record.seq) else {
+            return Some(Err(NotDone::Refused(Refusal::Refused(format!(
+                "the request id {request:?} was used by somebody else: draw another one"
+            )))));
+        };
+        // What was written by this process can be read by it.
+        let events: Vec<Event> = own.into_iter().filter_map(|record| event_of(record).ok().flatten()).collect();
+        let said = std::iter::once("this request was carried out before".to_owned());
+        Some(Ok(Accepted {
+            event: last,
+            lines: said.chain(events.iter().map(Event::sentence)).collect(),
+            events,
+            version: self.publisher.version(),
+            published: true,
+            arrived,
+        }))
     }
 
     /// Brings proxies and agents up to date after some events.

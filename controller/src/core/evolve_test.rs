@@ -148,7 +148,8 @@ impl World {
     pub(super) fn command(&mut self, command: Command, reason: &str) -> Result<Decision, Refusal> {
         let decision = decide(&self.state, &command, &self.context(reason))?;
         for event in &decision.events {
-            self.state.evolve(event, Mark { at_ms: self.now_ms, by: "test", reason, request: "" });
+            let seq = self.log.len() as u64 + 1;
+            self.state.evolve(event, Mark { seq, at_ms: self.now_ms, by: "test", reason, request: "" });
             self.log.push((event.clone(), self.now_ms));
         }
         Ok(decision)

@@ -171,7 +171,7 @@ proptest! {
         for (event, at_ms) in &world.log {
             let text = serde_json::to_string(event).expect("writes");
             let event: Event = serde_json::from_str(&text).expect("reads");
-            folded.evolve(&event, Mark { at_ms: *at_ms, by: "test", reason: "", request: "" });
+            folded.evolve(&event, Mark { seq: 0, at_ms: *at_ms, by: "test", reason: "", request: "" });
         }
         // Reasons stand in the record, not in the event, so releases differ in nothing else here.
         prop_assert_eq!(&folded.services, &world.state.services);

@@ -25,8 +25,9 @@ pub struct State {
     pub members: BTreeMap<MemberName, Member>,
     /// Operators' tokens by name.
     pub tokens: BTreeMap<MemberName, Token>,
-    /// Requests that were carried out, newest last: a repeated one is answered, not done again.
-    pub requests: VecDeque<String>,
+    /// Requests that were carried out, newest last, each with its first event: a repeated one is answered with what it
+    /// did, not done again.
+    pub requests: VecDeque<(String, u64)>,
 }
 
 /// A service with its releases and stages.
@@ -231,7 +232,7 @@ pub struct Token {
 
 impl State {
     /// Version of the serialised shape: a checkpoint of another one is not read, the events are folded anew.
-    pub const SCHEMA: u32 = 3;
+    pub const SCHEMA: u32 = 4;
 
     /// A service, if there is one of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {

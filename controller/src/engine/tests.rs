@@ -5,6 +5,7 @@ use std::path::Path;
 use api::{EnvironmentName, Scope};
 
 use super::*;
+use crate::core::Mark;
 use crate::core::spec::ServiceSpec;
 use crate::store::Opened;
 
@@ -87,7 +88,7 @@ async fn a_store_that_fails_under_what_is_due_ends_the_engine() {
             components: BTreeMap::new(),
             stages: BTreeMap::<EnvironmentName, _>::new(),
         };
-        let mark = Mark { at_ms: 0, by: "", reason: "", request: "" };
+        let mark = Mark { seq: 0, at_ms: 0, by: "", reason: "", request: "" };
         engine.state.evolve(&Event::ServiceApplied { spec }, mark);
         let (version, commit, subject) = Default::default();
         engine.state.evolve(&Event::ReleaseRequested { release: name, version, commit, subject }, mark);

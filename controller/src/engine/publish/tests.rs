@@ -35,7 +35,7 @@ impl World {
             reason_required: false,
         };
         let event = Event::EnvironmentApplied { spec };
-        self.state.evolve(&event, Mark { at_ms: 0, by: "", reason: "", request: "" });
+        self.state.evolve(&event, Mark { seq: 0, at_ms: 0, by: "", reason: "", request: "" });
         self.publisher.refresh(&self.state, &[event], &self.fleet);
     }
 

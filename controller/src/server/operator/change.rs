@@ -15,7 +15,7 @@ use super::Answers;
 use crate::core::event::Event;
 use crate::core::state::Leaving;
 use crate::core::{Command, due};
-use crate::engine::{Accepted, Engine, Priority, Submission};
+use crate::engine::{self, Accepted, Engine, Priority, Submission};
 use crate::fleet::{LEASE, Standing};
 use crate::server::Shared;
 use crate::server::who::{Operator, parse, status};
@@ -251,19 +251,21 @@ fn start_of(engine: &Engine, stage: &StageName, release: ReleaseNumber, after: u
             engine.changed.get(stage).copied().unwrap_or_else(|| (engine.publisher.version(), Instant::now()));
         return Start::Done(version, since);
     }
-    let why = engine.store.read(after + 1, 1_000).unwrap_or_default().into_iter().find_map(|record| {
-        let ended =
-            record.about == stage.to_string() && matches!(record.kind.as_str(), "promotion_failed" | "rolled_back");
-        ended.then(|| {
-            record
-                .payload
-                .get("problem")
-                .and_then(|problem| problem.as_str())
-                .unwrap_or("it was rolled back")
-                .to_owned()
-        })
+    // It has ended since: what came first tells how.
+    let serves_since = |engine: &Engine| Start::Done(engine.publisher.version(), Instant::now());
+    let later = engine.store.read(after + 1, 1_000).unwrap_or_default();
+    let ended = later.iter().filter(|record| record.about == stage.to_string()).find_map(|record| {
+        match engine::event_of(record).ok().flatten()? {
+            Event::Entered { release: of, .. } | Event::Completed { release: of, .. } if of == release => {
+                Some(serves_since(engine))
+            }
+            Event::PromotionFailed { release: of, problem, .. } if of == release => Some(Start::Failed(problem)),
+            Event::RolledBack { from, .. } if from == release => Some(Start::Failed("it was rolled back".to_owned())),
+            Event::RolledBack { to, .. } if to == release => Some(serves_since(engine)),
+            _ => None,
+        }
     });
-    Start::Failed(why.unwrap_or_else(|| format!("{release} did not get into {stage}")))
+    ended.unwrap_or_else(|| Start::Failed(format!("{release} did not get into {stage}")))
 }
 
 fn lagging(standing: Standing) -> Lagging {

@@ -32,6 +32,10 @@ impl Shared {
     pub(super) async fn build_release(&self, who: &Operator, request: BuildReleaseRequest) -> Result<Release, Status> {
         let service: ServiceName = parse(&request.service)?;
         who.may(Verb::Release, Some(&service), None)?;
+        // Before the branch is looked up: it may have moved on since.
+        if let Some(before) = self.done_before(who, &request.request_id).await? {
+            return self.made(before).await;
+        }
         let looked_up = service.clone();
         let source =
             self.engine.read(move |engine| engine.state.service(&looked_up).map(|service| service.spec.source.clone()));
