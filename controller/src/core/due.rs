@@ -29,6 +29,8 @@ pub fn due(state: &State, seen: &Observations, now_ms: u64) -> Vec<Due> {
         }
         let leaving = stage.leaving.iter().filter_map(|(release, why)| leave(seen, &name, *release, *why, now_ms));
         all.extend(leaving.map(Due::Command));
+        let end = |release| Due::Command(Command::EndWarmth { stage: name.clone(), release });
+        all.extend(stage.too_many_warm().into_iter().map(end));
     }
     all
 }

@@ -30,6 +30,9 @@ pub struct State {
     pub requests: VecDeque<(String, u64)>,
 }
 
+/// Warm releases of one stage: half of the backends that proxies accept, and more than anybody goes back.
+pub const WARM_MOST: usize = 32;
+
 /// A service with its releases and stages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
@@ -305,6 +308,24 @@ impl Stage {
     /// Whether the release runs and could take weight at once.
     pub fn is_warm(&self, release: ReleaseNumber) -> bool {
         matches!(self.leaving.get(&release), Some(Leaving::Warm { .. }))
+    }
+
+    /// Warm releases, the first to end first.
+    pub fn warm(&self) -> Vec<ReleaseNumber> {
+        let until = |(release, why): (&ReleaseNumber, &Leaving)| match why {
+            Leaving::Warm { until_ms } => Some((*until_ms, *release)),
+            Leaving::Draining { .. } => None,
+        };
+        let mut warm: Vec<_> = self.leaving.iter().filter_map(until).collect();
+        warm.sort_unstable();
+        warm.into_iter().map(|(_, release)| release).collect()
+    }
+
+    /// Warm releases beyond [`WARM_MOST`], the oldest.
+    pub fn too_many_warm(&self) -> Vec<ReleaseNumber> {
+        let mut warm = self.warm();
+        warm.truncate(warm.len().saturating_sub(WARM_MOST));
+        warm
     }
 
     /// The release that a rollback without further words goes to: the last stable before that is not bad.

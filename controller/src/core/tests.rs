@@ -376,3 +376,46 @@ fn events_round_trip_through_their_text() {
     let kept = serde_json::to_vec(&world.state).expect("writes");
     assert_eq!(serde_json::from_slice::<State>(&kept).expect("reads"), world.state);
 }
+
+#[test]
+fn proxies_are_told_only_what_they_accept() {
+    // An old release may say what is refused today.
+    let day = api::Span::from_ms(86_400_000).expect("a day");
+    let mut world = World::with_static_releases(1).promoted_everywhere("hello@r1");
+    let release = world.state.services.values_mut().next().expect("service").releases.values_mut().next();
+    let release = release.expect("r1");
+    release.components.values_mut().for_each(|spec| (spec.health.every, spec.health.timeout) = (day, day));
+    release.addresses[0].addresses.push(([10, 0, 0, 1], 0).into());
+    let resources = resources::of_stage(&world.state, &stage("hello/production"));
+    assert_eq!(endpoints(&world, "hello/production", 1), 1, "nobody listens on port 0");
+    let told = resources.iter().find(|r| r.kind == "stage").expect("stage");
+    let told = <api::fleet::Stage as prost::Message>::decode(&*told.body).expect("decodes");
+    let health = told.backends[0].health.as_ref().expect("health");
+    assert_eq!((health.every_ms, health.timeout_ms), (3_600_000, 3_600_000));
+}
+
+#[test]
+fn so_many_warm_releases_are_kept_and_the_oldest_end_first() {
+    let count = 80;
+    let mut world = World::with_static_releases(count);
+    let dev = stage("hello/dev");
+    for number in 1..=count {
+        world.promote(&format!("hello@r{number}"), "dev", None).expect("promoted");
+        let backends = resources::of_stage(&world.state, &dev).iter().filter(|r| r.kind == "endpoints").count();
+        assert!(backends <= 64, "proxies accept 64 backends, not {backends}");
+        world.run_due();
+        world.pass_ms(1);
+    }
+    let found = world.state.stage(&dev).expect("stage");
+    let warm: Vec<u32> = (1..=80).filter(|number| found.is_warm(r(*number))).collect();
+    assert_eq!(warm, (48..80).collect::<Vec<_>>());
+    // A store of before this was so.
+    let stage = world.state.services.values_mut().next().expect("service").stages.get_mut(&dev.environment);
+    let stage = stage.expect("stage");
+    for number in 1..80 {
+        stage.leaving.insert(r(number), state::Leaving::Warm { until_ms: 9_000_000 + u64::from(number) });
+    }
+    let told = resources::of_stage(&world.state, &dev);
+    let names: Vec<&str> = told.iter().filter(|r| r.kind == "endpoints").map(|r| r.name.as_str()).collect();
+    assert!(names.len() == 64 && names.contains(&"hello/dev/r80"), "{names:?}");
+}
