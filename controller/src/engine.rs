@@ -376,10 +376,9 @@ impl Engine {
             self.fleet.send_to_all(&self.publisher.everything());
         }
         let needed = self.publisher.catch_up(hello);
-        let current = needed.is_empty();
         if needed.into_iter().all(|message| messages.try_send(message).is_ok()) {
             let now_ms = self.now_ms();
-            self.fleet.attach(name, connection, hello, messages, now_ms, current);
+            self.fleet.attach(name, connection, hello, messages, now_ms);
         }
     }
 

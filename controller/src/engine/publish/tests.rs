@@ -138,7 +138,7 @@ async fn fleet_a_proxy_that_takes_nothing_is_let_go() {
     let mut world = World::new();
     let name: api::MemberName = "p1".parse().expect("name");
     let (sender, mut receiver) = mpsc::channel(QUEUE);
-    world.fleet.attach(&name, 1, &world.hello(), sender, 0, true);
+    world.fleet.attach(&name, 1, &world.hello(), sender, 0);
     world.apply("dev", "dev.example.com");
     let version = world.publisher.version();
     assert!(world.fleet.standings(version)[0].active_at.is_none(), "it has not answered");
