@@ -41,6 +41,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// A start folds at most so many events after the last checkpoint: some 20 ms.
 const CHECKPOINT_EVERY: u64 = 1_000;
 
+/// A proxy that knows a term so far ahead is not believed: a term is a start, and this is one an hour for a year. The
+/// next term goes above what is believed, and on record.
+const TERMS_AHEAD: u64 = 10_000;
 /// No command makes more events than this: an `apply` of some thousand files is the largest.
 const EVENTS_OF_ONE: usize = 10_000;
 
@@ -366,6 +369,10 @@ impl Engine {
         hello: &Hello,
         messages: mpsc::Sender<ControllerMessage>,
     ) {
+        let term = hello.have.map_or(0, |have| have.term);
+        if term > self.state.term.saturating_add(TERMS_AHEAD) || term >= members::TERM_END {
+            return error!(proxy = %name, term, "says to have a state of a term that no controller can have had: it is refused");
+        }
         // Only a controller whose store is older than what the fleet serves (a restored backup, say) can be behind. It was
         // started on purpose, so it leads; its next term says that its state is the one that counts.
         if let Some(ahead) = hello.have.map(Version::from).filter(|have| *have > self.publisher.version()) {

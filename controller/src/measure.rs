@@ -87,8 +87,7 @@ impl Measure {
         self.proxies
             .values()
             .filter_map(|reported| reported.releases.get(&key))
-            .map(|(_, outstanding)| outstanding)
-            .sum()
+            .fold(0, |sum, (_, outstanding)| sum.saturating_add(*outstanding))
     }
 }
 
@@ -99,7 +98,8 @@ impl From<&ReleaseCounts> for Totals {
         let errors = counts.by_class.get(4).copied().unwrap_or(0);
         Self {
             requests: counts.requests,
-            failed: errors + counts.grpc_errors + counts.unanswered,
+            // Counts come from other machines: any number is possible.
+            failed: errors.saturating_add(counts.grpc_errors).saturating_add(counts.unanswered),
             latency: counts.latency.as_ref().map(Histogram::from).unwrap_or_default(),
         }
     }
@@ -115,8 +115,8 @@ impl Totals {
     }
 
     fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.failed += other.failed;
+        self.requests = self.requests.saturating_add(other.requests);
+        self.failed = self.failed.saturating_add(other.failed);
         self.latency.merge(&other.latency);
     }
 }
@@ -156,6 +156,22 @@ mod tests {
         assert_eq!(measure.recent(&stage, release, start + Duration::from_secs(2)).requests, 180);
         assert_eq!(measure.recent(&stage, release, start + Duration::from_secs(11)).requests, 20);
         assert_eq!(measure.recent(&stage, release, start + Duration::from_secs(13)).requests, 0);
+    }
+
+    #[test]
+    fn counts_of_any_size_are_taken() {
+        let (stage, release): (StageName, _) = ("hello/dev".parse().expect("stage"), ReleaseNumber::FIRST);
+        let (mut measure, start) = (Measure::default(), Instant::now());
+        for proxy in ["p1", "p2"] {
+            let proxy = proxy.parse().expect("name");
+            measure.take_in(&proxy, &Counts { run: 7, ..Counts::default() }, start);
+            let mut counts = report(7, u64::MAX, u64::MAX, u64::MAX);
+            counts.releases[0].grpc_errors = u64::MAX;
+            measure.take_in(&proxy, &counts, start);
+        }
+        assert_eq!(measure.total(&stage, release).failed, u64::MAX);
+        assert_eq!(measure.recent(&stage, release, start).requests, u64::MAX);
+        assert_eq!(measure.outstanding(&stage, release), u64::MAX);
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn stage(engine: &Engine, name: &StageName, now: Instant) -> StageStatus {
     status.releases = engine.fleet.with_measure(|measure| {
         let running: Vec<ReleaseNumber> = found.running().into_iter().rev().collect();
         let recent: Vec<Totals> = running.iter().map(|number| measure.recent(name, *number, now)).collect();
-        let all: u64 = recent.iter().map(|totals| totals.requests).sum();
+        let all: u128 = recent.iter().map(|totals| u128::from(totals.requests)).sum();
         let line = |(number, recent): (&ReleaseNumber, &Totals)| {
             stage_release(engine, name, found, *number, measure, recent, all)
         };
@@ -124,7 +124,7 @@ fn stage_release(
     number: ReleaseNumber,
     measure: &Measure,
     recent: &Totals,
-    all: u64,
+    all: u128,
 ) -> StageRelease {
     let release = engine.state.release(&ReleaseName::new(name.service.clone(), number));
     let total = measure.total(name, number);
@@ -136,8 +136,9 @@ fn stage_release(
         version: release.map(|release| release.version.clone()).unwrap_or_default(),
         commit: release.map(|release| release.commit.clone()).unwrap_or_default(),
         weight_ppm: stage.share(number).ppm(),
-        measured_ppm: (all > 0)
-            .then(|| u32::try_from(recent.requests * u64::from(Share::ALL.ppm()) / all).unwrap_or(u32::MAX)),
+        measured_ppm: (u128::from(recent.requests) * u128::from(Share::ALL.ppm()))
+            .checked_div(all)
+            .and_then(|ppm| u32::try_from(ppm).ok()),
         requests: total.requests,
         failed: total.failed,
         rate: recent.requests as f64 / WINDOW.as_secs_f64(),

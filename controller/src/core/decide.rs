@@ -18,7 +18,9 @@ use super::state::State;
 /// A [`Refusal`]: nothing changes, and its sentence says why and what can be done instead.
 pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Decision, Refusal> {
     match command {
-        Command::Start { above } => Ok(Decision::one(Event::Started { term: state.term.max(*above) + 1 })),
+        Command::Start { above } => {
+            Ok(Decision::one(Event::Started { term: state.term.max(*above).saturating_add(1) }))
+        }
         Command::Apply { environments, services } => apply::apply(state, environments, services, context),
 
         Command::Build { service, version, commit, subject } => {

@@ -8,6 +8,9 @@ use tokio::sync::mpsc;
 
 use crate::core::{State, desired};
 
+/// Terms stand in the upper half of a generation: none reaches this.
+pub(super) const TERM_END: u64 = 1 << 32;
+
 /// The way to one connected agent.
 #[derive(Debug, Clone)]
 pub(crate) struct AgentSender {

@@ -107,3 +107,22 @@ async fn a_store_that_fails_under_a_new_term_ends_the_engine() {
     });
     world.ends_with_its_store().await;
 }
+
+#[tokio::test]
+async fn a_term_that_no_controller_can_have_had_is_not_believed() {
+    let world = World::new();
+    for term in [20_000, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+        let (sender, mut receiver) = mpsc::channel(crate::fleet::QUEUE);
+        let hello = Hello { have: Some(Version { term, number: u64::MAX }.into()), ..Hello::default() };
+        let attach = move |engine: &mut Engine| engine.attach_proxy(&"p1".parse().expect("name"), 1, &hello, sender);
+        world.engine.tell_and_wait(attach).await;
+        assert!(receiver.recv().await.is_none(), "its stream ends");
+        let now = world.engine.read(|engine| (engine.state.term, engine.fleet.proxies().len())).await;
+        assert_eq!(now, Some((1, 0)), "{term}");
+    }
+    let (sender, _receiver) = mpsc::channel(crate::fleet::QUEUE);
+    let hello = Hello { have: Some(Version { term: 9_000, number: 1 }.into()), ..Hello::default() };
+    let attach = move |engine: &mut Engine| engine.attach_proxy(&"p1".parse().expect("name"), 1, &hello, sender);
+    world.engine.tell_and_wait(attach).await;
+    assert_eq!(world.engine.read(|engine| engine.state.term).await, Some(9_001), "a backup may be old");
+}
