@@ -51,7 +51,7 @@ impl Fleet for Service {
         let welcome = Down::Welcome(Welcome { name: name.to_string(), lease_ms });
         let _ = sender.try_send(ControllerMessage { kind: Some(welcome) }); // An empty queue takes one message.
         info!(proxy = %name, software = hello.software, "connected");
-        let session = Session { shared: self.0.clone(), name: name.clone(), connection, sent_all: None };
+        let session = Session { shared: self.0.clone(), name: name.clone(), connection, brake: Brake::default() };
         let attached = name.clone();
         // Counted in before its first report is read: reports of unknown connections are dropped.
         let attach = move |engine: &mut Engine| {
@@ -71,8 +71,26 @@ struct Session {
     shared: Arc<Shared>,
     name: MemberName,
     connection: u64,
-    /// When everything was sent again last.
+    brake: Brake,
+}
+
+/// Spaces out what is sent again.
+#[derive(Debug, Default)]
+struct Brake {
+    /// When everything was sent again last, or will be.
     sent_all: Option<Instant>,
+}
+
+impl Brake {
+    /// How long to wait before everything is sent again; none: that is on its way already.
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
+        if self.sent_all.is_some_and(|last| last > now) {
+            return None;
+        }
+        let at = self.sent_all.map_or(now, |last| now.max(last + RESEND));
+        self.sent_all = Some(at);
+        Some(at - now)
+    }
 }
 
 impl Session {
@@ -98,9 +116,8 @@ impl Session {
         if report.state() != progress::State::Rejected {
             return;
         }
+        let Some(wait) = self.brake.wait(Instant::now()) else { return };
         warn!(proxy = %self.name, rejections = ?report.rejections, "refused a change; it is sent everything again");
-        let wait = self.sent_all.map_or(Duration::ZERO, |last| RESEND.saturating_sub(last.elapsed()));
-        self.sent_all = Some(Instant::now() + wait);
         let (engine, name, connection) = (self.shared.engine.clone(), self.name.clone(), self.connection);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
@@ -116,5 +133,24 @@ impl Session {
         if let Err(problem) = self.shared.engine.submit(submission, Priority::Normal).await {
             warn!(proxy = %self.name, ?problem, "an override could not be recorded");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_refuses_without_end_is_not_sent_everything_without_end() {
+        let (mut brake, start) = (Brake::default(), Instant::now());
+        assert_eq!(brake.wait(start), Some(Duration::ZERO));
+        // Refused again at once, and again and again until the next one is sent.
+        let second = Duration::from_secs(1);
+        assert_eq!(brake.wait(start + second), Some(RESEND - second));
+        for tenths in 11..50 {
+            assert_eq!(brake.wait(start + second * tenths / 10), None);
+        }
+        assert_eq!(brake.wait(start + RESEND), Some(RESEND), "the next one counts from the one before");
+        assert_eq!(brake.wait(start + RESEND * 10), Some(Duration::ZERO));
     }
 }
