@@ -103,7 +103,7 @@ pub async fn run(
         .iter()
         .filter_map(|advertise| Some(advertise.rsplit_once(':')?.0.trim_matches(['[', ']']).to_owned()))
         .collect();
-    let tls = ca.server_config(&hosts).map_err(failed)?;
+    let (_renewed, tls) = watch::channel(ca.server_config(&hosts).map_err(failed)?);
     let layout = Layout::open(&data.join("artifacts")).map_err(failed)?;
     let folders = BuildFolders::within(data, inherited());
     build::end_leftovers(&folders);

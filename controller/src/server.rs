@@ -22,7 +22,7 @@ use api::fleet::joining_server::JoiningServer;
 use api::operator::operator_server::OperatorServer;
 use certs::fleet::FleetCa;
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::artifact::Layout;
 use crate::build::BuildFolders;
@@ -50,10 +50,10 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicU64,
 }
 
-/// Serves until `stop`, then ends all streams.
+/// Serves until `stop`, then ends all streams. Each connection is made with the newest of `tls`.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     shared: Arc<Shared>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -65,6 +65,6 @@ pub(crate) async fn serve(
         .add_service(JoiningServer::new(joining::Service(shared.clone())))
         .add_service(FleetServer::new(proxies::Service(shared.clone())))
         .add_service(AgentsServer::new(agents::Service(shared)))
-        .serve_with_incoming_shutdown(accept::incoming(listener, tls), stop)
+        .serve_with_incoming_shutdown(accept::incoming(listener, tls, accept::Limits::default()), stop)
         .await
 }
