@@ -419,3 +419,36 @@ fn so_many_warm_releases_are_kept_and_the_oldest_end_first() {
     let names: Vec<&str> = told.iter().filter(|r| r.kind == "endpoints").map(|r| r.name.as_str()).collect();
     assert!(names.len() == 64 && names.contains(&"hello/dev/r80"), "{names:?}");
 }
+
+#[test]
+fn an_override_is_told_by_a_proxy_of_the_fleet_about_a_stage_of_ours() {
+    let mut world = World::with_static_releases(1).promoted_everywhere("hello@r1");
+    let tell = |proxy: &str, stage: &str, until_ms: u64| Command::TellOverride {
+        proxy: proxy.parse().expect("name"),
+        stage: stage.parse().expect("stage"),
+        release: Some(r(1)),
+        until_ms,
+    };
+    assert!(world.command(tell("p1", "hello/dev", 9), "").is_err(), "nobody knows it");
+    let invite = |role| Command::Invite {
+        name: "p1".parse().expect("name"),
+        role,
+        group: "prod".into(),
+        secret: api::Digest::of(b"s"),
+        until_ms: u64::MAX,
+    };
+    let join = || Command::Join { name: "p1".parse().expect("name"), serial: "01".into() };
+    world.command(invite(certs::fleet::Role::Agent), "").expect("invited");
+    world.command(join(), "").expect("joined");
+    assert!(world.command(tell("p1", "hello/dev", 9), "").is_err(), "it is an agent");
+    world.command(Command::RevokeMember { name: "p1".parse().expect("name") }, "").expect("revoked");
+    world.command(invite(certs::fleet::Role::Proxy), "").expect("invited");
+    assert!(world.command(tell("p1", "hello/dev", 9), "").is_err(), "it was invited only");
+    world.command(join(), "").expect("joined");
+    assert!(world.command(tell("p1", "other/dev", 9), "").is_err(), "no such service");
+    assert!(world.command(tell("p1", "hello/moon", 9), "").is_err(), "no such stage");
+    let told = world.command(tell("p1", "hello/dev", 9), "").expect("told");
+    assert!(matches!(told.events[..], [Event::OverrideTold { .. }]), "{told:?}");
+    world.command(Command::RevokeMember { name: "p1".parse().expect("name") }, "").expect("revoked");
+    assert!(world.command(tell("p1", "hello/dev", 10), "").is_err(), "it was revoked");
+}

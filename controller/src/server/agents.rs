@@ -71,7 +71,8 @@ impl Agents for Service {
             while let Some(Ok(message)) = messages.next().await {
                 if let Some(Up::Report(report)) = message.kind {
                     let (name, instances) = (name.clone(), instances(report, address));
-                    engine.tell(move |engine| engine.observe_agent(name, connection, instances));
+                    // Waited for: an agent that reports without end waits for the engine, not the other way round.
+                    engine.tell_and_wait(move |engine| engine.observe_agent(name, connection, instances)).await;
                 }
             }
             info!(agent = %name, "disconnected");

@@ -28,6 +28,10 @@ const HELLO: Duration = Duration::from_secs(10);
 /// A proxy that refuses is sent everything again, at most so often: refusing again must not become a storm.
 const RESEND: Duration = Duration::from_secs(5);
 
+/// Of what a proxy tells about an override so much is kept, in characters: a name, and a paragraph.
+const BY_MOST: usize = 64;
+const REASON_MOST: usize = 1_000;
+
 pub(super) struct Service(pub(super) Arc<Shared>);
 
 #[tonic::async_trait]
@@ -129,11 +133,17 @@ impl Session {
         let Ok(stage) = told.stage.parse() else { return };
         let release = api::ReleaseNumber::new(told.release);
         let command = Command::TellOverride { proxy: self.name.clone(), stage, release, until_ms: told.until_ms };
-        let submission = Submission::of(&told.by, told.reason.clone(), command);
+        // Not an operator whom we know: a name that somebody gave on the proxy's machine.
+        let by = format!("{} on {}", cut(&told.by, BY_MOST), self.name);
+        let submission = Submission::of(&by, cut(&told.reason, REASON_MOST), command);
         if let Err(problem) = self.shared.engine.submit(submission, Priority::Normal).await {
             warn!(proxy = %self.name, ?problem, "an override could not be recorded");
         }
     }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
 }
 
 #[cfg(test)]
