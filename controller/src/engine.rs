@@ -215,6 +215,8 @@ impl Engine {
     /// Takes a term above all known ones and derives what everybody should have anew.
     fn begin_term(&mut self, above: u64) -> Result<(), NotDone> {
         self.carry_out(Submission::own(Command::Start { above }))?;
+        let stages: Vec<StageName> = self.state.stage_names().collect();
+        self.fleet.know(&self.state, stages.iter());
         let names: Vec<_> = self.state.environments.keys().cloned().collect();
         self.publisher.begin_term(self.state.term, &self.state, &names);
         Ok(())
@@ -307,6 +309,8 @@ impl Engine {
 
     /// Brings proxies and agents up to date after some events.
     fn publish(&mut self, events: &[Event]) {
+        // Before proxies are told: what they then count is known.
+        self.fleet.know(&self.state, events.iter().filter_map(Event::stage));
         self.publisher.refresh(&self.state, events, &self.fleet);
         for event in events {
             if let Event::MemberRevoked { name } = event {

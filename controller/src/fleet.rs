@@ -172,7 +172,10 @@ impl Fleet {
 
     /// Ends the connection of a member that was revoked, and forgets it.
     pub(crate) fn disconnect(&self, name: &MemberName) {
-        self.lock().proxies.remove(name);
+        let mut inner = self.lock();
+        inner.proxies.remove(name);
+        inner.measure.forget(name);
+        drop(inner);
         self.move_on();
     }
 
@@ -217,6 +220,17 @@ impl Fleet {
         }
         drop(inner);
         self.move_on();
+    }
+
+    /// Stages that are counted from now on, with the newest release of their service.
+    pub(crate) fn know<'a>(&self, state: &State, stages: impl Iterator<Item = &'a StageName>) {
+        let mut inner = self.lock();
+        for stage in stages {
+            let newest = state.service(&stage.service).and_then(|service| service.releases.keys().next_back());
+            if let Some(newest) = newest {
+                inner.measure.know(stage, *newest);
+            }
+        }
     }
 
     /// Takes in counters.
@@ -274,7 +288,7 @@ impl Fleet {
         if !inner.proxies.values().filter(|proxy| proxy.is_leased(now)).all(caught_up) {
             return BTreeSet::new();
         }
-        draining.into_iter().filter(|(stage, release)| inner.measure.outstanding(stage, *release) == 0).collect()
+        draining.into_iter().filter(|(stage, release)| inner.measure.outstanding(stage, *release, now) == 0).collect()
     }
 }
 

@@ -89,15 +89,15 @@ fn stage(engine: &Engine, name: &StageName, now: Instant) -> StageStatus {
         StageStatus { stage: name.to_string(), hosts: zone.map(host).into_iter().collect(), ..StageStatus::default() };
     let Some(found) = engine.state.stage(name) else { return status };
     status.activity = activity(engine, name, found);
-    status.releases = engine.fleet.with_measure(|measure| {
-        let running: Vec<ReleaseNumber> = found.running().into_iter().rev().collect();
-        let recent: Vec<Totals> = running.iter().map(|number| measure.recent(name, *number, now)).collect();
-        let all: u128 = recent.iter().map(|totals| u128::from(totals.requests)).sum();
-        let line = |(number, recent): (&ReleaseNumber, &Totals)| {
-            stage_release(engine, name, found, *number, measure, recent, all)
-        };
-        running.iter().zip(&recent).map(line).collect()
-    });
+    let running: Vec<ReleaseNumber> = found.running().into_iter().rev().collect();
+    let measured = |measure: &Measure| -> Vec<Measured> {
+        running.iter().map(|number| Measured::of(measure, name, *number, now)).collect()
+    };
+    let measured = engine.fleet.with_measure(measured);
+    let all: u128 = measured.iter().map(|measured| u128::from(measured.recent.requests)).sum();
+    let line =
+        |(number, measured): (&ReleaseNumber, &Measured)| stage_release(engine, name, found, *number, measured, all);
+    status.releases = running.iter().zip(&measured).map(line).collect();
     status.rate = status.releases.iter().map(|release| release.rate).sum();
     let now_ms = clock_ms();
     let overridden = engine.state.members.iter().filter_map(|(proxy, member)| {
@@ -117,17 +117,33 @@ fn activity(engine: &Engine, name: &StageName, stage: &Stage) -> String {
     format!("waits for {} to start: {}", entering.release, problem.unwrap_or_else(|| "all is healthy".into()))
 }
 
+/// What the proxies counted for one release of a stage.
+struct Measured {
+    recent: Totals,
+    total: Totals,
+    outstanding: u64,
+}
+
+impl Measured {
+    fn of(measure: &Measure, stage: &StageName, release: ReleaseNumber, now: Instant) -> Self {
+        Self {
+            recent: measure.recent(stage, release, now),
+            total: measure.total(stage, release),
+            outstanding: measure.outstanding(stage, release, now),
+        }
+    }
+}
+
 fn stage_release(
     engine: &Engine,
     name: &StageName,
     stage: &Stage,
     number: ReleaseNumber,
-    measure: &Measure,
-    recent: &Totals,
+    measured: &Measured,
     all: u128,
 ) -> StageRelease {
     let release = engine.state.release(&ReleaseName::new(name.service.clone(), number));
-    let total = measure.total(name, number);
+    let Measured { recent, total, outstanding } = measured;
     let asked = recent.requests > 0;
     let ratio = |part: u64, whole: u64| part as f64 / whole as f64;
     StageRelease {
@@ -151,7 +167,7 @@ fn stage_release(
             _ => 0,
         },
         bad: stage.bad.contains(&number),
-        outstanding: measure.outstanding(name, number),
+        outstanding: *outstanding,
     }
 }
 
