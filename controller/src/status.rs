@@ -37,34 +37,58 @@ pub(crate) fn all(
     now: Instant,
     sees: impl Fn(Option<&ServiceName>, Option<&EnvironmentName>) -> bool,
 ) -> StatusReply {
-    let proxies = engine.fleet.proxies();
-    let services =
-        engine.state.services.iter().filter(|(name, _)| selector.includes(name, None) && sees(Some(name), None));
-    let services = services.map(|(name, service)| {
-        let stages =
-            service.spec.stages.keys().filter(|environment| {
-                selector.includes(name, Some(environment)) && sees(Some(name), Some(environment))
-            });
-        let stages = order(&engine.state, name, stages.cloned().collect());
-        let newest = service.releases.keys().rev().take(RELEASES_SHOWN);
-        ServiceStatus {
-            service: name.to_string(),
-            stages: stages
-                .into_iter()
-                .map(|environment| stage(engine, &StageName::new(name.clone(), environment), now))
-                .collect(),
-            releases: newest
-                .filter_map(|number| release(&engine.state, &ReleaseName::new(name.clone(), *number)))
-                .collect(),
-        }
-    });
-    StatusReply {
+    let services = engine.state.services.keys().filter(|name| selector.includes(name, None));
+    let services = services.filter_map(|name| service(engine, name, selector, now, &sees));
+    let mut reply = StatusReply {
         at_ms: clock_ms(),
         version: Some(engine.publisher.version().into()),
         services: services.collect(),
-        fleet: fleet(engine, now),
-        warnings: warnings(engine, &proxies, now),
+        ..StatusReply::default()
+    };
+    // The fleet serves everything, and so is the business of whoever may see everything.
+    if sees(None, None) {
+        reply.fleet = fleet(engine, now);
+        reply.warnings = warnings(engine, &engine.fleet.proxies(), now);
     }
+    reply
+}
+
+/// A service with the stages that may be seen; `None` for who may see none.
+fn service(
+    engine: &Engine,
+    name: &ServiceName,
+    selector: &Selector,
+    now: Instant,
+    sees: impl Fn(Option<&ServiceName>, Option<&EnvironmentName>) -> bool,
+) -> Option<ServiceStatus> {
+    let service = engine.state.service(name)?;
+    let stages = service
+        .spec
+        .stages
+        .keys()
+        .filter(|environment| selector.includes(name, Some(environment)) && sees(Some(name), Some(environment)));
+    let stages = order(&engine.state, name, stages.cloned().collect());
+    if stages.is_empty() && !sees(Some(name), None) {
+        return None;
+    }
+    let elsewhere = |place: &String| {
+        let environment = place.split(' ').next().and_then(|word| word.parse().ok());
+        environment.is_some_and(|environment| !sees(Some(name), Some(&environment)))
+    };
+    let newest = service.releases.keys().rev().take(RELEASES_SHOWN);
+    let newest = newest.filter_map(|number| {
+        let mut release = release(&engine.state, &ReleaseName::new(name.clone(), *number))?;
+        release.places.retain(|place| !elsewhere(place));
+        Some(release)
+    });
+    Some(ServiceStatus {
+        service: name.to_string(),
+        releases: newest.collect(),
+        stages: stages
+            .into_iter()
+            .map(|environment| stage(engine, &StageName::new(name.clone(), environment), now))
+            .collect(),
+    })
 }
 
 /// Stages in the order a release takes: upstream first.

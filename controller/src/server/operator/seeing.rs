@@ -29,11 +29,15 @@ pub(super) async fn status(
     request: &StatusRequest,
 ) -> Result<Answers<StatusReply>, Status> {
     let selector = parse::<Selector>(&request.selector)?;
-    if let Some(service) = selector.service() {
-        who.may(Verb::Read, Some(service), None)?;
+    let (wanted, asked, asker) = (selector.clone(), request.selector.clone(), who.clone());
+    let look = move |engine: &Engine| {
+        let sees = |service: &ServiceName, environment: &EnvironmentName| asker.sees(Some(service), Some(environment));
+        (wanted.exists(&engine.state), wanted.has_one(&engine.state, sees))
+    };
+    let (known, seen) = shared.engine.read(look).await.ok_or_else(stopping)?;
+    if !seen && let Some(service) = selector.service() {
+        who.may(Verb::Read, Some(service), selector.environment())?;
     }
-    let (wanted, asked) = (selector.clone(), request.selector.clone());
-    let known = shared.engine.read(move |engine| wanted.exists(&engine.state)).await.ok_or_else(stopping)?;
     if !known {
         return Err(Status::not_found(format!("there is no {asked}")));
     }
