@@ -107,6 +107,7 @@ pub async fn run(
     let layout = Layout::open(&data.join("artifacts")).map_err(failed)?;
     let folders = BuildFolders::within(data, inherited());
     build::end_leftovers(&folders);
+    server::remove_unfinished(data);
 
     let fleet = Arc::new(Fleet::new());
     let (happened, _) = broadcast::channel(HAPPENED);

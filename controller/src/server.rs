@@ -30,6 +30,8 @@ use crate::engine::Handle;
 use crate::fleet::Fleet;
 use crate::store::Record;
 
+pub(crate) use operator::remove_unfinished;
+
 /// Largest message taken from an operator: files of 1 MiB, a handful at once. Fleet messages are far smaller.
 const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// A peer that is gone is noticed within two of these.

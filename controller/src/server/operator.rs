@@ -20,6 +20,8 @@ use super::who::{self, status, stopping};
 use crate::core::Command;
 use crate::engine::{Accepted, Engine, Priority, Submission};
 
+pub(crate) use access::remove_unfinished;
+
 pub(super) struct Service(pub(super) Arc<Shared>);
 
 /// A stream of answers.
