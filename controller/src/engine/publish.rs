@@ -172,11 +172,11 @@ impl Publisher {
 
     fn refresh_environment(&self, state: &State, name: &EnvironmentName, set: &mut ResourceSet) {
         let wanted = self.environment(state, name);
-        // A zone that moved takes its old name and certificate along.
+        // A zone that moved takes its old name and certificate along, unless another environment has taken it over.
+        let taken = |domain: &str| state.environments.values().any(|other| other.zone.as_str() == domain);
         let zones = self.resources.values().filter(|resource| resource.kind == "zone");
         let zones = zones.filter_map(|resource| api::fleet::Zone::decode(&*resource.body).ok());
-        let moved =
-            zones.filter(|zone| zone.environment == name.as_str() && !wanted.iter().any(|new| new.name == zone.domain));
+        let moved = zones.filter(|zone| zone.environment == name.as_str() && !taken(&zone.domain));
         for zone in moved {
             set.removals.push(ResourceKey { kind: "certificate".into(), name: format!("*.{}", zone.domain) });
             set.removals.push(ResourceKey { kind: "zone".into(), name: zone.domain });

@@ -26,17 +26,16 @@ impl World {
 
     /// An environment appears or moves to another zone: a change of two resources, or three.
     fn apply(&mut self, name: &str, zone: &str) {
-        let spec = EnvironmentSpec {
-            name: name.parse().expect("name"),
-            zone: zone.parse().expect("zone"),
-            time_zone: "UTC".into(),
-            target: Target::Static,
-            keep_warm: Span::MAX,
-            reason_required: false,
-        };
-        let event = Event::EnvironmentApplied { spec };
-        self.state.evolve(&event, Mark { seq: 0, at_ms: 0, by: "", reason: "", request: "" });
-        self.publisher.refresh(&self.state, &[event], &self.fleet);
+        self.apply_together(&[(name, zone)]);
+    }
+
+    fn apply_together(&mut self, zones: &[(&str, &str)]) {
+        let applied = |(name, zone): &(&str, &str)| Event::EnvironmentApplied { spec: environment(name, zone) };
+        let events: Vec<Event> = zones.iter().map(applied).collect();
+        for event in &events {
+            self.state.evolve(event, Mark { seq: 0, at_ms: 0, by: "", reason: "", request: "" });
+        }
+        self.publisher.refresh(&self.state, &events, &self.fleet);
     }
 
     fn hello(&self) -> Hello {
@@ -46,6 +45,17 @@ impl World {
             fingerprint: self.publisher.fingerprint.to_bytes().to_vec(),
             ..Hello::default()
         }
+    }
+}
+
+fn environment(name: &str, zone: &str) -> EnvironmentSpec {
+    EnvironmentSpec {
+        name: name.parse().expect("name"),
+        zone: zone.parse().expect("zone"),
+        time_zone: "UTC".into(),
+        target: Target::Static,
+        keep_warm: Span::MAX,
+        reason_required: false,
     }
 }
 
@@ -113,6 +123,28 @@ fn fleet_a_zone_that_moved_leaves_nothing_behind() {
     assert_eq!(domains, ["dev.example.org"]);
     let certificates = set.upserts.iter().filter(|resource| resource.kind == "certificate");
     assert_eq!(certificates.map(|resource| resource.name.as_str()).collect::<Vec<_>>(), ["*.dev.example.org"]);
+}
+
+#[test]
+fn fleet_a_zone_that_changes_hands_keeps_its_certificate() {
+    let mut world = World::new();
+    world.apply_together(&[("blue", "a.example.com"), ("green", "b.example.com")]);
+    // Each takes the other's zone, in one step, whichever comes first.
+    for zones in [["b", "a"], ["a", "b"]].map(|names| names.map(|name| format!("{name}.example.com"))) {
+        world.apply_together(&[("blue", &zones[0]), ("green", &zones[1])]);
+        let set = whole(&world.publisher.everything());
+        let mut found: Vec<_> = set.upserts.iter().map(|resource| resource.name.as_str()).collect();
+        found.sort_unstable();
+        assert_eq!(found, ["*.a.example.com", "*.b.example.com", "a.example.com", "b.example.com"]);
+        let blue = set.upserts.iter().filter(|resource| resource.kind == "zone").find_map(|resource| {
+            let zone = Zone::decode(&*resource.body).expect("zone");
+            (zone.environment == "blue").then_some(zone.domain)
+        });
+        assert_eq!(blue.as_ref(), Some(&zones[0]));
+    }
+    world.apply_together(&[("blue", "c.example.com"), ("green", "a.example.com")]);
+    let set = whole(&world.publisher.everything());
+    assert!(!set.upserts.iter().any(|resource| resource.name.contains("b.example.com")), "nobody has it any more");
 }
 
 #[test]
