@@ -9,9 +9,12 @@ use crate::core::Mark;
 use crate::core::spec::ServiceSpec;
 use crate::store::Opened;
 
-struct World {
+/// An engine that leads.
+pub(crate) struct World {
     folder: tempfile::TempDir,
-    engine: Handle,
+    pub(crate) engine: Handle,
+    /// What happened; holds so few events that who reads slowly misses some.
+    pub(crate) happened: broadcast::Sender<Arc<Record>>,
     ended: oneshot::Receiver<Result<(), NotDone>>,
     _builds: mpsc::UnboundedReceiver<ReleaseName>,
 }
@@ -29,11 +32,12 @@ fn on_disk(folder: &Path) -> (State, State) {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         certs::install_provider();
         let folder = tempfile::tempdir().expect("folder");
         let store = Store::open(folder.path()).expect("store").store;
         let (builds, jobs) = mpsc::unbounded_channel();
+        let (happened, _) = broadcast::channel(16);
         let parts = Parts {
             state: State::default(),
             store,
@@ -41,12 +45,23 @@ impl World {
             last_ms: 0,
             publisher: Publisher::new(folder.path()).expect("publisher"),
             fleet: Arc::new(Fleet::new()),
-            happened: broadcast::channel(16).0,
+            happened: happened.clone(),
             builds,
             fault: Fault::default(),
         };
         let (engine, ended) = start(parts);
-        Self { folder, engine, ended, _builds: jobs }
+        engine.read(|_| ()).await.expect("it leads");
+        Self { folder, engine, happened, ended, _builds: jobs }
+    }
+
+    pub(crate) async fn carries_out(&self, submission: Submission) -> Accepted {
+        self.engine.submit(submission, Priority::Normal).await.expect("carried out")
+    }
+
+    /// Revokes an operator's token.
+    pub(crate) async fn revokes(&self, name: &str) {
+        let command = Command::RevokeToken { name: name.parse().expect("name") };
+        self.carries_out(Submission::of("test", String::new(), command)).await;
     }
 
     /// How the engine ended, which it must have by itself, and what it left behind.
@@ -59,15 +74,16 @@ impl World {
     }
 }
 
-fn token(name: &str) -> Submission {
+/// Makes an operator's token.
+pub(crate) fn token(name: &str) -> Submission {
     let (name, secret) = (name.parse().expect("name"), api::Digest::of(name.as_bytes()));
     Submission::of("test", String::new(), Command::CreateToken { name, secret, scope: Scope::admin() })
 }
 
 #[tokio::test]
 async fn a_store_that_fails_under_a_command_ends_the_engine_and_hides_nothing() {
-    let world = World::new();
-    world.engine.submit(token("one"), Priority::Normal).await.expect("recorded");
+    let world = World::new().await;
+    world.carries_out(token("one")).await;
     world.engine.tell(|engine| engine.store.fail_from_now_on());
     let answer = world.engine.submit(token("two"), Priority::Normal).await;
     assert!(matches!(answer, Err(NotDone::Store(StoreError::Uncertain { .. }))), "{answer:?}");
@@ -76,7 +92,7 @@ async fn a_store_that_fails_under_a_command_ends_the_engine_and_hides_nothing() 
 
 #[tokio::test]
 async fn a_store_that_fails_under_what_is_due_ends_the_engine() {
-    let world = World::new();
+    let world = World::new().await;
     world.engine.tell(|engine| {
         engine.store.fail_from_now_on();
         // A release whose build is due.
@@ -98,7 +114,7 @@ async fn a_store_that_fails_under_what_is_due_ends_the_engine() {
 
 #[tokio::test]
 async fn a_store_that_fails_under_a_new_term_ends_the_engine() {
-    let world = World::new();
+    let world = World::new().await;
     let (sender, _receiver) = mpsc::channel(crate::fleet::QUEUE);
     world.engine.tell(move |engine| {
         engine.store.fail_from_now_on();
@@ -110,7 +126,7 @@ async fn a_store_that_fails_under_a_new_term_ends_the_engine() {
 
 #[tokio::test]
 async fn a_term_that_no_controller_can_have_had_is_not_believed() {
-    let world = World::new();
+    let world = World::new().await;
     for term in [20_000, u64::from(u32::MAX), 1 << 32, u64::MAX] {
         let (sender, mut receiver) = mpsc::channel(crate::fleet::QUEUE);
         let hello = Hello { have: Some(Version { term, number: u64::MAX }.into()), ..Hello::default() };

@@ -76,6 +76,14 @@ impl Admitted {
     }
 }
 
+#[cfg(test)]
+impl Operator {
+    /// An operator of a test.
+    pub(super) fn new(name: MemberName, scope: Scope) -> Self {
+        Self { name, scope }
+    }
+}
+
 impl Operator {
     /// Refuses what the token's scope does not permit.
     pub(super) fn may(
