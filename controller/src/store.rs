@@ -246,6 +246,13 @@ impl Store {
 
 #[cfg(test)]
 impl Store {
+    /// Takes all room, or gives it back.
+    pub(crate) fn fill_up(&self, full: bool) {
+        let pages: i64 = self.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).expect("pages");
+        let most = if full { pages } else { pages + 10_000 };
+        self.connection.pragma_update(None, "max_page_count", most).expect("limit");
+    }
+
     /// Has the anchor fail after each later commit.
     pub(crate) fn fail_from_now_on(&mut self) {
         self.anchor.fail_from_now_on(&self.folder);

@@ -16,7 +16,8 @@ pub(crate) struct World {
     /// What happened; holds so few events that who reads slowly misses some.
     pub(crate) happened: broadcast::Sender<Arc<Record>>,
     ended: oneshot::Receiver<Result<(), NotDone>>,
-    _builds: mpsc::UnboundedReceiver<ReleaseName>,
+    /// Builds that are due.
+    pub(crate) builds: mpsc::UnboundedReceiver<ReleaseName>,
 }
 
 /// The state that is on disk, by folding all of it, and with the checkpoint as a start would.
@@ -36,7 +37,7 @@ impl World {
         certs::install_provider();
         let folder = tempfile::tempdir().expect("folder");
         let store = Store::open(folder.path()).expect("store").store;
-        let (builds, jobs) = mpsc::unbounded_channel();
+        let (builds, due) = mpsc::unbounded_channel();
         let (happened, _) = broadcast::channel(16);
         let parts = Parts {
             state: State::default(),
@@ -51,7 +52,7 @@ impl World {
         };
         let (engine, ended) = start(parts);
         engine.read(|_| ()).await.expect("it leads");
-        Self { folder, engine, happened, ended, _builds: jobs }
+        Self { folder, engine, happened, ended, builds: due }
     }
 
     pub(crate) async fn carries_out(&self, submission: Submission) -> Accepted {
