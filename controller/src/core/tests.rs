@@ -452,3 +452,29 @@ fn an_override_is_told_by_a_proxy_of_the_fleet_about_a_stage_of_ours() {
     world.command(Command::RevokeMember { name: "p1".parse().expect("name") }, "").expect("revoked");
     assert!(world.command(tell("p1", "hello/dev", 10), "").is_err(), "it was revoked");
 }
+
+#[test]
+fn a_reason_is_asked_for_wherever_it_is_required() {
+    let mut world = World::with_static_releases(2).promoted_everywhere("hello@r1").promoted_everywhere("hello@r2");
+    world.rollback("hello/production", None).expect("r2 is bad now");
+    let mut production = world.state.environments[&"production".parse().expect("name")].clone();
+    production.reason_required = true;
+    let spec = world.state.services.values().next().expect("hello").spec.clone();
+    let apply = |environments, services| Command::Apply { environments, services };
+    world.command(apply(vec![production.clone()], vec![]), "").expect("not required yet");
+
+    let unhold = Command::Unhold { stage: stage("hello/production"), release: r(2) };
+    assert!(world.command(unhold.clone(), " ").expect_err("no reason").to_string().contains("--reason"));
+    world.command(unhold, "it was the database").expect("with a reason");
+
+    // What changes nothing there needs none.
+    world.command(apply(vec![production], vec![spec.clone()]), "").expect("nothing changes");
+    let mut longer = spec;
+    longer.stages.get_mut(&"dev".parse().expect("name")).expect("dev").keep_warm = Some(api::Span::MAX);
+    world.command(apply(vec![], vec![longer.clone()]), "").expect("dev does not ask");
+    let mut open = longer;
+    open.stages.get_mut(&"production".parse().expect("name")).expect("production").from.clear();
+    let refusal = world.command(apply(vec![], vec![open.clone()]), "").expect_err("no reason");
+    assert!(refusal.to_string().contains("production asks for a reason"), "{refusal}");
+    world.command(apply(vec![], vec![open]), "staging is gone").expect("with a reason");
+}

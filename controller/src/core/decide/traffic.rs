@@ -110,8 +110,14 @@ pub(super) fn weigh(state: &State, name: &StageName, share: Share, context: &Con
     Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
 }
 
-pub(super) fn unhold(state: &State, name: &StageName, release: ReleaseNumber) -> Result<Decision, Refusal> {
+pub(super) fn unhold(
+    state: &State,
+    name: &StageName,
+    release: ReleaseNumber,
+    context: &Context,
+) -> Result<Decision, Refusal> {
     known(state, name)?;
+    require_reason(state, &name.environment, context)?;
     if state.stage(name).is_some_and(|stage| stage.bad.contains(&release)) {
         return Ok(Decision::one(Event::Unheld { stage: name.clone(), release }));
     }
