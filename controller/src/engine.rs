@@ -14,7 +14,7 @@ mod records;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use api::fleet::{ControllerMessage, Hello};
 use api::{MemberName, ReleaseName, StageName, Version};
@@ -38,6 +38,8 @@ use members::Agents;
 
 /// How often time is asked what is due when nothing else happens.
 const TICK: Duration = Duration::from_millis(250);
+/// How often certificates are looked at: they are renewed weeks before their end.
+pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(86_400);
 /// A start folds at most so many events after the last checkpoint: some 20 ms.
 const CHECKPOINT_EVERY: u64 = 1_000;
 
@@ -113,6 +115,8 @@ pub(crate) struct Engine {
     /// Time of the last event: no later one carries an earlier time, whatever the clock does.
     last_ms: u64,
     checkpointed: u64,
+    /// When certificates were looked at last, whether they have to be renewed.
+    renewed: Instant,
     /// Nobody knows what the store holds any more: set where it is found out, looked at after every message.
     failed: Option<StoreError>,
     /// What an operator should know now.
@@ -150,6 +154,7 @@ pub(crate) fn start(parts: Parts) -> (Handle, oneshot::Receiver<Result<(), NotDo
         fault: parts.fault,
         last_ms: parts.last_ms,
         checkpointed: parts.checkpointed,
+        renewed: Instant::now(),
         failed: None,
         warnings: Vec::new(),
     };
@@ -322,6 +327,10 @@ impl Engine {
     }
 
     fn do_what_is_due(&mut self) {
+        if self.renewed.elapsed() >= RENEW_EVERY {
+            self.renewed = Instant::now();
+            self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
+        }
         self.seen.drained = self.fleet.drained(&self.state, self.publisher.version());
         let now_ms = self.now_ms();
         for due in due(&self.state, &self.seen, now_ms) {

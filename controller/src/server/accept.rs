@@ -192,6 +192,8 @@ mod tests {
         address: std::net::SocketAddr,
         connector: TlsConnector,
         incoming: ReceiverStream<io::Result<Greeted>>,
+        renewed: watch::Sender<Arc<rustls::ServerConfig>>,
+        ca: certs::fleet::FleetCa,
         _folder: tempfile::TempDir,
     }
 
@@ -205,10 +207,10 @@ mod tests {
         config.alpn_protocols = vec![b"h2".to_vec()];
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
-        let (_sender, tls) = watch::channel(ca.server_config(&["127.0.0.1".to_owned()]).expect("a certificate"));
+        let (renewed, tls) = watch::channel(ca.server_config(&["127.0.0.1".to_owned()]).expect("a certificate"));
         let limits = Limits { first: FIRST, strangers, ..Limits::default() };
         let (connector, incoming) = (TlsConnector::from(Arc::new(config)), incoming(listener, tls, limits));
-        World { address, connector, incoming, _folder: folder }
+        World { address, connector, incoming, renewed, ca, _folder: folder }
     }
 
     impl World {
@@ -249,6 +251,19 @@ mod tests {
             greeted.read_exact(part).await.expect("there");
         }
         assert_eq!(said, [PREFACE, b"then more"].concat());
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_shown_to_the_next() {
+        let world = world(8).await;
+        let leaf =
+            |stream: &client::TlsStream<TcpStream>| stream.get_ref().1.peer_certificates().map(|all| all[0].clone());
+        let (first, second) = (world.connects().await, world.connects().await);
+        assert_eq!(leaf(&first), leaf(&second));
+        world.renewed.send_replace(world.ca.server_config(&["127.0.0.1".to_owned()]).expect("a certificate"));
+        // One may have been waiting to be accepted.
+        drop(world.connects().await);
+        assert_ne!(leaf(&first), leaf(&world.connects().await));
     }
 
     #[tokio::test]

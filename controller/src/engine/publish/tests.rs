@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use api::fleet::progress::State as Progressed;
 use api::fleet::{Progress, Zone};
 use api::{EnvironmentName, Span};
@@ -145,6 +147,26 @@ fn fleet_a_zone_that_changes_hands_keeps_its_certificate() {
     world.apply_together(&[("blue", "c.example.com"), ("green", "a.example.com")]);
     let set = whole(&world.publisher.everything());
     assert!(!set.upserts.iter().any(|resource| resource.name.contains("b.example.com")), "nobody has it any more");
+}
+
+#[test]
+fn fleet_a_certificate_is_renewed_before_it_ends() {
+    let mut world = World::new();
+    world.apply("dev", "dev.example.com");
+    let before = world.publisher.version();
+    let certificate = |world: &World| {
+        let key = ("certificate".to_owned(), "*.dev.example.com".to_owned());
+        world.publisher.resources[&key].body.clone()
+    };
+    let first = certificate(&world);
+    let day = Duration::from_secs(86_400);
+    for (days, renewed) in [(1, false), (360, false), (370, true), (371, false)] {
+        let (version, now) = (world.publisher.version(), SystemTime::now() + day * days);
+        world.publisher.renew(&world.state, &world.fleet, now);
+        assert_eq!(world.publisher.version() > version, renewed, "day {days}");
+    }
+    assert_ne!(certificate(&world), first);
+    assert_eq!(world.publisher.version(), before.next());
 }
 
 #[test]
