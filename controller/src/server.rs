@@ -52,12 +52,11 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicU64,
 }
 
-/// Serves until `stop`, then ends all streams. Each connection is made with the newest of `tls`.
+/// Serves until it is dropped. Each connection is made with the newest of `tls`.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     shared: Arc<Shared>,
-    stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let operator = OperatorServer::new(operator::Service(shared.clone())).max_decoding_message_size(MESSAGE_BYTES);
     tonic::transport::Server::builder()
@@ -67,6 +66,6 @@ pub(crate) async fn serve(
         .add_service(JoiningServer::new(joining::Service(shared.clone())))
         .add_service(FleetServer::new(proxies::Service(shared.clone())))
         .add_service(AgentsServer::new(agents::Service(shared)))
-        .serve_with_incoming_shutdown(accept::incoming(listener, tls, accept::Limits::default()), stop)
+        .serve_with_incoming(accept::incoming(listener, tls, accept::Limits::default()))
         .await
 }

@@ -11,11 +11,11 @@ use crate::store::Opened;
 
 /// An engine that leads.
 pub(crate) struct World {
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     pub(crate) engine: Handle,
     /// What happened; holds so few events that who reads slowly misses some.
     pub(crate) happened: broadcast::Sender<Arc<Record>>,
-    ended: oneshot::Receiver<Result<(), NotDone>>,
+    pub(crate) ended: oneshot::Receiver<Result<(), NotDone>>,
     /// Builds that are due.
     pub(crate) builds: mpsc::UnboundedReceiver<ReleaseName>,
 }
