@@ -152,7 +152,7 @@ impl Store {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let (appended, last) = match self.commit(records) {
+        let (appended, last) = match commit(&mut self.connection, &self.folder, self.last, records) {
             Ok(done) => done,
             Err(error) => {
                 self.uncertain = matches!(error, StoreError::Uncertain { .. });
@@ -226,22 +226,27 @@ impl Store {
         }
         Ok(())
     }
+}
 
-    /// The transaction of [`Store::append`]; the chain's new end is not taken over before it is on disk.
-    fn commit(&mut self, records: Vec<NewRecord>) -> Result<(Vec<Record>, Link), StoreError> {
-        let folder = &self.folder;
-        let doing = |error| StoreError::writing(folder, error);
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(doing)?;
-        let (mut last, mut appended) = (self.last, Vec::with_capacity(records.len()));
-        for record in records {
-            let row = chain::Row::follow(&last, record)?;
-            row.insert(&transaction).map_err(doing)?;
-            last = row.link();
-            appended.push(row.into_record()?);
-        }
-        transaction.commit().map_err(doing)?;
-        Ok((appended, last))
+/// The transaction of [`Store::append`]: all records after `last`, or none. The chain's new end is the caller's to take
+/// over, once something vouches for it.
+fn commit(
+    connection: &mut Connection,
+    folder: &Path,
+    mut last: Link,
+    records: Vec<NewRecord>,
+) -> Result<(Vec<Record>, Link), StoreError> {
+    let doing = |error| StoreError::writing(folder, error);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(doing)?;
+    let mut appended = Vec::with_capacity(records.len());
+    for record in records {
+        let row = chain::Row::follow(&last, record)?;
+        row.insert(&transaction).map_err(doing)?;
+        last = row.link();
+        appended.push(row.into_record()?);
     }
+    transaction.commit().map_err(doing)?;
+    Ok((appended, last))
 }
 
 #[cfg(test)]
