@@ -320,10 +320,10 @@ impl Engine {
         for event in events {
             if let Event::MemberRevoked { name } = event {
                 self.fleet.disconnect(name);
-                self.agents.disconnect(name);
+                self.forget_agent(name);
             }
         }
-        self.agents.refresh(&self.state);
+        self.agents.refresh(&self.state, &mut self.seen.agents);
     }
 
     fn do_what_is_due(&mut self) {
@@ -405,24 +405,39 @@ impl Engine {
     /// An agent connected.
     pub(crate) fn attach_agent(&mut self, name: MemberName, software: String, sender: AgentSender) {
         let now_ms = self.now_ms();
+        // What an earlier connection told may be long ago.
+        self.forget_agent(&name);
         self.agents.attach(name, software, sender, &self.state, now_ms);
     }
 
-    /// An agent reported all that it runs.
-    pub(crate) fn observe_agent(&mut self, name: MemberName, connection: u64, instances: Vec<(String, InstanceSeen)>) {
+    /// An agent reported all that it runs, in answer to what it was told under `generation`.
+    pub(crate) fn observe_agent(
+        &mut self,
+        name: MemberName,
+        connection: u64,
+        generation: u64,
+        instances: Vec<(String, InstanceSeen)>,
+    ) {
         if self.agents.is_current(&name, connection) {
             let now_ms = self.now_ms();
             self.agents.hear(&name, now_ms);
-            self.seen.agents.insert(name, instances.into_iter().collect());
+            if self.agents.answers(&name, generation) {
+                self.seen.agents.insert(name, instances.into_iter().collect());
+            }
         }
     }
 
     /// An agent's connection ended.
     pub(crate) fn detach_agent(&mut self, name: &MemberName, connection: u64) {
         if self.agents.is_current(name, connection) {
-            self.agents.disconnect(name);
-            self.seen.agents.remove(name);
+            self.forget_agent(name);
         }
+    }
+
+    /// What is not connected is not seen.
+    fn forget_agent(&mut self, name: &MemberName) {
+        self.agents.disconnect(name);
+        self.seen.agents.remove(name);
     }
 }
 

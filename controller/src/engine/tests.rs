@@ -143,3 +143,69 @@ async fn a_term_that_no_controller_can_have_had_is_not_believed() {
     world.engine.tell_and_wait(attach).await;
     assert_eq!(world.engine.read(|engine| engine.state.term).await, Some(9_001), "a backup may be old");
 }
+
+/// An agent of group "prod" joins and connects; what it is told comes out of the receiver.
+async fn agent(world: &World, queue: usize) -> mpsc::Receiver<api::agent::ControllerMessage> {
+    let name: MemberName = "a1".parse().expect("name");
+    let (role, group) = (Role::Agent, "prod".to_owned());
+    let secret = api::Digest::of(b"s");
+    let invite = Command::Invite { name: name.clone(), role, group, secret, until_ms: u64::MAX };
+    world.carries_out(Submission::own(invite)).await;
+    world.carries_out(Submission::own(Command::Join { name: name.clone(), serial: "01".into() })).await;
+    let (messages, told) = mpsc::channel(queue);
+    let attach =
+        |engine: &mut Engine| engine.attach_agent(name, String::new(), AgentSender { connection: 1, messages });
+    world.engine.tell_and_wait(attach).await;
+    told
+}
+
+fn generation(message: Option<api::agent::ControllerMessage>) -> u64 {
+    match message.and_then(|message| message.kind) {
+        Some(api::agent::controller_message::Kind::Desired(desired)) => desired.generation,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn reports(world: &World, generation: u64) {
+    let report =
+        move |engine: &mut Engine| engine.observe_agent("a1".parse().expect("name"), 1, generation, Vec::new());
+    world.engine.tell_and_wait(report).await;
+}
+
+async fn is_seen(world: &World) -> bool {
+    let name: MemberName = "a1".parse().expect("name");
+    world.engine.read(move |engine| engine.seen.agents.contains_key(&name)).await.expect("it leads")
+}
+
+#[tokio::test]
+async fn an_agent_is_seen_as_it_reports_on_what_it_was_told() {
+    let world = World::new().await;
+    let mut told = agent(&world, 8).await;
+    let first = generation(told.recv().await);
+    reports(&world, first - 1).await;
+    assert!(!is_seen(&world).await, "it has not taken in what should run");
+    reports(&world, first).await;
+    assert!(is_seen(&world).await);
+    // Revoked: nothing that it said counts.
+    let revoke = Command::RevokeMember { name: "a1".parse().expect("name") };
+    world.carries_out(Submission::own(revoke)).await;
+    assert!(!is_seen(&world).await);
+    reports(&world, first).await;
+    assert!(!is_seen(&world).await);
+}
+
+#[tokio::test]
+async fn an_agent_that_takes_nothing_is_not_seen_any_more() {
+    let world = World::new().await;
+    let mut told = agent(&world, 1).await;
+    let first = generation(told.recv().await);
+    reports(&world, first).await;
+    assert!(is_seen(&world).await);
+    drop(told); // Its connection is broken, and nobody has noticed yet.
+    let changed = |engine: &mut Engine| {
+        engine.agents.forget_told();
+        engine.publish(&[]);
+    };
+    world.engine.tell_and_wait(changed).await;
+    assert!(!is_seen(&world).await);
+}

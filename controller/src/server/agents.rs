@@ -70,9 +70,12 @@ impl Agents for Service {
         tokio::spawn(async move {
             while let Some(Ok(message)) = messages.next().await {
                 if let Some(Up::Report(report)) = message.kind {
-                    let (name, instances) = (name.clone(), instances(report, address));
+                    let (name, generation) = (name.clone(), report.generation);
+                    let instances = instances(report, address);
                     // Waited for: an agent that reports without end waits for the engine, not the other way round.
-                    engine.tell_and_wait(move |engine| engine.observe_agent(name, connection, instances)).await;
+                    engine
+                        .tell_and_wait(move |engine| engine.observe_agent(name, connection, generation, instances))
+                        .await;
                 }
             }
             info!(agent = %name, "disconnected");
