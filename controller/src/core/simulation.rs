@@ -1,6 +1,6 @@
 //! The whole core under random orders of commands, deaths and time: what must hold after every step.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use api::{ReleaseNumber, Share, StageName};
 use proptest::prelude::*;
@@ -102,27 +102,27 @@ fn carry_out(world: &mut World, step: &Step) {
     world.seen.drained.clear();
 }
 
-/// Releases that take part in a stage's weights.
-fn live(world: &World) -> BTreeSet<(StageName, ReleaseNumber)> {
+/// The share of each release of each stage; what is stable counts as having everything.
+fn shares(world: &World) -> BTreeMap<(StageName, ReleaseNumber), Share> {
     let of_stage = |name: StageName| {
         let stage = world.state.stage(&name).expect("listed");
-        let started = stage.entering.as_ref().filter(|entering| entering.starting_until_ms.is_none());
-        let live: Vec<_> = stage.stable.into_iter().chain(started.map(|entering| entering.release)).collect();
-        live.into_iter().map(move |release| (name.clone(), release))
+        let share = |release| if stage.stable == Some(release) { Share::ALL } else { stage.share(release) };
+        stage.running().into_iter().map(move |release| ((name.clone(), release), share(release))).collect::<Vec<_>>()
     };
     world.stage_names().into_iter().flat_map(of_stage).collect()
 }
 
-/// INVARIANT: on an agent target no release gets weight before it runs somewhere.
-fn check_placed(world: &World, before: &BTreeSet<(StageName, ReleaseNumber)>) {
-    for (name, release) in live(world).difference(before) {
-        let placed = &world.state.stage(name).expect("listed").placed;
-        assert!(placed.get(release).is_some_and(|agents| !agents.is_empty()), "{name}: {release} runs nowhere");
+/// INVARIANT: on an agent target no release gets weight, or more of it, that runs nowhere.
+fn check_placed(world: &World, before: &BTreeMap<(StageName, ReleaseNumber), Share>) {
+    for ((name, release), share) in shares(world) {
+        if share <= before.get(&(name.clone(), release)).copied().unwrap_or(Share::NONE) {
+            continue;
+        }
         let endpoints = format!("{name}/{release}");
-        let resources = resources::of_stage(&world.state, name);
+        let resources = resources::of_stage(&world.state, &name);
         let told = resources.iter().find(|resource| resource.name == endpoints).expect("told");
         let told = <api::fleet::Endpoints as prost::Message>::decode(&*told.body).expect("decodes");
-        assert!(!told.endpoints.is_empty(), "{endpoints} has weight and no endpoint");
+        assert!(!told.endpoints.is_empty(), "{endpoints} gets {share} and has no endpoint");
     }
 }
 
@@ -161,7 +161,7 @@ proptest! {
         let mut world = World::with_built_releases(4);
         world.join_agent("a1");
         for step in &steps {
-            let before = live(&world);
+            let before = shares(&world);
             carry_out(&mut world, step);
             check(&world);
             check_placed(&world, &before);

@@ -221,6 +221,24 @@ fn a_warm_release_whose_agent_was_revoked_has_to_start_again() {
 }
 
 #[test]
+fn rollout_of_a_canary_whose_agent_was_revoked_goes_no_further() {
+    let mut world = on_an_agent();
+    world.promote("hello@r2", "dev", Some(share("10%"))).expect("starts");
+    world.report_healthy("a1");
+    world.run_due();
+    world.command(Command::RevokeMember { name: "a1".parse().expect("name") }, "").expect("revoked");
+    for more in ["11%", "100%"] {
+        let refusal = world.weigh("hello/dev", more).expect_err("nobody would answer");
+        assert!(refusal.to_string().contains("runs on no agent"), "{refusal}");
+    }
+    world.weigh("hello/dev", "1%").expect("less is always possible");
+    world.join_agent("a1");
+    world.report_healthy("a1");
+    world.run_due();
+    world.weigh("hello/dev", "100%").expect("it runs again");
+}
+
+#[test]
 fn an_agent_that_joins_again_has_its_endpoints_again() {
     let mut world = on_an_agent();
     world.command(Command::RevokeMember { name: "a1".parse().expect("name") }, "").expect("revoked");

@@ -4,7 +4,7 @@ mod driven;
 mod promote;
 mod rollback;
 
-use api::{ReleaseNumber, Share, StageName};
+use api::{MemberName, ReleaseNumber, Share, StageName};
 
 use super::require_reason;
 use crate::core::command::{Context, Decision, Refusal};
@@ -47,13 +47,14 @@ fn needs_start(
              `release build` makes",
             environment.name
         ))),
-        // Kept warm is not enough: the agents that ran it may all have been revoked.
-        Target::Agent { group } => {
-            let placed = stage.placed.get(&number);
-            let runs = state.agents(group).any(|agent| placed.is_some_and(|placed| placed.contains_key(agent)));
-            Ok(!(stage.is_warm(number) && runs))
-        }
+        Target::Agent { group } => Ok(!(stage.is_warm(number) && runs(state, group, stage, number))),
     }
+}
+
+/// Whether an agent of the fleet runs the release: those that did may all have been revoked.
+fn runs(state: &State, group: &MemberName, stage: &Stage, number: ReleaseNumber) -> bool {
+    let placed = stage.placed.get(&number);
+    state.agents(group).any(|agent| placed.is_some_and(|placed| placed.contains_key(agent)))
 }
 
 /// What follows once the entering release can serve.
@@ -101,6 +102,14 @@ pub(super) fn weigh(state: &State, name: &StageName, share: Share, context: &Con
         return Err(Refusal::Refused(format!(
             "{} is the first release of {name}: there is nobody else to take the rest",
             entering.release
+        )));
+    }
+    let (number, starts) = (entering.release, entering.starting_until_ms.is_some());
+    let group = state.environments.get(&name.environment).and_then(|environment| environment.group());
+    let lost = state.stage(name).zip(group).is_some_and(|(stage, group)| !runs(state, group, stage, number));
+    if lost && !starts && share > entering.share {
+        return Err(Refusal::Refused(format!(
+            "{number} runs on no agent of {name} any more: wait until it does, or `pointsman rollback {name}`"
         )));
     }
     let events = match entering.starting_until_ms {
