@@ -46,8 +46,8 @@ const CHECKPOINT_EVERY: u64 = 1_000;
 /// A proxy that knows a term so far ahead is not believed: a term is a start, and this is one an hour for a year. The
 /// next term goes above what is believed, and on record.
 const TERMS_AHEAD: u64 = 10_000;
-/// No command makes more events than this: an `apply` of some thousand files is the largest.
-const EVENTS_OF_ONE: usize = 10_000;
+/// Records read at once to find those of one command: nearly all have one or two.
+const EVENTS_OF_ONE: usize = 8;
 
 /// A command with who asks for it.
 #[derive(Debug)]
@@ -288,22 +288,31 @@ impl Engine {
     pub(crate) fn done_before(&self, request: &str, by: &str, arrived: Instant) -> Option<Result<Accepted, NotDone>> {
         let known = self.state.requests.iter().rev().find(|(known, _)| !request.is_empty() && known == request);
         let first = known.map(|(_, first)| *first)?;
-        let records = match self.store.read(first, EVENTS_OF_ONE) {
-            Ok(records) => records,
-            Err(problem) => return Some(Err(NotDone::Store(problem))),
-        };
-        let own = |record: &&Record| records::mark_of(record).request == request && record.by == by;
-        let own: Vec<&Record> = records.iter().take_while(own).collect();
-        let Some(last) = own.last().map(|record| record.seq) else {
+        let (mut events, mut next) = (Vec::new(), first);
+        loop {
+            let page = match self.store.read(next, EVENTS_OF_ONE) {
+                Ok(page) => page,
+                Err(problem) => return Some(Err(NotDone::Store(problem))),
+            };
+            let own = page.iter().take_while(|record| records::mark_of(record).request == request && record.by == by);
+            let before = next;
+            for record in own {
+                next = record.seq + 1;
+                // Of an older schema it is brought up to date; each was folded before.
+                events.extend(event_of(record).ok().flatten());
+            }
+            if next < before + EVENTS_OF_ONE as u64 {
+                break;
+            }
+        }
+        if next == first {
             return Some(Err(NotDone::Refused(Refusal::Refused(format!(
                 "the request id {request:?} was used by somebody else: draw another one"
             )))));
-        };
-        // What was written by this process can be read by it.
-        let events: Vec<Event> = own.into_iter().filter_map(|record| event_of(record).ok().flatten()).collect();
+        }
         let said = std::iter::once("this request was carried out before".to_owned());
         Some(Ok(Accepted {
-            event: last,
+            event: next - 1,
             lines: said.chain(events.iter().map(Event::sentence)).collect(),
             events,
             version: self.publisher.version(),

@@ -144,6 +144,36 @@ async fn a_term_that_no_controller_can_have_had_is_not_believed() {
     assert_eq!(world.engine.read(|engine| engine.state.term).await, Some(9_001), "a backup may be old");
 }
 
+#[tokio::test]
+async fn a_repeated_request_is_answered_with_all_its_events_and_to_its_operator_only() {
+    let world = World::new().await;
+    let spec = |number: usize| ServiceSpec {
+        name: format!("s{number}").parse().expect("name"),
+        source: None,
+        build: None,
+        components: BTreeMap::new(),
+        stages: BTreeMap::new(),
+    };
+    for count in [1, EVENTS_OF_ONE, EVENTS_OF_ONE * 2, EVENTS_OF_ONE * 2 + 3] {
+        let services = (0..count).map(|number| spec(count * 100 + number)).collect();
+        let apply = Submission::of("anna", String::new(), Command::Apply { environments: Vec::new(), services });
+        let ask = |by: &str| {
+            let mut submission = Submission::of(by, String::new(), apply.command.clone());
+            submission.request = format!("apply-{count}");
+            world.engine.submit(submission, Priority::Normal)
+        };
+        let first = ask("anna").await.expect("applied");
+        world.carries_out(token(&format!("t{count}"))).await;
+        let again = ask("anna").await.expect("answered");
+        assert_eq!((again.event, again.events, first.events.len()), (first.event, first.events, count));
+        let other = ask("bert").await;
+        assert!(
+            matches!(&other, Err(NotDone::Refused(Refusal::Refused(why))) if why.contains("somebody else")),
+            "{other:?}"
+        );
+    }
+}
+
 /// An agent of group "prod" joins and connects; what it is told comes out of the receiver.
 async fn agent(world: &World, queue: usize) -> mpsc::Receiver<api::agent::ControllerMessage> {
     let name: MemberName = "a1".parse().expect("name");
