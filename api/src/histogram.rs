@@ -82,7 +82,7 @@ impl Histogram {
 
     /// How many values were counted.
     pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0, |total, count| total.saturating_add(*count))
     }
 
     /// The value below which `share_ppm` millionths of the counted values lie, in microseconds; `None` when empty.
@@ -90,10 +90,11 @@ impl Histogram {
     /// Rounded up to the end of its bucket.
     pub fn quantile_us(&self, share_ppm: u64) -> Option<u64> {
         let total = self.total();
-        let rank = (total * share_ppm).div_ceil(1_000_000).max(1);
+        // Counts come from other machines: any number is possible.
+        let rank = (u128::from(total) * u128::from(share_ppm)).div_ceil(1_000_000).max(1);
         let mut seen = 0;
         self.counts.iter().enumerate().find_map(|(bucket, count)| {
-            seen += count;
+            seen += u128::from(*count);
             (total > 0 && seen >= rank).then(|| Self::upper_bound_us(bucket) - 1)
         })
     }
@@ -140,6 +141,15 @@ mod tests {
             assert!(us < Histogram::upper_bound_us(bucket), "{us}");
         }
         assert_eq!(Histogram::bucket(u64::MAX), Histogram::BUCKETS - 1);
+    }
+
+    #[test]
+    fn counts_of_any_size_are_taken() {
+        let mut histogram = Histogram::default();
+        histogram.add(3, u64::MAX);
+        histogram.add(7, u64::MAX);
+        assert_eq!(histogram.total(), u64::MAX);
+        assert!(histogram.quantile_us(990_000).is_some());
     }
 
     #[test]

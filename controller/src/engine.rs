@@ -14,7 +14,7 @@ mod records;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use api::fleet::{ControllerMessage, Hello};
 use api::{MemberName, ReleaseName, StageName, Version};
@@ -30,7 +30,7 @@ pub(crate) use records::{event_of, fold};
 
 use crate::core::observe::InstanceSeen;
 use crate::core::state::{Member, MemberProgress};
-use crate::core::{Command, Context, Due, Event, Mark, Observations, Refusal, State, decide, due};
+use crate::core::{Command, Context, Due, Event, Observations, Refusal, State, decide, due};
 use crate::fleet::Fleet;
 use crate::store::{Checkpoint, Record, Store, StoreError};
 use inbox::{Inbox, Message};
@@ -38,8 +38,16 @@ use members::Agents;
 
 /// How often time is asked what is due when nothing else happens.
 const TICK: Duration = Duration::from_millis(250);
+/// How often certificates are looked at: they are renewed weeks before their end.
+pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(86_400);
 /// A start folds at most so many events after the last checkpoint: some 20 ms.
 const CHECKPOINT_EVERY: u64 = 1_000;
+
+/// A proxy that knows a term so far ahead is not believed: a term is a start, and this is one an hour for a year. The
+/// next term goes above what is believed, and on record.
+const TERMS_AHEAD: u64 = 10_000;
+/// Records read at once to find those of one command: nearly all have one or two.
+const EVENTS_OF_ONE: usize = 8;
 
 /// A command with who asks for it.
 #[derive(Debug)]
@@ -107,6 +115,10 @@ pub(crate) struct Engine {
     /// Time of the last event: no later one carries an earlier time, whatever the clock does.
     last_ms: u64,
     checkpointed: u64,
+    /// When certificates were looked at last, whether they have to be renewed.
+    renewed: Instant,
+    /// Nobody knows what the store holds any more: set where it is found out, looked at after every message.
+    failed: Option<StoreError>,
     /// What an operator should know now.
     pub(crate) warnings: Vec<String>,
 }
@@ -142,6 +154,8 @@ pub(crate) fn start(parts: Parts) -> (Handle, oneshot::Receiver<Result<(), NotDo
         fault: parts.fault,
         last_ms: parts.last_ms,
         checkpointed: parts.checkpointed,
+        renewed: Instant::now(),
+        failed: None,
         warnings: Vec::new(),
     };
     let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
@@ -166,12 +180,7 @@ impl Engine {
                 Some(Message::Stop) => break,
                 Some(Message::Command(submission, reply)) => {
                     let result = self.carry_out(*submission);
-                    let fatal = matches!(&result, Err(NotDone::Store(StoreError::Uncertain { .. })));
                     let _ = reply.send(result); // The asker may have gone; what was done is done.
-                    if fatal {
-                        error!("the event store failed; the controller ends and has to be started again");
-                        break;
-                    }
                     true
                 }
                 Some(Message::Change(change)) => {
@@ -184,9 +193,14 @@ impl Engine {
                 }
                 None => true,
             };
-            if due {
+            if due && self.failed.is_none() {
                 self.do_what_is_due();
                 looked = Instant::now();
+            }
+            if let Some(problem) = self.failed.take() {
+                // No checkpoint: the store's last event may be one that this state does not know.
+                error!(%problem, "the event store failed; the controller ends and has to be started again");
+                return Err(NotDone::Store(problem));
             }
         }
         self.checkpoint();
@@ -206,6 +220,8 @@ impl Engine {
     /// Takes a term above all known ones and derives what everybody should have anew.
     fn begin_term(&mut self, above: u64) -> Result<(), NotDone> {
         self.carry_out(Submission::own(Command::Start { above }))?;
+        let stages: Vec<StageName> = self.state.stage_names().collect();
+        self.fleet.know(&self.state, stages.iter());
         let names: Vec<_> = self.state.environments.keys().cloned().collect();
         self.publisher.begin_term(self.state.term, &self.state, &names);
         Ok(())
@@ -222,10 +238,8 @@ impl Engine {
             published: false,
             arrived,
         };
-        if !submission.request.is_empty() && self.state.requests.contains(&submission.request) {
-            // Whoever asks again waits for the fleet like the first time.
-            let before = nothing(self, vec!["this request was carried out before".into()]);
-            return Ok(Accepted { published: true, ..before });
+        if let Some(before) = self.done_before(&submission.request, &submission.by, arrived) {
+            return before;
         }
         let now_ms = self.now_ms();
         let context = Context { by: submission.by, reason: submission.reason, now_ms };
@@ -236,14 +250,14 @@ impl Engine {
         self.fault.point("before_append", &decision.events);
         let records =
             decision.events.iter().map(|event| records::new_record(event, &context, &submission.request)).collect();
-        let records = self.store.append(records).map_err(NotDone::Store)?;
+        let records = self.store.append(records).map_err(|problem| {
+            self.failed = problem.again().or(self.failed.take());
+            NotDone::Store(problem)
+        })?;
         self.fault.point("after_append", &decision.events);
         self.last_ms = now_ms;
-        for event in &decision.events {
-            self.state.evolve(
-                event,
-                Mark { at_ms: now_ms, by: &context.by, reason: &context.reason, request: &submission.request },
-            );
+        for (event, record) in decision.events.iter().zip(&records) {
+            self.state.evolve(event, records::mark_of(record));
         }
         self.fault.point("after_evolve", &decision.events);
         let before = self.publisher.version();
@@ -268,19 +282,64 @@ impl Engine {
         })
     }
 
+    /// What a request did when it came first; `None` for one that was never carried out.
+    ///
+    /// Whoever asks again waits like the first time: for a start, and for the fleet.
+    pub(crate) fn done_before(&self, request: &str, by: &str, arrived: Instant) -> Option<Result<Accepted, NotDone>> {
+        let known = self.state.requests.iter().rev().find(|(known, _)| !request.is_empty() && known == request);
+        let first = known.map(|(_, first)| *first)?;
+        let (mut events, mut next) = (Vec::new(), first);
+        loop {
+            let page = match self.store.read(next, EVENTS_OF_ONE) {
+                Ok(page) => page,
+                Err(problem) => return Some(Err(NotDone::Store(problem))),
+            };
+            let own = page.iter().take_while(|record| records::mark_of(record).request == request && record.by == by);
+            let before = next;
+            for record in own {
+                next = record.seq + 1;
+                // Of an older schema it is brought up to date; each was folded before.
+                events.extend(event_of(record).ok().flatten());
+            }
+            if next < before + EVENTS_OF_ONE as u64 {
+                break;
+            }
+        }
+        if next == first {
+            return Some(Err(NotDone::Refused(Refusal::Refused(format!(
+                "the request id {request:?} was used by somebody else: draw another one"
+            )))));
+        }
+        let said = std::iter::once("this request was carried out before".to_owned());
+        Some(Ok(Accepted {
+            event: next - 1,
+            lines: said.chain(events.iter().map(Event::sentence)).collect(),
+            events,
+            version: self.publisher.version(),
+            published: true,
+            arrived,
+        }))
+    }
+
     /// Brings proxies and agents up to date after some events.
     fn publish(&mut self, events: &[Event]) {
+        // Before proxies are told: what they then count is known.
+        self.fleet.know(&self.state, events.iter().filter_map(Event::stage));
         self.publisher.refresh(&self.state, events, &self.fleet);
         for event in events {
             if let Event::MemberRevoked { name } = event {
                 self.fleet.disconnect(name);
-                self.agents.disconnect(name);
+                self.forget_agent(name);
             }
         }
-        self.agents.refresh(&self.state);
+        self.agents.refresh(&self.state, &mut self.seen.agents);
     }
 
     fn do_what_is_due(&mut self) {
+        if self.renewed.elapsed() >= RENEW_EVERY {
+            self.renewed = Instant::now();
+            self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
+        }
         self.seen.drained = self.fleet.drained(&self.state, self.publisher.version());
         let now_ms = self.now_ms();
         for due in due(&self.state, &self.seen, now_ms) {
@@ -332,6 +391,10 @@ impl Engine {
         hello: &Hello,
         messages: mpsc::Sender<ControllerMessage>,
     ) {
+        let term = hello.have.map_or(0, |have| have.term);
+        if term > self.state.term.saturating_add(TERMS_AHEAD) || term >= members::TERM_END {
+            return error!(proxy = %name, term, "says to have a state of a term that no controller can have had: it is refused");
+        }
         // Only a controller whose store is older than what the fleet serves (a restored backup, say) can be behind. It was
         // started on purpose, so it leads; its next term says that its state is the one that counts.
         if let Some(ahead) = hello.have.map(Version::from).filter(|have| *have > self.publisher.version()) {
@@ -342,33 +405,50 @@ impl Engine {
             self.fleet.send_to_all(&self.publisher.everything());
         }
         let needed = self.publisher.catch_up(hello);
-        let current = needed.is_empty();
         if needed.into_iter().all(|message| messages.try_send(message).is_ok()) {
             let now_ms = self.now_ms();
-            self.fleet.attach(name, connection, hello, messages, now_ms, current);
+            self.fleet.attach(name, connection, hello, messages, now_ms);
         }
     }
 
     /// An agent connected.
     pub(crate) fn attach_agent(&mut self, name: MemberName, software: String, sender: AgentSender) {
         let now_ms = self.now_ms();
+        // What an earlier connection told may be long ago.
+        self.forget_agent(&name);
         self.agents.attach(name, software, sender, &self.state, now_ms);
     }
 
-    /// An agent reported all that it runs.
-    pub(crate) fn observe_agent(&mut self, name: MemberName, connection: u64, instances: Vec<(String, InstanceSeen)>) {
+    /// An agent reported all that it runs, in answer to what it was told under `generation`.
+    pub(crate) fn observe_agent(
+        &mut self,
+        name: MemberName,
+        connection: u64,
+        generation: u64,
+        instances: Vec<(String, InstanceSeen)>,
+    ) {
         if self.agents.is_current(&name, connection) {
             let now_ms = self.now_ms();
             self.agents.hear(&name, now_ms);
-            self.seen.agents.insert(name, instances.into_iter().collect());
+            if self.agents.answers(&name, generation) {
+                self.seen.agents.insert(name, instances.into_iter().collect());
+            }
         }
     }
 
     /// An agent's connection ended.
     pub(crate) fn detach_agent(&mut self, name: &MemberName, connection: u64) {
         if self.agents.is_current(name, connection) {
-            self.agents.disconnect(name);
-            self.seen.agents.remove(name);
+            self.forget_agent(name);
         }
     }
+
+    /// What is not connected is not seen.
+    fn forget_agent(&mut self, name: &MemberName) {
+        self.agents.disconnect(name);
+        self.seen.agents.remove(name);
+    }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

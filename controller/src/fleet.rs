@@ -133,18 +133,18 @@ impl Fleet {
         hello: &Hello,
         messages: mpsc::Sender<ControllerMessage>,
         now_ms: u64,
-        current: bool,
     ) {
         let now = Instant::now();
         let have = hello.have.map(Version::from);
         let mut inner = self.lock();
         let before = inner.proxies.get(name);
-        // A proxy that comes back with what it had keeps the moment since which it is known to have it.
+        // What it serves need not be on its disk: only ACTIVE says so, which proxies send on each connection for what
+        // they have saved. One that comes back with what it was ACTIVE at keeps that, and the moment since.
         let known = before.and_then(|proxy| proxy.active).filter(|(version, _)| Some(*version) == have);
         let proxy = Proxy {
             connection,
             messages: Some(messages),
-            active: known.or(have.filter(|_| current).map(|version| (version, now))),
+            active: known,
             heard: now,
             heard_ms: now_ms,
             counted: None,
@@ -157,6 +157,11 @@ impl Fleet {
         self.move_on();
     }
 
+    /// Whether a connection is the proxy's newest, and the proxy belongs to the fleet.
+    pub(crate) fn is_current(&self, name: &MemberName, connection: u64) -> bool {
+        self.lock().proxies.get(name).is_some_and(|proxy| proxy.connection == connection)
+    }
+
     /// The stream of a connection ended.
     pub(crate) fn detach(&self, name: &MemberName, connection: u64) {
         if let Some(proxy) = self.lock().proxies.get_mut(name).filter(|proxy| proxy.connection == connection) {
@@ -167,7 +172,10 @@ impl Fleet {
 
     /// Ends the connection of a member that was revoked, and forgets it.
     pub(crate) fn disconnect(&self, name: &MemberName) {
-        self.lock().proxies.remove(name);
+        let mut inner = self.lock();
+        inner.proxies.remove(name);
+        inner.measure.forget(name);
+        drop(inner);
         self.move_on();
     }
 
@@ -194,7 +202,8 @@ impl Fleet {
         let version = report.version.map(Version::from).unwrap_or_default();
         match report.state() {
             progress::State::Active => {
-                proxy.active = Some((version, Instant::now()));
+                let known = proxy.active.filter(|(known, _)| *known == version);
+                proxy.active = known.or(Some((version, Instant::now())));
                 proxy.problem.clear();
             }
             progress::State::Unsaved => {
@@ -211,6 +220,17 @@ impl Fleet {
         }
         drop(inner);
         self.move_on();
+    }
+
+    /// Stages that are counted from now on, with the newest release of their service.
+    pub(crate) fn know<'a>(&self, state: &State, stages: impl Iterator<Item = &'a StageName>) {
+        let mut inner = self.lock();
+        for stage in stages {
+            let newest = state.service(&stage.service).and_then(|service| service.releases.keys().next_back());
+            if let Some(newest) = newest {
+                inner.measure.know(stage, *newest);
+            }
+        }
     }
 
     /// Takes in counters.
@@ -268,6 +288,42 @@ impl Fleet {
         if !inner.proxies.values().filter(|proxy| proxy.is_leased(now)).all(caught_up) {
             return BTreeSet::new();
         }
-        draining.into_iter().filter(|(stage, release)| inner.measure.outstanding(stage, *release) == 0).collect()
+        draining.into_iter().filter(|(stage, release)| inner.measure.outstanding(stage, *release, now) == 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_comes_back_has_what_it_says_is_saved() {
+        let (fleet, name): (_, MemberName) = (Fleet::new(), "p1".parse().expect("name"));
+        let version = |number| Version { term: 1, number };
+        let connect = |connection, have| {
+            let hello = Hello { have: Some(Version::into(version(have))), ..Hello::default() };
+            fleet.attach(&name, connection, &hello, mpsc::channel(QUEUE).0, 0);
+        };
+        let report = |connection, number, state: progress::State| {
+            let version = Some(version(number).into());
+            fleet.progress(&name, connection, &Progress { version, state: state.into(), ..Progress::default() }, 0);
+        };
+        let active = |number| fleet.standings(version(number))[0].active_at;
+        connect(1, 5);
+        assert!(active(5).is_none(), "what it serves may not be on its disk");
+        report(1, 5, progress::State::Active);
+        let since = active(5).expect("told");
+        // Its disk is full from now on, and its stream blinks.
+        report(1, 6, progress::State::Unsaved);
+        connect(2, 6);
+        report(2, 6, progress::State::Unsaved);
+        assert!(active(6).is_none() && !fleet.standings(version(6))[0].problem.is_empty());
+        report(2, 6, progress::State::Active);
+        assert!(active(6).is_some_and(|at| at >= since));
+        // What it was known to have it still has, since then.
+        let since = active(6).expect("told");
+        connect(3, 6);
+        report(3, 6, progress::State::Active);
+        assert_eq!(active(6), Some(since));
     }
 }

@@ -6,18 +6,20 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use api::{MemberName, Scope};
 use certs::fleet::FleetCa;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::artifact::Layout;
 use crate::build::{self, BuildFolders};
 use crate::builder;
 use crate::core::{Command, State};
-use crate::engine::{self, Fault, Handle, NotDone, Parts, Priority, Publisher, Submission};
+use crate::engine::{self, Fault, Handle, NotDone, Parts, Priority, Publisher, RENEW_EVERY, Submission};
 use crate::fleet::Fleet;
 use crate::secret;
 use crate::server::{self, Shared};
@@ -27,6 +29,10 @@ use crate::store::{Opened, Record, Store};
 const HAPPENED: usize = 4_096;
 /// Records folded at once at the start.
 const PAGE: usize = 10_000;
+/// After a failure, for answers that are on their way.
+const LAST_ANSWERS: Duration = Duration::from_millis(250);
+/// For the engine's last checkpoint; a state of thousands of stages takes a fraction of a second.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
 /// The name of the first token.
 const FIRST_TOKEN: &str = "operator";
 
@@ -91,74 +97,165 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
     ready: Option<oneshot::Sender<Ready>>,
 ) -> Result<(), ControllerError> {
-    let data = settings.data.as_path();
     // The port first: nothing is made when it is taken.
-    let listener =
-        TcpListener::bind(settings.listen).await.map_err(|problem| listen_problem(settings.listen, &problem))?;
-    let address = listener.local_addr().map_err(failed)?;
-    let opened = Store::open(data).map_err(failed)?;
-    let ca = FleetCa::open_or_create(data).map_err(failed)?;
+    let (listener, address) = listen(settings.listen).await?;
+    let data = settings.data.as_path();
+    let kept = Kept::open(data)?;
     let advertise = settings.advertise.or_else(|| (!address.ip().is_unspecified()).then(|| address.to_string()));
-    let hosts: Vec<String> = advertise
-        .iter()
-        .filter_map(|advertise| Some(advertise.rsplit_once(':')?.0.trim_matches(['[', ']']).to_owned()))
-        .collect();
-    let tls = ca.server_config(&hosts).map_err(failed)?;
-    let layout = Layout::open(&data.join("artifacts")).map_err(failed)?;
-    let folders = BuildFolders::within(data, inherited());
-    build::end_leftovers(&folders);
+    let hosts = hosts(advertise.as_deref());
+    let (renewed, tls) = watch::channel(kept.ca.server_config(&hosts).map_err(failed)?);
 
-    let fleet = Arc::new(Fleet::new());
-    let (happened, _) = broadcast::channel(HAPPENED);
-    let (builds, jobs) = mpsc::unbounded_channel();
-    let parts = fold(
-        opened,
-        Publisher::new(data).map_err(failed)?,
-        fleet.clone(),
-        happened.clone(),
-        builds,
-        Fault::new(settings.fault),
-    )?;
-    let authority = parts.publisher.authority_pem();
-    let (engine, ended) = engine::start(parts);
-    std::fs::write(data.join("development-ca.pem"), authority)
-        .map_err(|problem| failed(format!("{}: {problem}", data.display())))?;
-    let operator_file = first_token(&engine, data, address, &ca).await?;
+    let authority = kept.publisher.authority_pem();
+    let Leading { engine, mut ended, fleet, happened, jobs } =
+        Leading::begin(kept.opened, kept.publisher, Fault::new(settings.fault))?;
+    let operator_file = match files_for_people(&engine, data, address, &kept.ca, &authority).await {
+        Ok(path) => path,
+        Err(problem) => return Err(engine_failure(&engine, &mut ended).await.unwrap_or(problem)),
+    };
     info!(%address, software = settings.software, data = %data.display(), "listens");
 
-    let (layout, builder_layout) = (layout.clone(), layout);
     let shared = Arc::new(Shared {
         engine: engine.clone(),
         fleet,
         happened,
-        ca,
-        layout,
-        folders: folders.clone(),
+        ca: kept.ca,
+        layout: kept.layout.clone(),
+        folders: kept.folders.clone(),
         data: data.to_owned(),
         advertise,
         connections: AtomicU64::new(0),
     });
     let (cancel, cancelled) = watch::channel(false);
-    let builder = tokio::spawn(builder::run(engine.clone(), folders, builder_layout, jobs, cancelled));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(builder::run(engine.clone(), kept.folders, kept.layout, jobs, cancelled));
+    tasks.spawn(renew(shared.clone(), hosts, renewed));
+    tasks.spawn(async { drop(server::serve(listener, tls, shared).await) });
     if let Some(ready) = ready {
         let _ = ready.send(Ready { address, operator_file }); // Whoever started us may not care.
     }
-    let (stopping, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(server::serve(listener, tls, shared, async { drop(stopped.await) }));
-    let result = tokio::select! {
-        () = stop => Ok(()),
-        ended = ended => ended.unwrap_or(Err(NotDone::Stopping)).map_err(|not_done| ControllerError(match not_done {
-            NotDone::Store(problem) => problem.to_string(),
-            other => format!("the controller ended: {other:?}"),
-        })),
-    };
-    engine.stop();
+    let result = until_the_end(stop, &engine, &mut ended).await;
     cancel.send_replace(true);
-    drop(stopping);
-    builder.abort();
     // Open streams of proxies would keep the server for ever; they come back by themselves.
-    serving.abort();
+    tasks.abort_all();
     result
+}
+
+async fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), ControllerError> {
+    let listener = TcpListener::bind(wanted).await.map_err(|problem| listen_problem(wanted, &problem))?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// What lies in the data folder.
+struct Kept {
+    opened: Opened,
+    ca: FleetCa,
+    publisher: Publisher,
+    layout: Layout,
+    folders: BuildFolders,
+}
+
+impl Kept {
+    /// Opens it, and ends and removes what a crash left behind.
+    fn open(data: &Path) -> Result<Self, ControllerError> {
+        let opened = Store::open(data).map_err(failed)?;
+        let ca = FleetCa::open_or_create(data).map_err(failed)?;
+        let layout = Layout::open(&data.join("artifacts")).map_err(failed)?;
+        let folders = BuildFolders::within(data, inherited());
+        build::end_leftovers(&folders);
+        server::remove_unfinished(data);
+        let publisher = Publisher::new(data).map_err(failed)?;
+        Ok(Self { opened, ca, publisher, layout, folders })
+    }
+}
+
+/// An engine that has begun to lead, and what connects it with the rest.
+struct Leading {
+    engine: Handle,
+    ended: oneshot::Receiver<Result<(), NotDone>>,
+    fleet: Arc<Fleet>,
+    happened: broadcast::Sender<Arc<Record>>,
+    jobs: mpsc::UnboundedReceiver<api::ReleaseName>,
+}
+
+impl Leading {
+    fn begin(opened: Opened, publisher: Publisher, fault: Fault) -> Result<Self, ControllerError> {
+        let fleet = Arc::new(Fleet::new());
+        let (happened, _) = broadcast::channel(HAPPENED);
+        let (builds, jobs) = mpsc::unbounded_channel();
+        let (engine, ended) = engine::start(fold(opened, publisher, fleet.clone(), happened.clone(), builds, fault)?);
+        Ok(Self { engine, ended, fleet, happened, jobs })
+    }
+}
+
+/// The name in `host:port` by which others reach the controller, for its certificate.
+fn hosts(advertise: Option<&str>) -> Vec<String> {
+    let host = advertise.and_then(|advertise| advertise.rsplit_once(':'));
+    host.map(|(host, _)| host.trim_matches(['[', ']']).to_owned()).into_iter().collect()
+}
+
+/// Writes what people need: the authority for clients, and the operator file.
+async fn files_for_people(
+    engine: &Handle,
+    data: &Path,
+    address: SocketAddr,
+    ca: &FleetCa,
+    authority: &str,
+) -> Result<PathBuf, ControllerError> {
+    std::fs::write(data.join("development-ca.pem"), authority)
+        .map_err(|problem| failed(format!("{}: {problem}", data.display())))?;
+    first_token(engine, data, address, ca).await
+}
+
+/// Waits for `stop`, or for the engine to fail.
+async fn until_the_end(
+    stop: impl Future<Output = ()> + Send,
+    engine: &Handle,
+    ended: &mut oneshot::Receiver<Result<(), NotDone>>,
+) -> Result<(), ControllerError> {
+    tokio::select! {
+        () = stop => engine_failure(engine, ended).await.map_or(Ok(()), Err),
+        result = &mut *ended => {
+            // Whoever asked for what failed is told so.
+            tokio::time::sleep(LAST_ANSWERS).await;
+            told(result)
+        }
+    }
+}
+
+/// Ends the engine, and waits for what it says about it; `None` when it ended well.
+async fn engine_failure(
+    engine: &Handle,
+    ended: &mut oneshot::Receiver<Result<(), NotDone>>,
+) -> Option<ControllerError> {
+    engine.stop();
+    // It writes a last checkpoint, which the next start can do without.
+    let result = tokio::time::timeout(LAST_CHECKPOINT, ended).await.ok()?;
+    told(result).err()
+}
+
+/// How the engine ended, for people.
+fn told(ended: Result<Result<(), NotDone>, oneshot::error::RecvError>) -> Result<(), ControllerError> {
+    ended.unwrap_or(Err(NotDone::Stopping)).map_err(sentence)
+}
+
+fn sentence(not_done: NotDone) -> ControllerError {
+    match not_done {
+        NotDone::Store(problem) => failed(problem),
+        NotDone::Refused(refusal) => failed(refusal),
+        NotDone::Stopping => failed("the controller ended, and did not say why"),
+    }
+}
+
+/// Keeps the controller's own certificate from growing old; connections that are open keep theirs.
+async fn renew(shared: Arc<Shared>, hosts: Vec<String>, renewed: watch::Sender<Arc<rustls::ServerConfig>>) {
+    loop {
+        tokio::time::sleep(RENEW_EVERY).await;
+        match shared.ca.server_config(&hosts) {
+            Ok(config) => drop(renewed.send_replace(config)),
+            Err(problem) => warn!(%problem, "the controller's own certificate could not be renewed"),
+        }
+    }
 }
 
 /// The controller's own environment, of which builds see what they ask for.
@@ -227,12 +324,12 @@ async fn first_token(
                 engine
                     .submit(ask(Command::RevokeToken { name: name.clone() }), Priority::Normal)
                     .await
-                    .map_err(|problem| failed(format!("{problem:?}")))?;
+                    .map_err(sentence)?;
             }
             let secret = secret::draw().map_err(failed)?;
             let command =
                 Command::CreateToken { name: name.clone(), secret: secret::hash(&secret), scope: Scope::admin() };
-            engine.submit(ask(command), Priority::Normal).await.map_err(|problem| failed(format!("{problem:?}")))?;
+            engine.submit(ask(command), Priority::Normal).await.map_err(sentence)?;
             secret::operator_token(&name, &secret)
         }
     };
@@ -247,4 +344,53 @@ async fn first_token(
     durable::write(&path, table.to_string().as_bytes())
         .map_err(|problem| failed(format!("{}: {problem}", path.display())))?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::World;
+
+    #[tokio::test]
+    async fn a_start_that_the_store_ends_says_why() {
+        let mut world = World::new().await;
+        let folder = world.folder.path().to_owned();
+        let ca = FleetCa::open_or_create(&folder).expect("made");
+        world.engine.tell(|engine| engine.store.fail_from_now_on());
+        let address = ([127, 0, 0, 1], 1).into();
+        let problem = files_for_people(&world.engine, &folder, address, &ca, "").await.expect_err("no token");
+        let why = engine_failure(&world.engine, &mut world.ended).await.unwrap_or(problem).to_string();
+        assert!(why.contains("the anchor was not written") && why.contains("start again"), "{why}");
+        // The next start can tell, and goes on.
+        let stop = std::future::ready(());
+        let settings = Settings {
+            data: folder,
+            listen: ([127, 0, 0, 1], 0).into(),
+            advertise: None,
+            software: "test".into(),
+            fault: None,
+        };
+        run(settings, stop, None).await.expect("it starts and stops");
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_fails_later_ends_the_controller_with_an_error() {
+        let mut world = World::new().await;
+        let engine = world.engine.clone();
+        engine.tell(|engine| engine.store.fail_from_now_on());
+        let token = engine::tests::token("one");
+        engine.submit(token, Priority::Normal).await.expect_err("the store fails");
+        let result = until_the_end(std::future::pending(), &engine, &mut world.ended).await;
+        assert!(result.expect_err("exit code 1").to_string().contains("start again"));
+    }
+
+    #[test]
+    fn the_certificate_names_the_advertised_host() {
+        for (advertise, host) in
+            [("10.0.0.7:8443", "10.0.0.7"), ("ops.example.com:443", "ops.example.com"), ("[::1]:1", "::1")]
+        {
+            assert_eq!(hosts(Some(advertise)), [host]);
+        }
+        assert!(hosts(None).is_empty() && hosts(Some("no-port")).is_empty());
+    }
 }

@@ -52,6 +52,23 @@ impl Selector {
         }
     }
 
+    /// Whether one of its stages is as `wanted`.
+    pub(crate) fn has_one(&self, state: &State, wanted: impl Fn(&ServiceName, &EnvironmentName) -> bool) -> bool {
+        let stages = state
+            .services
+            .iter()
+            .flat_map(|(name, service)| service.spec.stages.keys().map(move |stage| (name, stage)));
+        stages.into_iter().any(|(name, stage)| self.includes(name, Some(stage)) && wanted(name, stage))
+    }
+
+    /// The environment it is about, if it is about one.
+    pub(crate) fn environment(&self) -> Option<&EnvironmentName> {
+        match self {
+            Self::Everything | Self::Service(_) => None,
+            Self::Stage(stage) => Some(&stage.environment),
+        }
+    }
+
     /// The service it is about.
     pub(crate) fn service(&self) -> Option<&ServiceName> {
         match self {

@@ -22,13 +22,15 @@ use api::fleet::joining_server::JoiningServer;
 use api::operator::operator_server::OperatorServer;
 use certs::fleet::FleetCa;
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::artifact::Layout;
 use crate::build::BuildFolders;
 use crate::engine::Handle;
 use crate::fleet::Fleet;
 use crate::store::Record;
+
+pub(crate) use operator::remove_unfinished;
 
 /// Largest message taken from an operator: files of 1 MiB, a handful at once. Fleet messages are far smaller.
 const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
@@ -50,12 +52,11 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicU64,
 }
 
-/// Serves until `stop`, then ends all streams.
+/// Serves until it is dropped. Each connection is made with the newest of `tls`.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     shared: Arc<Shared>,
-    stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let operator = OperatorServer::new(operator::Service(shared.clone())).max_decoding_message_size(MESSAGE_BYTES);
     tonic::transport::Server::builder()
@@ -65,6 +66,6 @@ pub(crate) async fn serve(
         .add_service(JoiningServer::new(joining::Service(shared.clone())))
         .add_service(FleetServer::new(proxies::Service(shared.clone())))
         .add_service(AgentsServer::new(agents::Service(shared)))
-        .serve_with_incoming_shutdown(accept::incoming(listener, tls), stop)
+        .serve_with_incoming(accept::incoming(listener, tls, accept::Limits::default()))
         .await
 }

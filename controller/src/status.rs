@@ -37,34 +37,58 @@ pub(crate) fn all(
     now: Instant,
     sees: impl Fn(Option<&ServiceName>, Option<&EnvironmentName>) -> bool,
 ) -> StatusReply {
-    let proxies = engine.fleet.proxies();
-    let services =
-        engine.state.services.iter().filter(|(name, _)| selector.includes(name, None) && sees(Some(name), None));
-    let services = services.map(|(name, service)| {
-        let stages =
-            service.spec.stages.keys().filter(|environment| {
-                selector.includes(name, Some(environment)) && sees(Some(name), Some(environment))
-            });
-        let stages = order(&engine.state, name, stages.cloned().collect());
-        let newest = service.releases.keys().rev().take(RELEASES_SHOWN);
-        ServiceStatus {
-            service: name.to_string(),
-            stages: stages
-                .into_iter()
-                .map(|environment| stage(engine, &StageName::new(name.clone(), environment), now))
-                .collect(),
-            releases: newest
-                .filter_map(|number| release(&engine.state, &ReleaseName::new(name.clone(), *number)))
-                .collect(),
-        }
-    });
-    StatusReply {
+    let services = engine.state.services.keys().filter(|name| selector.includes(name, None));
+    let services = services.filter_map(|name| service(engine, name, selector, now, &sees));
+    let mut reply = StatusReply {
         at_ms: clock_ms(),
         version: Some(engine.publisher.version().into()),
         services: services.collect(),
-        fleet: fleet(engine, now),
-        warnings: warnings(engine, &proxies, now),
+        ..StatusReply::default()
+    };
+    // The fleet serves everything, and so is the business of whoever may see everything.
+    if sees(None, None) {
+        reply.fleet = fleet(engine, now);
+        reply.warnings = warnings(engine, &engine.fleet.proxies(), now);
     }
+    reply
+}
+
+/// A service with the stages that may be seen; `None` for who may see none.
+fn service(
+    engine: &Engine,
+    name: &ServiceName,
+    selector: &Selector,
+    now: Instant,
+    sees: impl Fn(Option<&ServiceName>, Option<&EnvironmentName>) -> bool,
+) -> Option<ServiceStatus> {
+    let service = engine.state.service(name)?;
+    let stages = service
+        .spec
+        .stages
+        .keys()
+        .filter(|environment| selector.includes(name, Some(environment)) && sees(Some(name), Some(environment)));
+    let stages = order(&engine.state, name, stages.cloned().collect());
+    if stages.is_empty() && !sees(Some(name), None) {
+        return None;
+    }
+    let elsewhere = |place: &String| {
+        let environment = place.split(' ').next().and_then(|word| word.parse().ok());
+        environment.is_some_and(|environment| !sees(Some(name), Some(&environment)))
+    };
+    let newest = service.releases.keys().rev().take(RELEASES_SHOWN);
+    let newest = newest.filter_map(|number| {
+        let mut release = release(&engine.state, &ReleaseName::new(name.clone(), *number))?;
+        release.places.retain(|place| !elsewhere(place));
+        Some(release)
+    });
+    Some(ServiceStatus {
+        service: name.to_string(),
+        releases: newest.collect(),
+        stages: stages
+            .into_iter()
+            .map(|environment| stage(engine, &StageName::new(name.clone(), environment), now))
+            .collect(),
+    })
 }
 
 /// Stages in the order a release takes: upstream first.
@@ -89,15 +113,15 @@ fn stage(engine: &Engine, name: &StageName, now: Instant) -> StageStatus {
         StageStatus { stage: name.to_string(), hosts: zone.map(host).into_iter().collect(), ..StageStatus::default() };
     let Some(found) = engine.state.stage(name) else { return status };
     status.activity = activity(engine, name, found);
-    status.releases = engine.fleet.with_measure(|measure| {
-        let running: Vec<ReleaseNumber> = found.running().into_iter().rev().collect();
-        let recent: Vec<Totals> = running.iter().map(|number| measure.recent(name, *number, now)).collect();
-        let all: u64 = recent.iter().map(|totals| totals.requests).sum();
-        let line = |(number, recent): (&ReleaseNumber, &Totals)| {
-            stage_release(engine, name, found, *number, measure, recent, all)
-        };
-        running.iter().zip(&recent).map(line).collect()
-    });
+    let running: Vec<ReleaseNumber> = found.running().into_iter().rev().collect();
+    let measured = |measure: &Measure| -> Vec<Measured> {
+        running.iter().map(|number| Measured::of(measure, name, *number, now)).collect()
+    };
+    let measured = engine.fleet.with_measure(measured);
+    let all: u128 = measured.iter().map(|measured| u128::from(measured.recent.requests)).sum();
+    let line =
+        |(number, measured): (&ReleaseNumber, &Measured)| stage_release(engine, name, found, *number, measured, all);
+    status.releases = running.iter().zip(&measured).map(line).collect();
     status.rate = status.releases.iter().map(|release| release.rate).sum();
     let now_ms = clock_ms();
     let overridden = engine.state.members.iter().filter_map(|(proxy, member)| {
@@ -117,17 +141,33 @@ fn activity(engine: &Engine, name: &StageName, stage: &Stage) -> String {
     format!("waits for {} to start: {}", entering.release, problem.unwrap_or_else(|| "all is healthy".into()))
 }
 
+/// What the proxies counted for one release of a stage.
+struct Measured {
+    recent: Totals,
+    total: Totals,
+    outstanding: u64,
+}
+
+impl Measured {
+    fn of(measure: &Measure, stage: &StageName, release: ReleaseNumber, now: Instant) -> Self {
+        Self {
+            recent: measure.recent(stage, release, now),
+            total: measure.total(stage, release),
+            outstanding: measure.outstanding(stage, release, now),
+        }
+    }
+}
+
 fn stage_release(
     engine: &Engine,
     name: &StageName,
     stage: &Stage,
     number: ReleaseNumber,
-    measure: &Measure,
-    recent: &Totals,
-    all: u64,
+    measured: &Measured,
+    all: u128,
 ) -> StageRelease {
     let release = engine.state.release(&ReleaseName::new(name.service.clone(), number));
-    let total = measure.total(name, number);
+    let Measured { recent, total, outstanding } = measured;
     let asked = recent.requests > 0;
     let ratio = |part: u64, whole: u64| part as f64 / whole as f64;
     StageRelease {
@@ -136,8 +176,9 @@ fn stage_release(
         version: release.map(|release| release.version.clone()).unwrap_or_default(),
         commit: release.map(|release| release.commit.clone()).unwrap_or_default(),
         weight_ppm: stage.share(number).ppm(),
-        measured_ppm: (all > 0)
-            .then(|| u32::try_from(recent.requests * u64::from(Share::ALL.ppm()) / all).unwrap_or(u32::MAX)),
+        measured_ppm: (u128::from(recent.requests) * u128::from(Share::ALL.ppm()))
+            .checked_div(all)
+            .and_then(|ppm| u32::try_from(ppm).ok()),
         requests: total.requests,
         failed: total.failed,
         rate: recent.requests as f64 / WINDOW.as_secs_f64(),
@@ -150,7 +191,7 @@ fn stage_release(
             _ => 0,
         },
         bad: stage.bad.contains(&number),
-        outstanding: measure.outstanding(name, number),
+        outstanding: *outstanding,
     }
 }
 

@@ -148,13 +148,11 @@ impl Store {
     /// [`StoreError::Uncertain`] when the disk failed so that nobody knows: this and all later calls are refused, and the
     /// process should end and start again, which finds out.
     pub fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Record>, StoreError> {
-        if self.uncertain {
-            return Err(StoreError::Uncertain { folder: self.folder.clone(), cause: "an earlier write failed".into() });
-        }
+        self.certain()?;
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let (appended, last) = match self.commit(records) {
+        let (appended, last) = match commit(&mut self.connection, &self.folder, self.last, records) {
             Ok(done) => done,
             Err(error) => {
                 self.uncertain = matches!(error, StoreError::Uncertain { .. });
@@ -184,8 +182,10 @@ impl Store {
     /// Keeps a checkpoint; the last two are kept.
     ///
     /// # Errors
-    /// When it lies behind the last event, or the disk is full or fails; the events are not touched either way.
+    /// When it lies behind the last event, or the disk is full or fails; the events are not touched either way. After a
+    /// failed [`Store::append`] none is taken: the last event may be one that nobody's state knows.
     pub fn save_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        self.certain()?;
         if checkpoint.seq > self.last.seq {
             return Err(StoreError::NotStorable {
                 what: format!("a checkpoint at event {}, after the last ({})", checkpoint.seq, self.last.seq),
@@ -219,19 +219,47 @@ impl Store {
         backup::write(&self.connection, self.last, to)
     }
 
-    /// The transaction of [`Store::append`]; the chain's new end is not taken over before it is on disk.
-    fn commit(&mut self, records: Vec<NewRecord>) -> Result<(Vec<Record>, Link), StoreError> {
-        let folder = &self.folder;
-        let doing = |error| StoreError::writing(folder, error);
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(doing)?;
-        let (mut last, mut appended) = (self.last, Vec::with_capacity(records.len()));
-        for record in records {
-            let row = chain::Row::follow(&last, record)?;
-            row.insert(&transaction).map_err(doing)?;
-            last = row.link();
-            appended.push(row.into_record()?);
+    /// Refuses to write after a failure that only a new start can look into.
+    fn certain(&self) -> Result<(), StoreError> {
+        if self.uncertain {
+            return Err(StoreError::Uncertain { folder: self.folder.clone(), cause: "an earlier write failed".into() });
         }
-        transaction.commit().map_err(doing)?;
-        Ok((appended, last))
+        Ok(())
+    }
+}
+
+/// The transaction of [`Store::append`]: all records after `last`, or none. The chain's new end is the caller's to take
+/// over, once something vouches for it.
+fn commit(
+    connection: &mut Connection,
+    folder: &Path,
+    mut last: Link,
+    records: Vec<NewRecord>,
+) -> Result<(Vec<Record>, Link), StoreError> {
+    let doing = |error| StoreError::writing(folder, error);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(doing)?;
+    let mut appended = Vec::with_capacity(records.len());
+    for record in records {
+        let row = chain::Row::follow(&last, record)?;
+        row.insert(&transaction).map_err(doing)?;
+        last = row.link();
+        appended.push(row.into_record()?);
+    }
+    transaction.commit().map_err(doing)?;
+    Ok((appended, last))
+}
+
+#[cfg(test)]
+impl Store {
+    /// Takes all room, or gives it back.
+    pub(crate) fn fill_up(&self, full: bool) {
+        let pages: i64 = self.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).expect("pages");
+        let most = if full { pages } else { pages + 10_000 };
+        self.connection.pragma_update(None, "max_page_count", most).expect("limit");
+    }
+
+    /// Has the anchor fail after each later commit.
+    pub(crate) fn fail_from_now_on(&mut self) {
+        self.anchor.fail_from_now_on(&self.folder);
     }
 }

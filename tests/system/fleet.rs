@@ -70,7 +70,7 @@ async fn fleet_an_override_works_without_a_controller_and_is_recorded_when_it_is
     house.follows("p1").await;
     until("it is on record", async || (told(&house).await.len() == 1).then_some(())).await;
     let entry = told(&house).await.remove(0);
-    assert_eq!((entry.by.as_str(), entry.reason.as_str()), ("anna", "controller is down"));
+    assert_eq!((entry.by.as_str(), entry.reason.as_str()), ("anna on p1", "controller is down"));
     assert!(entry.what.contains("r2") && entry.about == STAGE, "{entry:?}");
     until("status shows it", async || shown(&house).await.contains("p1").then_some(())).await;
     // The controller's weights do not count on that proxy as long as it is in force.

@@ -14,6 +14,7 @@ mod hostile_store;
 mod input;
 mod input_access;
 mod input_build;
+mod regressions;
 mod rollout;
 mod soak;
 mod story;

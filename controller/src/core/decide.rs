@@ -18,7 +18,9 @@ use super::state::State;
 /// A [`Refusal`]: nothing changes, and its sentence says why and what can be done instead.
 pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Decision, Refusal> {
     match command {
-        Command::Start { above } => Ok(Decision::one(Event::Started { term: state.term.max(*above) + 1 })),
+        Command::Start { above } => {
+            Ok(Decision::one(Event::Started { term: state.term.max(*above).saturating_add(1) }))
+        }
         Command::Apply { environments, services } => apply::apply(state, environments, services, context),
 
         Command::Build { service, version, commit, subject } => {
@@ -35,7 +37,7 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
         }
         Command::Weigh { stage, share } => traffic::weigh(state, stage, *share, context),
         Command::Rollback { stage, to } => traffic::rollback(state, stage, *to, context),
-        Command::Unhold { stage, release } => traffic::unhold(state, stage, *release),
+        Command::Unhold { stage, release } => traffic::unhold(state, stage, *release, context),
         Command::Enter { stage, release } => traffic::enter(state, stage, *release, context),
         Command::FailPromotion { stage, release, problem } => traffic::fail(state, stage, *release, problem, context),
         Command::EndWarmth { stage, release } => traffic::end_warmth(state, stage, *release, context),

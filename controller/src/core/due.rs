@@ -29,6 +29,8 @@ pub fn due(state: &State, seen: &Observations, now_ms: u64) -> Vec<Due> {
         }
         let leaving = stage.leaving.iter().filter_map(|(release, why)| leave(seen, &name, *release, *why, now_ms));
         all.extend(leaving.map(Due::Command));
+        let end = |release| Due::Command(Command::EndWarmth { stage: name.clone(), release });
+        all.extend(stage.too_many_warm().into_iter().map(end));
     }
     all
 }
@@ -93,6 +95,9 @@ pub fn start_problem(state: &State, seen: &Observations, name: &StageName, relea
         return Some(format!("no agent of group {group} is connected"));
     }
     let wanted = desired::of_release(state, name, release);
+    if !wanted.iter().any(|instance| instance.has_port) {
+        return Some(format!("{release} has nothing that an agent could run and proxies could reach"));
+    }
     let placed = state.stage(name).and_then(|stage| stage.placed.get(&release));
     let (mut healthy, mut problem) = (0, None);
     for agent in &agents {

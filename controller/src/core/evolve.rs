@@ -11,6 +11,8 @@ use super::state::{
 /// Who, when and why an event happened.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark<'a> {
+    /// Its place among all events, from 1.
+    pub seq: u64,
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// Token name, or "controller".
@@ -27,8 +29,8 @@ const REQUESTS_KEPT: usize = 4_096;
 impl State {
     /// Takes in one event.
     pub fn evolve(&mut self, event: &Event, mark: Mark<'_>) {
-        if !mark.request.is_empty() && self.requests.back().is_none_or(|last| last != mark.request) {
-            self.requests.push_back(mark.request.to_owned());
+        if !mark.request.is_empty() && self.requests.back().is_none_or(|(last, _)| last != mark.request) {
+            self.requests.push_back((mark.request.to_owned(), mark.seq));
             if self.requests.len() > REQUESTS_KEPT {
                 self.requests.pop_front();
             }
@@ -156,6 +158,11 @@ impl State {
             }
             Event::MemberRevoked { name } => {
                 self.members.entry(name.clone()).and_modify(|member| member.progress = MemberProgress::Revoked);
+                // An agent that joins again under its name is placed anew, which tells the proxies.
+                let stages = self.services.values_mut().flat_map(|service| service.stages.values_mut());
+                for placed in stages.flat_map(|stage| stage.placed.values_mut()) {
+                    placed.remove(name);
+                }
             }
             _ => {}
         }

@@ -94,6 +94,11 @@ impl World {
     }
 
     pub(super) fn with_built_releases(count: u32) -> Self {
+        Self::with_built_releases_of(count, &|_| {})
+    }
+
+    /// Releases whose build came out as `shaped` leaves it.
+    pub(super) fn with_built_releases_of(count: u32, shaped: &dyn Fn(&mut command::Built)) -> Self {
         let mut world = Self::new(true);
         for number in 1..=count {
             let command = Command::Build {
@@ -105,10 +110,11 @@ impl World {
             world.command(command, "").expect("queued");
             world.run_due();
             let artifact = Artifact { digest: api::Digest::of(&number.to_be_bytes()), bytes: 1 };
-            let built = command::Built {
+            let mut built = command::Built {
                 components: [("web".parse().expect("name"), component())].into(),
                 artifacts: [("web".parse().expect("name"), artifact)].into(),
             };
+            shaped(&mut built);
             world
                 .command(
                     Command::EndBuild {
@@ -142,7 +148,8 @@ impl World {
     pub(super) fn command(&mut self, command: Command, reason: &str) -> Result<Decision, Refusal> {
         let decision = decide(&self.state, &command, &self.context(reason))?;
         for event in &decision.events {
-            self.state.evolve(event, Mark { at_ms: self.now_ms, by: "test", reason, request: "" });
+            let seq = self.log.len() as u64 + 1;
+            self.state.evolve(event, Mark { seq, at_ms: self.now_ms, by: "test", reason, request: "" });
             self.log.push((event.clone(), self.now_ms));
         }
         Ok(decision)

@@ -3,16 +3,21 @@
 //! A resource's bytes are a function of the state alone, so that two controllers with the same state give the same
 //! fingerprint.
 
+use std::collections::BTreeSet;
+
 use api::fleet::{self, Resource};
 use api::{EnvironmentName, ReleaseName, ReleaseNumber, StageName};
 use prost::Message;
 
-use super::spec::{HealthSpec, Protocol};
+use super::spec::{HEALTH_MOST, HealthSpec, Protocol};
 use super::state::{Stage, State};
 
-/// Largest health interval that fits the message: 49 days.
+/// Backends of one stage that proxies accept.
+const BACKENDS_MOST: usize = 64;
+
+/// A health interval as proxies accept it; what was frozen into a release before they were limited may be longer.
 fn ms(span: api::Span) -> u32 {
-    u32::try_from(span.ms()).unwrap_or(u32::MAX)
+    u32::try_from(span.min(HEALTH_MOST).ms()).unwrap_or(u32::MAX)
 }
 
 pub(super) fn health_check(health: &HealthSpec) -> fleet::HealthCheck {
@@ -51,7 +56,7 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
     let Some(stage) = state.stage(name) else { return Vec::new() };
     let mut resources = Vec::new();
     let mut backends = Vec::new();
-    for number in stage.routed() {
+    for number in told(stage) {
         let Some((backend, endpoints)) = backend(state, name, stage, number) else { continue };
         backends.push(backend);
         resources.push(resource("endpoints", format!("{name}/{number}"), &endpoints));
@@ -70,6 +75,16 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
     resources
 }
 
+/// The releases that proxies are told of: all that have or may get weight, and as many warm ones as are accepted.
+fn told(stage: &Stage) -> BTreeSet<ReleaseNumber> {
+    let mut told = stage.routed();
+    let excess = told.len().saturating_sub(BACKENDS_MOST);
+    for release in stage.warm().into_iter().take(excess) {
+        told.remove(&release);
+    }
+    told
+}
+
 fn backend(
     state: &State,
     name: &StageName,
@@ -82,7 +97,9 @@ fn backend(
         Some(group) => placed(state, stage, group, number),
         None => release.static_addresses(&name.environment),
     };
-    let endpoints = addresses.iter().map(|address| fleet::Endpoint { address: address.to_string() }).collect();
+    // Port 0 was accepted by hand once, and is none.
+    let addresses = addresses.iter().filter(|address| address.port() != 0);
+    let endpoints = addresses.map(|address| fleet::Endpoint { address: address.to_string() }).collect();
     let protocol = match spec.protocol? {
         Protocol::H1 => fleet::Protocol::H1,
         Protocol::H2c => fleet::Protocol::H2c,

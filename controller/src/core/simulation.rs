@@ -1,6 +1,8 @@
 //! The whole core under random orders of commands, deaths and time: what must hold after every step.
 
-use api::{ReleaseNumber, Share};
+use std::collections::BTreeMap;
+
+use api::{ReleaseNumber, Share, StageName};
 use proptest::prelude::*;
 
 use super::evolve::Mark;
@@ -16,6 +18,8 @@ enum Step {
     Unhold { environment: usize, release: u32 },
     AgentHealthy,
     AgentGone,
+    AgentRevoked,
+    AgentJoined,
     Drained,
     Pass { ms: u64 },
 }
@@ -32,6 +36,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (environment, 1..5u32).prop_map(|(environment, release)| Step::Unhold { environment, release }),
         3 => Just(Step::AgentHealthy),
         1 => Just(Step::AgentGone),
+        1 => Just(Step::AgentRevoked),
+        2 => Just(Step::AgentJoined),
         1 => Just(Step::Drained),
         2 => prop_oneof![1..1_000u64, 10_000..400_000u64, Just(3_600_000)].prop_map(|ms| Step::Pass { ms }),
     ]
@@ -69,6 +75,16 @@ fn carry_out(world: &mut World, step: &Step) {
             world.seen.agents.clear();
             Ok(Decision::default())
         }
+        Step::AgentRevoked => {
+            world.seen.agents.clear();
+            world.command(Command::RevokeMember { name: "a1".parse().expect("name") }, "")
+        }
+        Step::AgentJoined => {
+            if world.state.agents(&"prod".parse().expect("name")).next().is_none() {
+                world.join_agent("a1");
+            }
+            Ok(Decision::default())
+        }
         Step::Drained => {
             for name in world.stage_names() {
                 let leaving: Vec<_> =
@@ -84,6 +100,30 @@ fn carry_out(world: &mut World, step: &Step) {
     };
     world.run_due();
     world.seen.drained.clear();
+}
+
+/// The share of each release of each stage; what is stable counts as having everything.
+fn shares(world: &World) -> BTreeMap<(StageName, ReleaseNumber), Share> {
+    let of_stage = |name: StageName| {
+        let stage = world.state.stage(&name).expect("listed");
+        let share = |release| if stage.stable == Some(release) { Share::ALL } else { stage.share(release) };
+        stage.running().into_iter().map(move |release| ((name.clone(), release), share(release))).collect::<Vec<_>>()
+    };
+    world.stage_names().into_iter().flat_map(of_stage).collect()
+}
+
+/// INVARIANT: on an agent target no release gets weight, or more of it, that runs nowhere.
+fn check_placed(world: &World, before: &BTreeMap<(StageName, ReleaseNumber), Share>) {
+    for ((name, release), share) in shares(world) {
+        if share <= before.get(&(name.clone(), release)).copied().unwrap_or(Share::NONE) {
+            continue;
+        }
+        let endpoints = format!("{name}/{release}");
+        let resources = resources::of_stage(&world.state, &name);
+        let told = resources.iter().find(|resource| resource.name == endpoints).expect("told");
+        let told = <api::fleet::Endpoints as prost::Message>::decode(&*told.body).expect("decodes");
+        assert!(!told.endpoints.is_empty(), "{endpoints} gets {share} and has no endpoint");
+    }
 }
 
 /// What must hold at every moment.
@@ -121,15 +161,17 @@ proptest! {
         let mut world = World::with_built_releases(4);
         world.join_agent("a1");
         for step in &steps {
+            let before = shares(&world);
             carry_out(&mut world, step);
             check(&world);
+            check_placed(&world, &before);
         }
         // The state is the fold of its events, in text form as they are stored.
         let mut folded = State::default();
         for (event, at_ms) in &world.log {
             let text = serde_json::to_string(event).expect("writes");
             let event: Event = serde_json::from_str(&text).expect("reads");
-            folded.evolve(&event, Mark { at_ms: *at_ms, by: "test", reason: "", request: "" });
+            folded.evolve(&event, Mark { seq: 0, at_ms: *at_ms, by: "test", reason: "", request: "" });
         }
         // Reasons stand in the record, not in the event, so releases differ in nothing else here.
         prop_assert_eq!(&folded.services, &world.state.services);

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// How long a release that left is kept ready when nobody says otherwise.
 pub const KEEP_WARM: Span = Span::from_ms(3_600_000).expect("an hour is a span");
 
+/// Longest time between two health checks, and longest for one: proxies accept no more.
+pub const HEALTH_MOST: Span = Span::from_ms(3_600_000).expect("an hour is a span");
+
 /// A place shared by services, owned by the operator (`production.toml`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvironmentSpec {

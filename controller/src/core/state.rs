@@ -25,9 +25,13 @@ pub struct State {
     pub members: BTreeMap<MemberName, Member>,
     /// Operators' tokens by name.
     pub tokens: BTreeMap<MemberName, Token>,
-    /// Requests that were carried out, newest last: a repeated one is answered, not done again.
-    pub requests: VecDeque<String>,
+    /// Requests that were carried out, newest last, each with its first event: a repeated one is answered with what it
+    /// did, not done again.
+    pub requests: VecDeque<(String, u64)>,
 }
+
+/// Warm releases of one stage: half of the backends that proxies accept, and more than anybody goes back.
+pub const WARM_MOST: usize = 32;
 
 /// A service with its releases and stages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,7 +235,7 @@ pub struct Token {
 
 impl State {
     /// Version of the serialised shape: a checkpoint of another one is not read, the events are folded anew.
-    pub const SCHEMA: u32 = 2;
+    pub const SCHEMA: u32 = 4;
 
     /// A service, if there is one of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {
@@ -306,6 +310,24 @@ impl Stage {
         matches!(self.leaving.get(&release), Some(Leaving::Warm { .. }))
     }
 
+    /// Warm releases, the first to end first.
+    pub fn warm(&self) -> Vec<ReleaseNumber> {
+        let until = |(release, why): (&ReleaseNumber, &Leaving)| match why {
+            Leaving::Warm { until_ms } => Some((*until_ms, *release)),
+            Leaving::Draining { .. } => None,
+        };
+        let mut warm: Vec<_> = self.leaving.iter().filter_map(until).collect();
+        warm.sort_unstable();
+        warm.into_iter().map(|(_, release)| release).collect()
+    }
+
+    /// Warm releases beyond [`WARM_MOST`], the oldest.
+    pub fn too_many_warm(&self) -> Vec<ReleaseNumber> {
+        let mut warm = self.warm();
+        warm.truncate(warm.len().saturating_sub(WARM_MOST));
+        warm
+    }
+
     /// The release that a rollback without further words goes to: the last stable before that is not bad.
     pub fn rollback_target(&self) -> Option<ReleaseNumber> {
         let now = self.stable;
@@ -322,6 +344,11 @@ impl Release {
     /// The component that is routed to, with how it is spoken to.
     pub fn routed(&self) -> Option<(&ComponentName, &ComponentSpec)> {
         self.components.iter().find(|(_, component)| component.protocol.is_some())
+    }
+
+    /// Whether an agent could run what is routed to.
+    pub fn can_run(&self) -> bool {
+        self.routed().is_some_and(|(name, spec)| !spec.run.is_empty() && self.artifacts.contains_key(name))
     }
 
     /// Its addresses in an environment with a static target: those given for it, else those given for all.

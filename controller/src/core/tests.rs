@@ -152,6 +152,122 @@ fn rollout_on_agents_starts_first_and_fails_by_its_deadline() {
     assert!(world.state.stage(&stage("hello/dev")).expect("stage").entering.is_none());
 }
 
+/// The endpoints that proxies are told for a release.
+fn endpoints(world: &World, name: &str, number: u32) -> usize {
+    let resources = resources::of_stage(&world.state, &stage(name));
+    let found = resources.iter().find(|r| r.kind == "endpoints" && r.name == format!("{name}/r{number}"));
+    let decoded = found.map(|r| <api::fleet::Endpoints as prost::Message>::decode(&*r.body).expect("decodes"));
+    decoded.map_or(0, |endpoints| endpoints.endpoints.len())
+}
+
+/// r1 serves in dev, on the agent a1.
+fn on_an_agent() -> World {
+    let mut world = World::with_built_releases(3);
+    world.join_agent("a1");
+    world.promote("hello@r1", "dev", None).expect("starts");
+    world.report_healthy("a1");
+    world.run_due();
+    assert_eq!((shares(&world, "hello/dev"), endpoints(&world, "hello/dev", 1)), (map(&[(1, "100%")]), 1));
+    world
+}
+
+#[test]
+fn rollback_of_a_release_that_never_started_does_not_make_it_warm() {
+    let mut world = on_an_agent();
+    world.promote("hello@r2", "dev", None).expect("starts, and crashes again and again");
+    world.rollback("hello/dev", None).expect("cancelled");
+    assert!(!world.state.stage(&stage("hello/dev")).expect("stage").is_warm(r(2)));
+    assert!(!resources::of_stage(&world.state, &stage("hello/dev")).iter().any(|r| r.name.ends_with("/r2")));
+    let again = world.promote("hello@r2", "dev", None).expect("it was not bad");
+    assert!(matches!(again.events[..], [Event::Promoted { starting_until_ms: Some(_), .. }]), "{again:?}");
+    world.run_due();
+    assert_eq!(shares(&world, "hello/dev"), map(&[(1, "100%")]), "nothing goes where nobody answers");
+    world.report_healthy("a1");
+    world.run_due();
+    assert_eq!((shares(&world, "hello/dev"), endpoints(&world, "hello/dev", 2)), (map(&[(2, "100%")]), 1));
+}
+
+#[test]
+fn rollback_of_a_fetch_back_does_not_make_its_release_warm() {
+    let mut world = on_an_agent();
+    world.promote("hello@r2", "dev", None).expect("starts");
+    world.report_healthy("a1");
+    world.run_due();
+    world.pass_ms(3_600_000);
+    world.run_due();
+    world.seen.drained.insert((stage("hello/dev"), r(1)));
+    world.run_due();
+    world.report_healthy("a1");
+    for _ in 0..2 {
+        let back = world.rollback("hello/dev", Some(r(1))).expect("needs a start");
+        assert!(matches!(back.events[..], [Event::Promoted { starting_until_ms: Some(_), .. }]), "{back:?}");
+        world.rollback("hello/dev", Some(r(2))).expect("cancelled");
+        assert_eq!(shares(&world, "hello/dev"), map(&[(2, "100%")]));
+    }
+}
+
+#[test]
+fn a_warm_release_whose_agent_was_revoked_has_to_start_again() {
+    let mut world = on_an_agent();
+    world.promote("hello@r2", "dev", None).expect("starts");
+    world.report_healthy("a1");
+    world.run_due();
+    world.command(Command::RevokeMember { name: "a1".parse().expect("name") }, "").expect("revoked");
+    world.seen.agents.clear();
+    assert!(world.rollback("hello/dev", None).is_err(), "there is no agent at all");
+    world.join_agent("a2");
+    let back = world.rollback("hello/dev", None).expect("needs a start");
+    assert!(matches!(back.events[..], [Event::Promoted { starting_until_ms: Some(_), .. }]), "{back:?}");
+}
+
+#[test]
+fn rollout_of_a_canary_whose_agent_was_revoked_goes_no_further() {
+    let mut world = on_an_agent();
+    world.promote("hello@r2", "dev", Some(share("10%"))).expect("starts");
+    world.report_healthy("a1");
+    world.run_due();
+    world.command(Command::RevokeMember { name: "a1".parse().expect("name") }, "").expect("revoked");
+    for more in ["11%", "100%"] {
+        let refusal = world.weigh("hello/dev", more).expect_err("nobody would answer");
+        assert!(refusal.to_string().contains("runs on no agent"), "{refusal}");
+    }
+    world.weigh("hello/dev", "1%").expect("less is always possible");
+    world.join_agent("a1");
+    world.report_healthy("a1");
+    world.run_due();
+    world.weigh("hello/dev", "100%").expect("it runs again");
+}
+
+#[test]
+fn an_agent_that_joins_again_has_its_endpoints_again() {
+    let mut world = on_an_agent();
+    world.command(Command::RevokeMember { name: "a1".parse().expect("name") }, "").expect("revoked");
+    world.seen.agents.clear();
+    world.run_due();
+    world.join_agent("a1");
+    assert_eq!(endpoints(&world, "hello/dev", 1), 0, "not before it is healthy there");
+    world.report_healthy("a1");
+    world.run_due();
+    assert_eq!(endpoints(&world, "hello/dev", 1), 1);
+    let placed = world.log.iter().filter(|(event, _)| matches!(event, Event::Placed { .. }));
+    assert_eq!(placed.count(), 2, "proxies are told by an event");
+}
+
+#[test]
+fn a_release_that_no_agent_can_run_is_refused() {
+    let run = |built: &mut command::Built| built.components.values_mut().for_each(|spec| spec.run.clear());
+    let artifact = |built: &mut command::Built| {
+        built.artifacts =
+            [("notes".parse().expect("name"), built.artifacts.values().next().expect("one").clone())].into();
+    };
+    for spoil in [&run as &dyn Fn(&mut command::Built), &artifact] {
+        let mut world = World::with_built_releases_of(1, spoil);
+        world.join_agent("a1");
+        let refusal = world.promote("hello@r1", "dev", None).expect_err("nothing could be routed to");
+        assert!(refusal.to_string().contains("nothing that an agent could run"), "{refusal}");
+    }
+}
+
 #[test]
 fn a_warm_release_ends_in_its_time_and_only_then() {
     let mut world = World::with_built_releases(2);
@@ -277,4 +393,106 @@ fn events_round_trip_through_their_text() {
     }
     let kept = serde_json::to_vec(&world.state).expect("writes");
     assert_eq!(serde_json::from_slice::<State>(&kept).expect("reads"), world.state);
+}
+
+#[test]
+fn proxies_are_told_only_what_they_accept() {
+    // An old release may say what is refused today.
+    let day = api::Span::from_ms(86_400_000).expect("a day");
+    let mut world = World::with_static_releases(1).promoted_everywhere("hello@r1");
+    let release = world.state.services.values_mut().next().expect("service").releases.values_mut().next();
+    let release = release.expect("r1");
+    release.components.values_mut().for_each(|spec| (spec.health.every, spec.health.timeout) = (day, day));
+    release.addresses[0].addresses.push(([10, 0, 0, 1], 0).into());
+    let resources = resources::of_stage(&world.state, &stage("hello/production"));
+    assert_eq!(endpoints(&world, "hello/production", 1), 1, "nobody listens on port 0");
+    let told = resources.iter().find(|r| r.kind == "stage").expect("stage");
+    let told = <api::fleet::Stage as prost::Message>::decode(&*told.body).expect("decodes");
+    let health = told.backends[0].health.as_ref().expect("health");
+    assert_eq!((health.every_ms, health.timeout_ms), (3_600_000, 3_600_000));
+}
+
+#[test]
+fn so_many_warm_releases_are_kept_and_the_oldest_end_first() {
+    let count = 80;
+    let mut world = World::with_static_releases(count);
+    let dev = stage("hello/dev");
+    for number in 1..=count {
+        world.promote(&format!("hello@r{number}"), "dev", None).expect("promoted");
+        let backends = resources::of_stage(&world.state, &dev).iter().filter(|r| r.kind == "endpoints").count();
+        assert!(backends <= 64, "proxies accept 64 backends, not {backends}");
+        world.run_due();
+        world.pass_ms(1);
+    }
+    let found = world.state.stage(&dev).expect("stage");
+    let warm: Vec<u32> = (1..=80).filter(|number| found.is_warm(r(*number))).collect();
+    assert_eq!(warm, (48..80).collect::<Vec<_>>());
+    // A store of before this was so.
+    let stage = world.state.services.values_mut().next().expect("service").stages.get_mut(&dev.environment);
+    let stage = stage.expect("stage");
+    for number in 1..80 {
+        stage.leaving.insert(r(number), state::Leaving::Warm { until_ms: 9_000_000 + u64::from(number) });
+    }
+    let told = resources::of_stage(&world.state, &dev);
+    let names: Vec<&str> = told.iter().filter(|r| r.kind == "endpoints").map(|r| r.name.as_str()).collect();
+    assert!(names.len() == 64 && names.contains(&"hello/dev/r80"), "{names:?}");
+}
+
+#[test]
+fn an_override_is_told_by_a_proxy_of_the_fleet_about_a_stage_of_ours() {
+    let mut world = World::with_static_releases(1).promoted_everywhere("hello@r1");
+    let tell = |proxy: &str, stage: &str, until_ms: u64| Command::TellOverride {
+        proxy: proxy.parse().expect("name"),
+        stage: stage.parse().expect("stage"),
+        release: Some(r(1)),
+        until_ms,
+    };
+    assert!(world.command(tell("p1", "hello/dev", 9), "").is_err(), "nobody knows it");
+    let invite = |role| Command::Invite {
+        name: "p1".parse().expect("name"),
+        role,
+        group: "prod".into(),
+        secret: api::Digest::of(b"s"),
+        until_ms: u64::MAX,
+    };
+    let join = || Command::Join { name: "p1".parse().expect("name"), serial: "01".into() };
+    world.command(invite(certs::fleet::Role::Agent), "").expect("invited");
+    world.command(join(), "").expect("joined");
+    assert!(world.command(tell("p1", "hello/dev", 9), "").is_err(), "it is an agent");
+    world.command(Command::RevokeMember { name: "p1".parse().expect("name") }, "").expect("revoked");
+    world.command(invite(certs::fleet::Role::Proxy), "").expect("invited");
+    assert!(world.command(tell("p1", "hello/dev", 9), "").is_err(), "it was invited only");
+    world.command(join(), "").expect("joined");
+    assert!(world.command(tell("p1", "other/dev", 9), "").is_err(), "no such service");
+    assert!(world.command(tell("p1", "hello/moon", 9), "").is_err(), "no such stage");
+    let told = world.command(tell("p1", "hello/dev", 9), "").expect("told");
+    assert!(matches!(told.events[..], [Event::OverrideTold { .. }]), "{told:?}");
+    world.command(Command::RevokeMember { name: "p1".parse().expect("name") }, "").expect("revoked");
+    assert!(world.command(tell("p1", "hello/dev", 10), "").is_err(), "it was revoked");
+}
+
+#[test]
+fn a_reason_is_asked_for_wherever_it_is_required() {
+    let mut world = World::with_static_releases(2).promoted_everywhere("hello@r1").promoted_everywhere("hello@r2");
+    world.rollback("hello/production", None).expect("r2 is bad now");
+    let mut production = world.state.environments[&"production".parse().expect("name")].clone();
+    production.reason_required = true;
+    let spec = world.state.services.values().next().expect("hello").spec.clone();
+    let apply = |environments, services| Command::Apply { environments, services };
+    world.command(apply(vec![production.clone()], vec![]), "").expect("not required yet");
+
+    let unhold = Command::Unhold { stage: stage("hello/production"), release: r(2) };
+    assert!(world.command(unhold.clone(), " ").expect_err("no reason").to_string().contains("--reason"));
+    world.command(unhold, "it was the database").expect("with a reason");
+
+    // What changes nothing there needs none.
+    world.command(apply(vec![production], vec![spec.clone()]), "").expect("nothing changes");
+    let mut longer = spec;
+    longer.stages.get_mut(&"dev".parse().expect("name")).expect("dev").keep_warm = Some(api::Span::MAX);
+    world.command(apply(vec![], vec![longer.clone()]), "").expect("dev does not ask");
+    let mut open = longer;
+    open.stages.get_mut(&"production".parse().expect("name")).expect("production").from.clear();
+    let refusal = world.command(apply(vec![], vec![open.clone()]), "").expect_err("no reason");
+    assert!(refusal.to_string().contains("production asks for a reason"), "{refusal}");
+    world.command(apply(vec![], vec![open]), "staging is gone").expect("with a reason");
 }

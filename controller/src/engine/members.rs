@@ -1,12 +1,16 @@
 //! Agents that are connected, and what each was told last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::MemberName;
 use api::agent::{ControllerMessage, Desired, Instance, controller_message::Kind};
 use tokio::sync::mpsc;
 
+use crate::core::observe::InstanceSeen;
 use crate::core::{State, desired};
+
+/// Terms stand in the upper half of a generation: none reaches this.
+pub(super) const TERM_END: u64 = 1 << 32;
 
 /// The way to one connected agent.
 #[derive(Debug, Clone)]
@@ -27,7 +31,12 @@ pub(crate) struct Agents {
 struct Connected {
     sender: AgentSender,
     told: Vec<Instance>,
+    /// Under which number that was told.
+    generation: u64,
 }
+
+/// What agents report, by name and instance.
+type Seen = BTreeMap<MemberName, BTreeMap<String, InstanceSeen>>;
 
 /// What was last heard of an agent; kept when its connection ends.
 #[derive(Debug, Clone)]
@@ -66,9 +75,9 @@ impl Agents {
         self.heard.insert(name.clone(), Heard { software, at_ms });
         let told = desired::of_agent(state, &name);
         self.generation += 1;
-        let message = desired_message(self.generation, state.term, told.clone());
-        if sender.messages.try_send(message).is_ok() {
-            self.connected.insert(name, Connected { sender, told });
+        let generation = in_term(self.generation, state.term);
+        if sender.messages.try_send(desired_message(generation, told.clone())).is_ok() {
+            self.connected.insert(name, Connected { sender, told, generation });
         }
     }
 
@@ -81,22 +90,51 @@ impl Agents {
         self.connected.get(name).is_some_and(|agent| agent.sender.connection == connection)
     }
 
+    /// Whether a report answers what the agent was told last; an older one tells of what should not be any more.
+    pub(super) fn answers(&self, name: &MemberName, generation: u64) -> bool {
+        self.connected.get(name).is_some_and(|agent| generation >= agent.generation)
+    }
+
     /// Tells every agent whose part has changed. One that does not take it is disconnected and will ask again.
-    pub(super) fn refresh(&mut self, state: &State) {
-        let generation = &mut self.generation;
+    ///
+    /// What was seen of instances that should not run any more is dropped: they end, and the next of their name is not
+    /// taken for them.
+    pub(super) fn refresh(&mut self, state: &State, seen: &mut Seen) {
+        let count = &mut self.generation;
         self.connected.retain(|name, agent| {
             let wanted = desired::of_agent(state, name);
             if wanted == agent.told {
                 return true;
             }
-            *generation += 1;
+            *count += 1;
+            agent.generation = in_term(*count, state.term);
+            let ids: BTreeSet<&str> = wanted.iter().map(|instance| instance.id.as_str()).collect();
+            if let Some(instances) = seen.get_mut(name) {
+                instances.retain(|id, _| ids.contains(id.as_str()));
+            }
             agent.told.clone_from(&wanted);
-            agent.sender.messages.try_send(desired_message(*generation, state.term, wanted)).is_ok()
+            let taken = agent.sender.messages.try_send(desired_message(agent.generation, wanted)).is_ok();
+            if !taken {
+                seen.remove(name);
+            }
+            taken
         });
     }
 }
 
-fn desired_message(generation: u64, term: u64, instances: Vec<Instance>) -> ControllerMessage {
-    // The term in the upper half: what a later controller says is always newer.
-    ControllerMessage { kind: Some(Kind::Desired(Desired { generation: term << 32 | generation, instances })) }
+#[cfg(test)]
+impl Agents {
+    /// Has every agent be told anew.
+    pub(super) fn forget_told(&mut self) {
+        self.connected.values_mut().for_each(|agent| agent.told = vec![Instance::default()]);
+    }
+}
+
+/// The term in the upper half: what a later controller says is always newer.
+fn in_term(count: u64, term: u64) -> u64 {
+    term << 32 | count
+}
+
+fn desired_message(generation: u64, instances: Vec<Instance>) -> ControllerMessage {
+    ControllerMessage { kind: Some(Kind::Desired(Desired { generation, instances })) }
 }

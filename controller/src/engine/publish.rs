@@ -70,7 +70,7 @@ impl Publisher {
         self.log.clear();
         let mut set = ResourceSet::default();
         for name in environments {
-            set.upserts.extend(self.environment(state, name));
+            set.upserts.extend(self.environment(state, name, SystemTime::now()));
         }
         for name in state.stage_names() {
             set.upserts.extend(resources::of_stage(state, &name));
@@ -83,7 +83,9 @@ impl Publisher {
         let mut set = ResourceSet::default();
         for event in events {
             match event {
-                Event::EnvironmentApplied { spec } => self.refresh_environment(state, &spec.name, &mut set),
+                Event::EnvironmentApplied { spec } => {
+                    self.refresh_environment(state, &spec.name, SystemTime::now(), &mut set);
+                }
                 // What ran on a revoked agent is no endpoint any more, in whatever stage.
                 Event::MemberRevoked { .. } => {
                     for name in state.stage_names() {
@@ -99,6 +101,20 @@ impl Publisher {
         for name in stages {
             self.refresh_stage(state, name, &mut set);
         }
+        self.publish(set, fleet);
+    }
+
+    /// Publishes certificates that were due to be renewed at `now`, as one change.
+    pub(super) fn renew(&mut self, state: &State, fleet: &Fleet, now: SystemTime) {
+        let mut set = ResourceSet::default();
+        for name in state.environments.keys() {
+            self.refresh_environment(state, name, now, &mut set);
+        }
+        self.publish(set, fleet);
+    }
+
+    /// Makes a change the newest version, and sends it to all connected proxies; one that changes nothing is none.
+    fn publish(&mut self, set: ResourceSet, fleet: &Fleet) {
         if set.upserts.is_empty() && set.removals.is_empty() {
             return;
         }
@@ -159,10 +175,10 @@ impl Publisher {
         change_messages(&change)
     }
 
-    fn environment(&self, state: &State, name: &EnvironmentName) -> Vec<Resource> {
+    fn environment(&self, state: &State, name: &EnvironmentName, now: SystemTime) -> Vec<Resource> {
         let mut found = resources::of_environment(state, name);
         if let Some(environment) = state.environments.get(name) {
-            match self.authority.wildcard(&environment.zone, SystemTime::now()) {
+            match self.authority.wildcard(&environment.zone, now) {
                 Ok(material) => found.push(resources::of_certificate(&material)),
                 Err(problem) => warn!(zone = %environment.zone, %problem, "no certificate for the zone"),
             }
@@ -170,13 +186,13 @@ impl Publisher {
         found
     }
 
-    fn refresh_environment(&self, state: &State, name: &EnvironmentName, set: &mut ResourceSet) {
-        let wanted = self.environment(state, name);
-        // A zone that moved takes its old name and certificate along.
+    fn refresh_environment(&self, state: &State, name: &EnvironmentName, now: SystemTime, set: &mut ResourceSet) {
+        let wanted = self.environment(state, name, now);
+        // A zone that moved takes its old name and certificate along, unless another environment has taken it over.
+        let taken = |domain: &str| state.environments.values().any(|other| other.zone.as_str() == domain);
         let zones = self.resources.values().filter(|resource| resource.kind == "zone");
         let zones = zones.filter_map(|resource| api::fleet::Zone::decode(&*resource.body).ok());
-        let moved =
-            zones.filter(|zone| zone.environment == name.as_str() && !wanted.iter().any(|new| new.name == zone.domain));
+        let moved = zones.filter(|zone| zone.environment == name.as_str() && !taken(&zone.domain));
         for zone in moved {
             set.removals.push(ResourceKey { kind: "certificate".into(), name: format!("*.{}", zone.domain) });
             set.removals.push(ResourceKey { kind: "zone".into(), name: zone.domain });

@@ -37,6 +37,12 @@ pub(super) fn new_record(event: &Event, context: &Context, request: &str) -> New
     }
 }
 
+/// Who, when and why, and which request asked for it.
+pub(super) fn mark_of(record: &Record) -> Mark<'_> {
+    let request = record.payload.get("request").and_then(Value::as_str).unwrap_or_default();
+    Mark { seq: record.seq, at_ms: record.at_ms, by: &record.by, reason: &record.reason, request }
+}
+
 /// The event of a record, brought up to the schema of now. `None` for records of the store itself.
 ///
 /// # Errors
@@ -64,8 +70,7 @@ pub(crate) fn event_of(record: &Record) -> Result<Option<Event>, EventError> {
 pub(crate) fn fold(state: &mut State, records: &[Record]) -> Result<(), EventError> {
     for record in records {
         if let Some(event) = event_of(record)? {
-            let request = record.payload.get("request").and_then(Value::as_str).unwrap_or_default();
-            state.evolve(&event, Mark { at_ms: record.at_ms, by: &record.by, reason: &record.reason, request });
+            state.evolve(&event, mark_of(record));
         }
     }
     Ok(())

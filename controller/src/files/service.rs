@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{ComponentName, Span};
 
-use crate::core::spec::{BuildSpec, ComponentSpec, HealthSpec, Protocol, ServiceSpec, Source};
+use crate::core::spec::{BuildSpec, ComponentSpec, HEALTH_MOST, HealthSpec, Protocol, ServiceSpec, Source};
 
 use super::environment::schema;
 use super::source::{check_reference, check_repository};
@@ -172,9 +172,17 @@ fn health(walk: &mut Walk<'_>, section: &Section<'_>) -> HealthSpec {
     });
     HealthSpec {
         http,
-        every: section.parsed(walk, "every").unwrap_or(HEALTH_EVERY),
-        timeout: section.parsed(walk, "timeout").unwrap_or(HEALTH_TIMEOUT),
+        every: interval(walk, &section, "every").unwrap_or(HEALTH_EVERY),
+        timeout: interval(walk, &section, "timeout").unwrap_or(HEALTH_TIMEOUT),
         fall: section.number(walk, "fall", 1..=100).unwrap_or(HEALTH_FALL),
         rise: section.number(walk, "rise", 1..=100).unwrap_or(HEALTH_RISE),
     }
+}
+
+fn interval(walk: &mut Walk<'_>, section: &Section<'_>, key: &str) -> Option<Span> {
+    let span: Span = section.parsed(walk, key)?;
+    if span > HEALTH_MOST {
+        walk.wrong(section.place(key), format!("`{key}` is {span}: accepted is 1ms to {HEALTH_MOST}"));
+    }
+    Some(span)
 }

@@ -200,6 +200,8 @@ fn hostile_h83_service_values_are_refused_with_the_accepted_form() {
             ("health = { fall = 0 }", "`fall` is a whole number from 1 to 100"),
             ("health = { rise = 1e9 }", "`rise` is a whole number from 1 to 100"),
             ("health = { fall = 99999999999999999999 }", "`fall` is a whole number from 1 to 100"),
+            ("health = { every = \"61m\" }", "`every` is 1h1m: accepted is 1ms to 1h"),
+            ("health = { timeout = \"2d\" }", "`timeout` is 2d: accepted is 1ms to 1h"),
             ("health = { evry = \"2s\" }", "did you mean `every`?"),
             ("keep_warm = \"\"", "is not a duration"),
         ],

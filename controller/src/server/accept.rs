@@ -1,33 +1,67 @@
-//! TCP and TLS before gRPC: handshakes run beside each other, each with a deadline.
+//! TCP, TLS and the first bytes of HTTP/2 before gRPC: beside each other, each with a deadline, so many at once.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-/// As for the public side (limits by default: TLS handshake 10 s).
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes at once: a fleet of hundreds that comes back together waits a moment instead of exhausting memory.
-const HANDSHAKES: usize = 256;
+/// What every HTTP/2 client says first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// After a failed accept (no descriptors left, say): long enough not to spin, short enough not to be noticed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections whose handshake is done.
+/// How long a peer may take, and how many there may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// For TLS, and for the first bytes after it, each (limits by default: TLS handshake 10 s).
+    first: Duration,
+    /// Handshakes at once: a fleet of hundreds that comes back together waits a moment instead of exhausting memory.
+    handshakes: usize,
+    /// Connections of peers that show no certificate: operators, joiners, and anybody.
+    strangers: usize,
+    /// Connections of members: proxies and agents have one each. Strangers take none of theirs.
+    members: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(10), handshakes: 256, strangers: 1_024, members: 8_192 }
+    }
+}
+
+/// The places that are left.
+#[derive(Debug, Clone)]
+struct Room {
+    handshakes: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    members: Arc<Semaphore>,
+}
+
+/// Connections whose handshake is done and whose peer speaks HTTP/2. Each is made with the newest of `tls`.
 pub(super) fn incoming(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
-) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    limits: Limits,
+) -> ReceiverStream<io::Result<Greeted>> {
     let (sender, receiver) = mpsc::channel(64);
-    let (acceptor, permits) = (TlsAcceptor::from(tls), Arc::new(Semaphore::new(HANDSHAKES)));
+    let room = Room {
+        handshakes: Arc::new(Semaphore::new(limits.handshakes)),
+        strangers: Arc::new(Semaphore::new(limits.strangers)),
+        members: Arc::new(Semaphore::new(limits.members)),
+    };
     tokio::spawn(async move {
         while !sender.is_closed() {
-            let Ok(permit) = permits.clone().acquire_owned().await else { return };
+            let Ok(permit) = room.handshakes.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = sender.closed() => return,
@@ -40,17 +74,211 @@ pub(super) fn incoming(
                     continue;
                 }
             };
-            let (acceptor, sender) = (acceptor.clone(), sender.clone());
+            let (acceptor, room, sender) = (TlsAcceptor::from(tls.borrow().clone()), room.clone(), sender.clone());
             tokio::spawn(async move {
-                let _ = tcp.set_nodelay(true); // Only makes small messages slower when it fails.
-                match tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await {
-                    Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
-                    Ok(Err(problem)) => debug!(%problem, "a TLS handshake failed"),
-                    Err(_) => debug!("a TLS handshake took too long"),
+                if let Some(greeted) = greet(tcp, &acceptor, permit, &room, limits.first).await {
+                    drop(sender.send(Ok(greeted)).await);
                 }
-                drop(permit);
             });
         }
     });
     ReceiverStream::new(receiver)
+}
+
+/// A connection up to its first bytes; `None` when it comes to nothing.
+async fn greet(
+    tcp: TcpStream,
+    acceptor: &TlsAcceptor,
+    handshake: OwnedSemaphorePermit,
+    room: &Room,
+    first: Duration,
+) -> Option<Greeted> {
+    let _ = tcp.set_nodelay(true); // Only makes small messages slower when it fails.
+    let mut stream = match tokio::time::timeout(first, acceptor.accept(tcp)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(problem)) => {
+            debug!(%problem, "a TLS handshake failed");
+            return None;
+        }
+        Err(_) => {
+            debug!("a TLS handshake took too long");
+            return None;
+        }
+    };
+    drop(handshake);
+    let is_member = stream.get_ref().1.peer_certificates().is_some();
+    let places = if is_member { &room.members } else { &room.strangers };
+    let Ok(place) = places.clone().try_acquire_owned() else {
+        warn!(is_member, "a connection is refused: there are too many");
+        return None;
+    };
+    let mut said = [0; PREFACE.len()];
+    let whole = tokio::time::timeout(first, stream.read_exact(&mut said)).await;
+    if !matches!(whole, Ok(Ok(_))) || said != PREFACE {
+        debug!("a peer did not begin with HTTP/2");
+        return None;
+    }
+    Some(Greeted { stream, preface: PREFACE, _place: place })
+}
+
+/// A connection whose peer has begun to speak HTTP/2. It holds its place until it is dropped.
+pub(super) struct Greeted {
+    stream: TlsStream<TcpStream>,
+    /// What was read of it already and is read again.
+    preface: &'static [u8],
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Greeted {
+    type ConnectInfo = <TlsStream<TcpStream> as Connected>::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Greeted {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.preface.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, into);
+        }
+        let (now, later) = self.preface.split_at(self.preface.len().min(into.remaining()));
+        into.put_slice(now);
+        self.preface = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Greeted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use tokio::io::AsyncWriteExt;
+    use tokio_rustls::{TlsConnector, client};
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    const FIRST: Duration = Duration::from_millis(300);
+    /// Longer than a deadline on a machine that is merely slow.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct World {
+        address: std::net::SocketAddr,
+        connector: TlsConnector,
+        incoming: ReceiverStream<io::Result<Greeted>>,
+        renewed: watch::Sender<Arc<rustls::ServerConfig>>,
+        ca: certs::fleet::FleetCa,
+        _folder: tempfile::TempDir,
+    }
+
+    async fn world(strangers: usize) -> World {
+        certs::install_provider();
+        let folder = tempfile::tempdir().expect("folder");
+        let ca = certs::fleet::FleetCa::open_or_create(folder.path()).expect("made");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from(ca.certificate_der().to_vec())).expect("a root");
+        let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("an address");
+        let (renewed, tls) = watch::channel(ca.server_config(&["127.0.0.1".to_owned()]).expect("a certificate"));
+        let limits = Limits { first: FIRST, strangers, ..Limits::default() };
+        let (connector, incoming) = (TlsConnector::from(Arc::new(config)), incoming(listener, tls, limits));
+        World { address, connector, incoming, renewed, ca, _folder: folder }
+    }
+
+    impl World {
+        async fn connects(&self) -> client::TlsStream<TcpStream> {
+            let tcp = TcpStream::connect(self.address).await.expect("connected");
+            let name = ServerName::try_from("127.0.0.1").expect("an address");
+            self.connector.connect(name, tcp).await.expect("a handshake")
+        }
+    }
+
+    /// The other side closed it, with or without a word.
+    async fn ends(mut stream: client::TlsStream<TcpStream>) {
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 64])).await.expect("it is held for ever");
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_says_nothing_or_nonsense_is_let_go() {
+        let world = world(8).await;
+        ends(world.connects().await).await;
+        let mut slow = world.connects().await;
+        slow.write_all(&PREFACE[..5]).await.expect("written");
+        ends(slow).await;
+        let mut other = world.connects().await;
+        other.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+        ends(other).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_read_first_is_read_again() {
+        let mut world = world(8).await;
+        let mut client = world.connects().await;
+        client.write_all(PREFACE).await.expect("written");
+        client.write_all(b"then more").await.expect("written");
+        let mut greeted = world.incoming.next().await.expect("one").expect("whole");
+        let mut said = vec![0; PREFACE.len() + 9];
+        for part in said.chunks_mut(7) {
+            greeted.read_exact(part).await.expect("there");
+        }
+        assert_eq!(said, [PREFACE, b"then more"].concat());
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_shown_to_the_next() {
+        let world = world(8).await;
+        let leaf =
+            |stream: &client::TlsStream<TcpStream>| stream.get_ref().1.peer_certificates().map(|all| all[0].clone());
+        let (first, second) = (world.connects().await, world.connects().await);
+        assert_eq!(leaf(&first), leaf(&second));
+        world.renewed.send_replace(world.ca.server_config(&["127.0.0.1".to_owned()]).expect("a certificate"));
+        // One may have been waiting to be accepted.
+        drop(world.connects().await);
+        assert_ne!(leaf(&first), leaf(&world.connects().await));
+    }
+
+    #[tokio::test]
+    async fn strangers_have_so_many_places() {
+        let mut world = world(2).await;
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let mut client = world.connects().await;
+            client.write_all(PREFACE).await.expect("written");
+            held.push((client, world.incoming.next().await.expect("one").expect("whole")));
+        }
+        ends(world.connects().await).await;
+        held.clear();
+        let mut client = world.connects().await;
+        client.write_all(PREFACE).await.expect("written");
+        assert!(world.incoming.next().await.is_some(), "there is a place again");
+    }
 }

@@ -23,7 +23,7 @@ use tracing::info;
 use super::Shared;
 use super::who::{parse, stopping};
 use crate::core::observe::InstanceSeen;
-use crate::engine::AgentSender;
+use crate::engine::{AgentSender, Engine};
 use crate::fleet::{LEASE, QUEUE};
 
 const HELLO: Duration = Duration::from_secs(10);
@@ -41,7 +41,8 @@ impl Agents for Service {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        let name = self.0.member(&request, Role::Agent).await?;
+        let member = self.0.member(&request, Role::Agent).await?;
+        let name = member.name.clone();
         let mut messages = request.into_inner();
         let hello = match timeout(HELLO, messages.next()).await {
             Ok(Some(Ok(AgentMessage { kind: Some(Up::Hello(hello)) }))) => hello,
@@ -59,14 +60,22 @@ impl Agents for Service {
         let _ = sender.try_send(ControllerMessage { kind: Some(welcome) }); // An empty queue takes one message.
         info!(agent = %name, software = hello.software, "connected");
         let (engine, attached) = (self.0.engine.clone(), name.clone());
-        engine.tell(move |engine| {
-            engine.attach_agent(attached, hello.software, AgentSender { connection, messages: sender })
-        });
+        let attach = move |engine: &mut Engine| {
+            // It may have been revoked while its hello was waited for: its stream then ends with `sender`.
+            if member.still(&engine.state) {
+                engine.attach_agent(attached, hello.software, AgentSender { connection, messages: sender });
+            }
+        };
+        self.0.engine.tell_and_wait(attach).await;
         tokio::spawn(async move {
             while let Some(Ok(message)) = messages.next().await {
                 if let Some(Up::Report(report)) = message.kind {
-                    let (name, instances) = (name.clone(), instances(report, address));
-                    engine.tell(move |engine| engine.observe_agent(name, connection, instances));
+                    let (name, generation) = (name.clone(), report.generation);
+                    let instances = instances(report, address);
+                    // Waited for: an agent that reports without end waits for the engine, not the other way round.
+                    engine
+                        .tell_and_wait(move |engine| engine.observe_agent(name, connection, generation, instances))
+                        .await;
                 }
             }
             info!(agent = %name, "disconnected");

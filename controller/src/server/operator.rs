@@ -16,9 +16,11 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::Shared;
-use super::who::{self, status};
+use super::who::{self, status, stopping};
 use crate::core::Command;
-use crate::engine::{Accepted, Priority, Submission};
+use crate::engine::{Accepted, Engine, Priority, Submission};
+
+pub(crate) use access::remove_unfinished;
 
 pub(super) struct Service(pub(super) Arc<Shared>);
 
@@ -37,6 +39,13 @@ impl Shared {
     ) -> Result<Accepted, Status> {
         let submission = Submission { request, ..Submission::of(who.name.as_str(), reason, command) };
         self.engine.submit(submission, priority).await.map_err(status)
+    }
+
+    /// What an operator's request did when it came first, if it did.
+    async fn done_before(&self, who: &who::Operator, request: &str) -> Result<Option<Accepted>, Status> {
+        let (request, by, arrived) = (request.to_owned(), who.name.clone(), Instant::now());
+        let look = move |engine: &Engine| engine.done_before(&request, by.as_str(), arrived).transpose();
+        self.engine.read(look).await.ok_or_else(stopping)?.map_err(status)
     }
 }
 

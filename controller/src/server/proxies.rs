@@ -28,6 +28,10 @@ const HELLO: Duration = Duration::from_secs(10);
 /// A proxy that refuses is sent everything again, at most so often: refusing again must not become a storm.
 const RESEND: Duration = Duration::from_secs(5);
 
+/// Of what a proxy tells about an override so much is kept, in characters: a name, and a paragraph.
+const BY_MOST: usize = 64;
+const REASON_MOST: usize = 1_000;
+
 pub(super) struct Service(pub(super) Arc<Shared>);
 
 #[tonic::async_trait]
@@ -38,7 +42,8 @@ impl Fleet for Service {
         &self,
         request: Request<Streaming<ProxyMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        let name = self.0.member(&request, Role::Proxy).await?;
+        let member = self.0.member(&request, Role::Proxy).await?;
+        let name = member.name.clone();
         let mut messages = request.into_inner();
         let hello = match timeout(HELLO, messages.next()).await {
             Ok(Some(Ok(ProxyMessage { kind: Some(Up::Hello(hello)) }))) => hello,
@@ -50,10 +55,15 @@ impl Fleet for Service {
         let welcome = Down::Welcome(Welcome { name: name.to_string(), lease_ms });
         let _ = sender.try_send(ControllerMessage { kind: Some(welcome) }); // An empty queue takes one message.
         info!(proxy = %name, software = hello.software, "connected");
-        let session = Session { shared: self.0.clone(), name: name.clone(), connection, sent_all: None };
+        let session = Session { shared: self.0.clone(), name: name.clone(), connection, brake: Brake::default() };
         let attached = name.clone();
         // Counted in before its first report is read: reports of unknown connections are dropped.
-        let attach = move |engine: &mut Engine| engine.attach_proxy(&attached, connection, &hello, sender);
+        let attach = move |engine: &mut Engine| {
+            // It may have been revoked while its hello was waited for: its stream then ends with `sender`.
+            if member.still(&engine.state) {
+                engine.attach_proxy(&attached, connection, &hello, sender);
+            }
+        };
         self.0.engine.tell_and_wait(attach).await;
         tokio::spawn(session.listen(messages));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver).map(Ok))))
@@ -65,13 +75,34 @@ struct Session {
     shared: Arc<Shared>,
     name: MemberName,
     connection: u64,
-    /// When everything was sent again last.
+    brake: Brake,
+}
+
+/// Spaces out what is sent again.
+#[derive(Debug, Default)]
+struct Brake {
+    /// When everything was sent again last, or will be.
     sent_all: Option<Instant>,
+}
+
+impl Brake {
+    /// How long to wait before everything is sent again; none: that is on its way already.
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
+        if self.sent_all.is_some_and(|last| last > now) {
+            return None;
+        }
+        let at = self.sent_all.map_or(now, |last| now.max(last + RESEND));
+        self.sent_all = Some(at);
+        Some(at - now)
+    }
 }
 
 impl Session {
     async fn listen(mut self, mut messages: Streaming<ProxyMessage>) {
         while let Some(Ok(message)) = messages.next().await {
+            if !self.shared.fleet.is_current(&self.name, self.connection) {
+                break; // It was revoked, or has connected again.
+            }
             let now_ms = clock_ms();
             match message.kind {
                 Some(Up::Progress(report)) => self.progress(&report, now_ms),
@@ -89,9 +120,8 @@ impl Session {
         if report.state() != progress::State::Rejected {
             return;
         }
+        let Some(wait) = self.brake.wait(Instant::now()) else { return };
         warn!(proxy = %self.name, rejections = ?report.rejections, "refused a change; it is sent everything again");
-        let wait = self.sent_all.map_or(Duration::ZERO, |last| RESEND.saturating_sub(last.elapsed()));
-        self.sent_all = Some(Instant::now() + wait);
         let (engine, name, connection) = (self.shared.engine.clone(), self.name.clone(), self.connection);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
@@ -103,9 +133,34 @@ impl Session {
         let Ok(stage) = told.stage.parse() else { return };
         let release = api::ReleaseNumber::new(told.release);
         let command = Command::TellOverride { proxy: self.name.clone(), stage, release, until_ms: told.until_ms };
-        let submission = Submission::of(&told.by, told.reason.clone(), command);
+        // Not an operator whom we know: a name that somebody gave on the proxy's machine.
+        let by = format!("{} on {}", cut(&told.by, BY_MOST), self.name);
+        let submission = Submission::of(&by, cut(&told.reason, REASON_MOST), command);
         if let Err(problem) = self.shared.engine.submit(submission, Priority::Normal).await {
             warn!(proxy = %self.name, ?problem, "an override could not be recorded");
         }
+    }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_refuses_without_end_is_not_sent_everything_without_end() {
+        let (mut brake, start) = (Brake::default(), Instant::now());
+        assert_eq!(brake.wait(start), Some(Duration::ZERO));
+        // Refused again at once, and again and again until the next one is sent.
+        let second = Duration::from_secs(1);
+        assert_eq!(brake.wait(start + second), Some(RESEND - second));
+        for tenths in 11..50 {
+            assert_eq!(brake.wait(start + second * tenths / 10), None);
+        }
+        assert_eq!(brake.wait(start + RESEND), Some(RESEND), "the next one counts from the one before");
+        assert_eq!(brake.wait(start + RESEND * 10), Some(Duration::ZERO));
     }
 }

@@ -5,16 +5,25 @@ use certs::fleet::{Role, peer};
 use tonic::{Request, Status};
 
 use super::Shared;
-use crate::core::Refusal;
 use crate::core::state::MemberProgress;
+use crate::core::{Refusal, State};
 use crate::engine::NotDone;
 use crate::secret;
+use crate::store::StoreError;
 
 /// An operator whose token was accepted.
 #[derive(Debug, Clone)]
 pub(super) struct Operator {
     pub(super) name: MemberName,
     scope: Scope,
+}
+
+/// A member whose certificate was accepted.
+#[derive(Debug, Clone)]
+pub(super) struct Admitted {
+    pub(super) name: MemberName,
+    role: Role,
+    serial: String,
 }
 
 impl Shared {
@@ -38,23 +47,40 @@ impl Shared {
     }
 
     /// The member behind a request: its certificate is the one that was given out, and was not revoked since.
-    pub(super) async fn member<T>(&self, request: &Request<T>, role: Role) -> Result<MemberName, Status> {
+    pub(super) async fn member<T>(&self, request: &Request<T>, role: Role) -> Result<Admitted, Status> {
         let certificates = request.peer_certs();
         let seen = certificates.as_deref().and_then(|chain| peer(chain)).filter(|seen| seen.role == role);
         let seen = seen.ok_or_else(|| {
             Status::unauthenticated(format!("only a {role} of this fleet may call this: its certificate is missing"))
         })?;
-        let (name, serial) = (seen.name.clone(), hex(&seen.serial));
-        let find = move |engine: &crate::engine::Engine| {
-            let member = engine.state.members.get(&seen.name);
-            member.is_some_and(|member| member.role == role && member.progress == MemberProgress::Joined { serial })
-        };
-        if self.engine.read_first(find).await.ok_or_else(stopping)? {
-            return Ok(name);
+        let admitted = Admitted { name: seen.name.clone(), role, serial: hex(&seen.serial) };
+        let asked = admitted.clone();
+        if self.engine.read_first(move |engine| asked.still(&engine.state)).await.ok_or_else(stopping)? {
+            return Ok(admitted);
         }
         Err(Status::permission_denied(format!(
-            "{name} does not belong to this fleet any more: it was revoked, or joined again elsewhere"
+            "{} does not belong to this fleet any more: it was revoked, or joined again elsewhere",
+            admitted.name
         )))
+    }
+}
+
+impl Admitted {
+    /// Whether it belongs to the fleet now, with this certificate. Asked again after every wait.
+    pub(super) fn still(&self, state: &State) -> bool {
+        let member = state.members.get(&self.name).filter(|member| member.role == self.role);
+        member.is_some_and(|member| match &member.progress {
+            MemberProgress::Joined { serial } => *serial == self.serial,
+            MemberProgress::Invited { .. } | MemberProgress::Revoked => false,
+        })
+    }
+}
+
+#[cfg(test)]
+impl Operator {
+    /// An operator of a test.
+    pub(super) fn new(name: MemberName, scope: Scope) -> Self {
+        Self { name, scope }
     }
 }
 
@@ -99,6 +125,10 @@ pub(super) fn status(not_done: NotDone) -> Status {
         NotDone::Refused(Refusal::Unknown(sentence)) => Status::not_found(sentence),
         NotDone::Refused(Refusal::Refused(sentence)) => Status::failed_precondition(sentence),
         NotDone::Refused(wrong @ Refusal::Wrong(_)) => Status::invalid_argument(wrong.to_string()),
+        // These two say themselves what became of it.
+        NotDone::Store(problem @ (StoreError::Uncertain { .. } | StoreError::Full { .. })) => {
+            Status::unavailable(problem.to_string())
+        }
         NotDone::Store(problem) => Status::unavailable(format!("nothing was changed: {problem}")),
         NotDone::Stopping => stopping(),
     }
@@ -112,4 +142,19 @@ pub(super) fn wrong(mistakes: &[String]) -> Status {
 /// Reads a value, or says what is accepted.
 pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
     text.parse().map_err(|problem: T::Err| Status::invalid_argument(problem.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_that_nothing_changed_when_nobody_knows() {
+        let folder = std::path::PathBuf::from("/var/lib/pointsman");
+        let uncertain = StoreError::Uncertain { folder: folder.clone(), cause: "input/output error".into() };
+        let told = status(NotDone::Store(uncertain));
+        assert!(!told.message().contains("nothing was changed"), "{told}");
+        let told = status(NotDone::Store(StoreError::Full { folder }));
+        assert_eq!(told.message().matches("nothing was changed").count(), 1, "{told}");
+    }
 }

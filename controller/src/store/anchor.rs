@@ -159,6 +159,14 @@ impl Anchor {
     }
 }
 
+#[cfg(test)]
+impl Anchor {
+    /// Has every later write fail, as on a disk that does.
+    pub(crate) fn fail_from_now_on(&mut self, folder: &Path) {
+        self.file = File::open(path(folder)).expect("the anchor is there");
+    }
+}
+
 pub(crate) fn path(folder: &Path) -> PathBuf {
     folder.join(FILE_NAME)
 }

@@ -188,6 +188,14 @@ impl StoreError {
         Self::Database { doing: "reading the event store", source }
     }
 
+    /// The same once more when it ends the store's use ([`StoreError::Uncertain`]): the asker hears it, and the owner.
+    pub(crate) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Uncertain { folder, cause } => Some(Self::Uncertain { folder: folder.clone(), cause: cause.clone() }),
+            _ => None,
+        }
+    }
+
     /// Sorts a failed write: no room (nothing happened), or a disk that failed (nobody knows).
     pub(crate) fn writing(folder: &Path, source: rusqlite::Error) -> Self {
         match source.sqlite_error_code() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::anchor::{self, Anchor, Found};
-use super::{NewRecord, Record, Store, StoreError, database};
+use super::{NewRecord, Record, StoreError, database};
 
 /// Kind of the event that [`accept_loss`] writes.
 pub const LOSS_ACCEPTED: &str = "store.loss_accepted";
@@ -17,30 +17,38 @@ pub const LOSS_ACCEPTED: &str = "store.loss_accepted";
 /// [`StoreError::NothingLost`] when the store opens as it is; the chain's own errors when it is broken in the middle,
 /// which only a backup can mend.
 pub fn accept_loss(folder: &Path, at_ms: u64, by: &str, reason: &str) -> Result<Record, StoreError> {
-    let lock = database::lock(folder)?;
+    let _lock = database::lock(folder)?;
     let found = database::look(folder)?;
     let (kept, vouched) = (kept(folder, &found)?, found.anchor.vouched());
     keep_copies(folder, at_ms)?;
-    if found.empty && found.has_log {
-        // A log without its database cannot be read; the copy has it.
-        let log = folder.join(database::LOG_NAME);
-        std::fs::remove_file(&log).map_err(StoreError::io("removing", &log))?;
+    if found.empty {
+        // A log without its database cannot be read, nor a database without its first page; the copy has them.
+        for name in [database::LOG_NAME, database::FILE_NAME] {
+            remove(&folder.join(name))?;
+        }
     }
-    let empty = database::Found { anchor: Found::Missing, has_log: found.has_log && !found.empty, ..found };
-    let verified = match database::verify(folder, &empty)? {
+    let left = database::Found { anchor: Found::Missing, has_log: found.has_log && !found.empty, ..found };
+    let verified = match database::verify(folder, &left)? {
         Some(verified) => verified,
         None => database::create(folder)?,
     };
-    let end = verified.last.end;
-    let anchor = Anchor::create(folder, end)?;
-    let connection = verified.connection;
+    let (mut connection, end) = (verified.connection, verified.last.end);
     let forget = connection.execute("DELETE FROM checkpoint WHERE seq > ?1", [end.seq.cast_signed()]);
     forget.map_err(|error| StoreError::writing(folder, error))?;
-    let mut store = Store { connection, anchor, folder: folder.to_owned(), last: end, uncertain: false, _lock: lock };
     let payload = serde_json::json!({ "kept": kept, "had": vouched });
     let (by, reason, about, kind) = (by.to_owned(), reason.to_owned(), "store".to_owned(), LOSS_ACCEPTED.to_owned());
-    let mut written = store.append(vec![NewRecord { at_ms, by, reason, about, kind, schema: 1, payload }])?;
+    let record = NewRecord { at_ms, by, reason, about, kind, schema: 1, payload };
+    let (mut written, end) = super::commit(&mut connection, folder, end, vec![record])?;
+    // Last: from now on the store opens, and the loss is on record by then.
+    Anchor::create(folder, end)?;
     Ok(written.pop().expect("one record was appended"))
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("removing", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// The last event that is left, when some are lost or may be.

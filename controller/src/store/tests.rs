@@ -99,6 +99,23 @@ fn the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over() {
 }
 
 #[test]
+fn a_store_that_failed_takes_no_checkpoint() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut store = open(folder.path()).store;
+    store.append(records(1, 3)).expect("append");
+    store.fail_from_now_on();
+    let error = store.append(records(4, 1)).expect_err("the anchor fails");
+    assert!(matches!(error, StoreError::Uncertain { .. }), "{error}");
+    // Its state is that of event 3, whatever the store's last event is.
+    let seq = store.last();
+    let error = store.save_checkpoint(&Checkpoint { seq, schema: 1, state: b"three".to_vec() }).expect_err("refused");
+    assert!(matches!(error, StoreError::Uncertain { .. }), "{error}");
+    drop(store);
+    let opened = open(folder.path());
+    assert_eq!((opened.store.last(), opened.checkpoint), (4, None));
+}
+
+#[test]
 fn a_backup_restores_everything_and_goes_on() {
     let folder = tempfile::tempdir().expect("folder");
     let (old, new, file) = (folder.path().join("old"), folder.path().join("new"), folder.path().join("backup"));
@@ -156,6 +173,52 @@ fn a_database_that_is_gone_is_accepted_too() {
         assert_eq!(accept_loss(&cut, 5, "root", "gone").expect("accepted").seq, 1);
         assert_eq!(open(&cut).store.last(), 1);
     }
+}
+
+#[test]
+fn a_database_cut_within_its_first_page_is_accepted_too() {
+    for (bytes, remove_log) in [(0, true), (50, true), (50, false), (1_000, false), (4_095, true)] {
+        let folder = tempfile::tempdir().expect("folder");
+        let (live, cut) = (folder.path().join("live"), folder.path().join("cut"));
+        let mut store = open(&live).store;
+        store.append(records(1, 3)).expect("append");
+        copy(&live, &cut);
+        drop(store);
+        // Of a database that was whole: its header is, too.
+        let whole = std::fs::read(live.join(database::FILE_NAME)).expect("read");
+        std::fs::write(cut.join(database::FILE_NAME), &whole[..bytes]).expect("cut");
+        if remove_log {
+            std::fs::remove_file(cut.join(database::LOG_NAME)).expect("remove");
+        }
+        let error = Store::open(&cut).expect_err("it is torn");
+        assert!(matches!(error, StoreError::Behind { last: 0, anchored: 3, .. }), "{bytes}: {error}");
+        let record = accept_loss(&cut, 5, "root", "torn").unwrap_or_else(|error| panic!("{bytes}: {error}"));
+        assert_eq!((record.seq, record.payload), (1, json!({ "kept": 0, "had": 3 })));
+        assert_eq!(open(&cut).store.last(), 1);
+        let kept = std::fs::read(cut.join("before-loss-5").join(database::FILE_NAME)).expect("a copy");
+        assert_eq!(kept, whole[..bytes]);
+    }
+}
+
+#[test]
+fn a_loss_is_on_record_before_the_store_can_be_opened() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (live, cut) = (folder.path().join("live"), folder.path().join("cut"));
+    let mut store = open(&live).store;
+    store.append(records(1, 3)).expect("append");
+    copy(&live, &cut);
+    store.append(records(4, 2)).expect("append");
+    std::fs::copy(live.join(anchor::FILE_NAME), cut.join(anchor::FILE_NAME)).expect("copy");
+    // It ends in the middle, as with a power cut: the new anchor cannot be made.
+    let in_the_way = cut.join("events.anchor.new");
+    std::fs::create_dir(&in_the_way).expect("made");
+    accept_loss(&cut, 5, "root", "").expect_err("cut short");
+    let error = Store::open(&cut).expect_err("nothing vouches for what is there");
+    assert!(matches!(error, StoreError::Behind { last: 4, anchored: 5, .. }), "the loss is on record: {error}");
+    std::fs::remove_dir(&in_the_way).expect("removed");
+    accept_loss(&cut, 6, "root", "").expect("once more");
+    let kinds: Vec<String> = all(&open(&cut).store).into_iter().map(|record| record.kind).collect();
+    assert_eq!(kinds[3..], [LOSS_ACCEPTED, LOSS_ACCEPTED]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use certs::fleet::Role;
 
 use crate::core::command::{Context, Decision, Refusal};
 use crate::core::event::Event;
-use crate::core::state::{MemberProgress, Override, State};
+use crate::core::state::{Member, MemberProgress, Override, State};
 
 pub(super) fn invite(
     state: &State,
@@ -81,7 +81,14 @@ pub(super) fn tell_override(
     release: Option<ReleaseNumber>,
     until_ms: u64,
 ) -> Result<Decision, Refusal> {
-    let member = state.members.get(proxy).ok_or_else(|| Refusal::Unknown(format!("there is no proxy {proxy}")))?;
+    let joined =
+        |member: &&Member| member.role == Role::Proxy && matches!(member.progress, MemberProgress::Joined { .. });
+    let unknown = || Refusal::Unknown(format!("there is no proxy {proxy} in this fleet"));
+    let member = state.members.get(proxy).filter(joined).ok_or_else(unknown)?;
+    let service = state.service(&stage.service);
+    if !service.is_some_and(|service| service.spec.stages.contains_key(&stage.environment)) {
+        return Err(Refusal::Unknown(format!("there is no stage {stage}")));
+    }
     let told = release.map(|release| Override { release, until_ms });
     if member.overrides.get(stage).copied() == told {
         return Ok(Decision::default());

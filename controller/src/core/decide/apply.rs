@@ -1,6 +1,6 @@
 //! Files that were applied: what they say together with what is there already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::EnvironmentName;
 
@@ -25,10 +25,10 @@ pub(super) fn apply(
     ));
     for spec in environments {
         mistakes.extend(moved_target(state, spec));
-        if super::require_reason(state, &spec.name, context).is_err() {
-            mistakes.push(format!("{} asks for a reason: add --reason \"...\"", spec.name));
-        }
     }
+    let reasons = touched(state, environments, services);
+    let missing = reasons.into_iter().filter_map(|name| super::require_reason(state, name, context).err());
+    mistakes.extend(missing.map(|refusal| refusal.to_string()));
     for spec in services {
         for environment in spec.stages.keys().filter(|name| !after.contains_key(name)) {
             mistakes.push(format!(
@@ -49,6 +49,22 @@ pub(super) fn apply(
     Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
 }
 
+/// Environments in which the files change something: their own settings, or a service's stage there.
+fn touched<'a>(
+    state: &'a State,
+    environments: &'a [EnvironmentSpec],
+    services: &'a [ServiceSpec],
+) -> BTreeSet<&'a EnvironmentName> {
+    let changed = environments.iter().filter(|spec| state.environments.get(&spec.name) != Some(spec));
+    let mut touched: BTreeSet<_> = changed.map(|spec| &spec.name).collect();
+    for spec in services {
+        let before = state.service(&spec.name).map(|service| &service.spec.stages);
+        let names = before.into_iter().flat_map(|stages| stages.keys()).chain(spec.stages.keys());
+        touched.extend(names.filter(|name| before.and_then(|stages| stages.get(*name)) != spec.stages.get(*name)));
+    }
+    touched
+}
+
 /// Two environments in one zone would claim the same hosts.
 fn clashes(after: &BTreeMap<&EnvironmentName, &EnvironmentSpec>, applied: &[EnvironmentSpec]) -> Vec<String> {
     let other = |spec: &EnvironmentSpec| {
@@ -61,7 +77,7 @@ fn clashes(after: &BTreeMap<&EnvironmentName, &EnvironmentSpec>, applied: &[Envi
 }
 
 fn twice(names: impl Iterator<Item = String>) -> Vec<String> {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let doubled: Vec<_> = names.filter(|name| !seen.insert(name.clone())).collect();
     doubled.into_iter().map(|name| format!("{name} is given more than once")).collect()
 }

@@ -4,7 +4,7 @@ mod driven;
 mod promote;
 mod rollback;
 
-use api::{ReleaseNumber, Share, StageName};
+use api::{MemberName, ReleaseNumber, Share, StageName};
 
 use super::require_reason;
 use crate::core::command::{Context, Decision, Refusal};
@@ -32,10 +32,8 @@ fn needs_start(
     stage: &Stage,
     number: ReleaseNumber,
 ) -> Result<bool, Refusal> {
-    if stage.is_warm(number) {
-        return Ok(false);
-    }
     match &environment.target {
+        Target::Static if stage.is_warm(number) => Ok(false),
         Target::Static if release.static_addresses(&environment.name).is_empty() => Err(Refusal::Refused(format!(
             "{number} has no addresses in {}: give them with `release add --address {}/COMPONENT=HOST:PORT`",
             environment.name, environment.name
@@ -44,12 +42,19 @@ fn needs_start(
         Target::Agent { group } if state.agents(group).next().is_none() => Err(Refusal::Refused(format!(
             "no agent of group {group} has joined: `pointsman join agent --group {group} --name NAME` invites one"
         ))),
-        Target::Agent { .. } if release.artifacts.is_empty() => Err(Refusal::Refused(format!(
-            "{number} was added with addresses and has nothing that an agent could run in {}",
+        Target::Agent { .. } if !release.can_run() => Err(Refusal::Refused(format!(
+            "{number} has nothing that an agent could run in {}: its routed component needs `run` and an artifact, which \
+             `release build` makes",
             environment.name
         ))),
-        Target::Agent { .. } => Ok(true),
+        Target::Agent { group } => Ok(!(stage.is_warm(number) && runs(state, group, stage, number))),
     }
+}
+
+/// Whether an agent of the fleet runs the release: those that did may all have been revoked.
+fn runs(state: &State, group: &MemberName, stage: &Stage, number: ReleaseNumber) -> bool {
+    let placed = stage.placed.get(&number);
+    state.agents(group).any(|agent| placed.is_some_and(|placed| placed.contains_key(agent)))
 }
 
 /// What follows once the entering release can serve.
@@ -99,6 +104,14 @@ pub(super) fn weigh(state: &State, name: &StageName, share: Share, context: &Con
             entering.release
         )));
     }
+    let (number, starts) = (entering.release, entering.starting_until_ms.is_some());
+    let group = state.environments.get(&name.environment).and_then(|environment| environment.group());
+    let lost = state.stage(name).zip(group).is_some_and(|(stage, group)| !runs(state, group, stage, number));
+    if lost && !starts && share > entering.share {
+        return Err(Refusal::Refused(format!(
+            "{number} runs on no agent of {name} any more: wait until it does, or `pointsman rollback {name}`"
+        )));
+    }
     let events = match entering.starting_until_ms {
         Some(_) => vec![Event::ShareSet { stage: name.clone(), release: entering.release, share }],
         None => take_share(state, name, entering.release, share, false, context),
@@ -106,8 +119,14 @@ pub(super) fn weigh(state: &State, name: &StageName, share: Share, context: &Con
     Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
 }
 
-pub(super) fn unhold(state: &State, name: &StageName, release: ReleaseNumber) -> Result<Decision, Refusal> {
+pub(super) fn unhold(
+    state: &State,
+    name: &StageName,
+    release: ReleaseNumber,
+    context: &Context,
+) -> Result<Decision, Refusal> {
     known(state, name)?;
+    require_reason(state, &name.environment, context)?;
     if state.stage(name).is_some_and(|stage| stage.bad.contains(&release)) {
         return Ok(Decision::one(Event::Unheld { stage: name.clone(), release }));
     }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use api::fleet::progress::State as Progressed;
 use api::fleet::{Progress, Zone};
 use api::{EnvironmentName, Span};
@@ -26,17 +28,16 @@ impl World {
 
     /// An environment appears or moves to another zone: a change of two resources, or three.
     fn apply(&mut self, name: &str, zone: &str) {
-        let spec = EnvironmentSpec {
-            name: name.parse().expect("name"),
-            zone: zone.parse().expect("zone"),
-            time_zone: "UTC".into(),
-            target: Target::Static,
-            keep_warm: Span::MAX,
-            reason_required: false,
-        };
-        let event = Event::EnvironmentApplied { spec };
-        self.state.evolve(&event, Mark { at_ms: 0, by: "", reason: "", request: "" });
-        self.publisher.refresh(&self.state, &[event], &self.fleet);
+        self.apply_together(&[(name, zone)]);
+    }
+
+    fn apply_together(&mut self, zones: &[(&str, &str)]) {
+        let applied = |(name, zone): &(&str, &str)| Event::EnvironmentApplied { spec: environment(name, zone) };
+        let events: Vec<Event> = zones.iter().map(applied).collect();
+        for event in &events {
+            self.state.evolve(event, Mark { seq: 0, at_ms: 0, by: "", reason: "", request: "" });
+        }
+        self.publisher.refresh(&self.state, &events, &self.fleet);
     }
 
     fn hello(&self) -> Hello {
@@ -46,6 +47,17 @@ impl World {
             fingerprint: self.publisher.fingerprint.to_bytes().to_vec(),
             ..Hello::default()
         }
+    }
+}
+
+fn environment(name: &str, zone: &str) -> EnvironmentSpec {
+    EnvironmentSpec {
+        name: name.parse().expect("name"),
+        zone: zone.parse().expect("zone"),
+        time_zone: "UTC".into(),
+        target: Target::Static,
+        keep_warm: Span::MAX,
+        reason_required: false,
     }
 }
 
@@ -116,6 +128,48 @@ fn fleet_a_zone_that_moved_leaves_nothing_behind() {
 }
 
 #[test]
+fn fleet_a_zone_that_changes_hands_keeps_its_certificate() {
+    let mut world = World::new();
+    world.apply_together(&[("blue", "a.example.com"), ("green", "b.example.com")]);
+    // Each takes the other's zone, in one step, whichever comes first.
+    for zones in [["b", "a"], ["a", "b"]].map(|names| names.map(|name| format!("{name}.example.com"))) {
+        world.apply_together(&[("blue", &zones[0]), ("green", &zones[1])]);
+        let set = whole(&world.publisher.everything());
+        let mut found: Vec<_> = set.upserts.iter().map(|resource| resource.name.as_str()).collect();
+        found.sort_unstable();
+        assert_eq!(found, ["*.a.example.com", "*.b.example.com", "a.example.com", "b.example.com"]);
+        let blue = set.upserts.iter().filter(|resource| resource.kind == "zone").find_map(|resource| {
+            let zone = Zone::decode(&*resource.body).expect("zone");
+            (zone.environment == "blue").then_some(zone.domain)
+        });
+        assert_eq!(blue.as_ref(), Some(&zones[0]));
+    }
+    world.apply_together(&[("blue", "c.example.com"), ("green", "a.example.com")]);
+    let set = whole(&world.publisher.everything());
+    assert!(!set.upserts.iter().any(|resource| resource.name.contains("b.example.com")), "nobody has it any more");
+}
+
+#[test]
+fn fleet_a_certificate_is_renewed_before_it_ends() {
+    let mut world = World::new();
+    world.apply("dev", "dev.example.com");
+    let before = world.publisher.version();
+    let certificate = |world: &World| {
+        let key = ("certificate".to_owned(), "*.dev.example.com".to_owned());
+        world.publisher.resources[&key].body.clone()
+    };
+    let first = certificate(&world);
+    let day = Duration::from_secs(86_400);
+    for (days, renewed) in [(1, false), (360, false), (370, true), (371, false)] {
+        let (version, now) = (world.publisher.version(), SystemTime::now() + day * days);
+        world.publisher.renew(&world.state, &world.fleet, now);
+        assert_eq!(world.publisher.version() > version, renewed, "day {days}");
+    }
+    assert_ne!(certificate(&world), first);
+    assert_eq!(world.publisher.version(), before.next());
+}
+
+#[test]
 fn fleet_a_large_change_goes_in_pieces() {
     let body = bytes::Bytes::from(vec![7; CHANGE_BYTES]);
     let resource = Resource { kind: "certificate".into(), name: "a".into(), body, schema: 1 };
@@ -138,7 +192,7 @@ async fn fleet_a_proxy_that_takes_nothing_is_let_go() {
     let mut world = World::new();
     let name: api::MemberName = "p1".parse().expect("name");
     let (sender, mut receiver) = mpsc::channel(QUEUE);
-    world.fleet.attach(&name, 1, &world.hello(), sender, 0, true);
+    world.fleet.attach(&name, 1, &world.hello(), sender, 0);
     world.apply("dev", "dev.example.com");
     let version = world.publisher.version();
     assert!(world.fleet.standings(version)[0].active_at.is_none(), "it has not answered");

@@ -1,5 +1,7 @@
 //! Tokens, joining, the fleet's members, and the backup.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +14,7 @@ use certs::fleet::Role;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use tracing::warn;
 
 use super::Answers;
 use crate::core::Command;
@@ -130,15 +133,10 @@ fn read_scope(request: &CreateTokenRequest) -> Result<Scope, Status> {
 /// A consistent copy of the event store, made beside it and sent in pieces.
 pub(super) async fn backup(shared: Arc<Shared>, who: &Operator) -> Result<Answers<BackupPiece>, Status> {
     who.may(Verb::Admin, None, None)?;
-    let copy = shared.data.join(format!("backup-{}.unfinished", secret::draw().map_err(Status::internal)?));
-    let path = copy.clone();
-    let made = shared.engine.read(move |engine| engine.store.backup(&path)).await.ok_or_else(stopping)?;
-    let opened = made
-        .map_err(|problem| problem.to_string())
-        .and_then(|_| std::fs::File::open(&copy).map_err(|problem| problem.to_string()));
-    // The open file stays readable; nothing is left behind whatever happens next.
-    let _ = std::fs::remove_file(&copy);
-    let mut file = opened.map_err(|problem| Status::internal(format!("the backup could not be made: {problem}")))?;
+    let name = format!("{UNFINISHED}{}{UNFINISHED_END}", secret::draw().map_err(Status::internal)?);
+    let path = shared.data.join(name);
+    let made = shared.engine.read(move |engine| copy_of(engine, &path)).await.ok_or_else(stopping)?;
+    let mut file = made.map_err(|problem| Status::internal(format!("the backup could not be made: {problem}")))?;
     let (sender, receiver) = mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
         loop {
@@ -156,4 +154,52 @@ pub(super) async fn backup(shared: Arc<Shared>, who: &Operator) -> Result<Answer
         }
     });
     Ok(Box::pin(ReceiverStream::new(receiver)))
+}
+
+/// Names of copies on their way begin and end so.
+const UNFINISHED: &str = "backup-";
+const UNFINISHED_END: &str = ".unfinished";
+
+/// A copy of the store that goes with the returned file: made, opened and unlinked in one step, so that nothing is left
+/// behind when nobody waits for it any more.
+fn copy_of(engine: &Engine, path: &Path) -> Result<File, String> {
+    let opened = match engine.store.backup(path) {
+        Ok(_) => File::open(path).map_err(|problem| problem.to_string()),
+        Err(problem) => Err(problem.to_string()),
+    };
+    let _ = std::fs::remove_file(path); // What cannot be removed is removed at the next start.
+    opened
+}
+
+/// Removes copies that a crash left behind: the names are ours, with what may follow while one is written.
+pub(crate) fn remove_unfinished(data: &Path) {
+    for entry in std::fs::read_dir(data).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(UNFINISHED) && name.contains(UNFINISHED_END));
+        if ours && let Err(problem) = std::fs::remove_file(entry.path()) {
+            warn!(file = %entry.path().display(), %problem, "an unfinished backup cannot be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_that_a_crash_left_behind_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("folder");
+        let ours = ["backup-x.unfinished", "backup-x.unfinished.partial", "backup-x.unfinished.partial-journal"];
+        let theirs = ["backup-monday.db", "events.db", "x.unfinished"];
+        for name in ours.iter().chain(&theirs) {
+            std::fs::write(folder.path().join(name), "x").expect("written");
+        }
+        remove_unfinished(folder.path());
+        for name in ours {
+            assert!(!folder.path().join(name).exists(), "{name}");
+        }
+        for name in theirs {
+            assert!(folder.path().join(name).exists(), "{name}");
+        }
+    }
 }

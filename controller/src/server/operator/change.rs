@@ -15,7 +15,7 @@ use super::Answers;
 use crate::core::event::Event;
 use crate::core::state::Leaving;
 use crate::core::{Command, due};
-use crate::engine::{Accepted, Engine, Priority, Submission};
+use crate::engine::{self, Accepted, Engine, Priority, Submission};
 use crate::fleet::{LEASE, Standing};
 use crate::server::Shared;
 use crate::server::who::{Operator, parse, status};
@@ -191,14 +191,9 @@ impl Follow {
         let mut outcome = Outcome::default();
         for event in &self.accepted.events {
             match event {
-                Event::RolledBack { from, to, .. } => {
+                Event::RolledBack { from, to, bad, .. } => {
                     (outcome.from_release, outcome.to_release) = (from.number(), to.number());
-                    outcome.undo = format!(
-                        "pointsman unhold {stage} {from} && pointsman promote {service}@{from} --to {environment}",
-                        stage = self.stage,
-                        service = self.stage.service,
-                        environment = self.stage.environment
-                    );
+                    outcome.undo = self.undo_of_rollback(*from, *bad);
                 }
                 Event::Promoted { release, .. }
                 | Event::ShareSet { release, .. }
@@ -213,6 +208,18 @@ impl Follow {
         outcome
     }
 
+    /// The command that lets a release in again after everything went back from it.
+    fn undo_of_rollback(&self, from: ReleaseNumber, bad: bool) -> String {
+        let StageName { service, environment } = &self.stage;
+        let promote = format!("pointsman promote {service}@{from} --to {environment}");
+        if bad { format!("pointsman unhold {} {from} && {promote}", self.stage) } else { promote }
+    }
+
+    /// Whether it is a rollback that has to start its release first.
+    fn is_fetch_back(&self) -> bool {
+        self.accepted.events.iter().any(|event| matches!(event, Event::Promoted { rollback: true, .. }))
+    }
+
     /// When the stage has another stable release now: which one left, and until when it is kept warm.
     async fn with_warmth(&self, mut outcome: Outcome) -> Outcome {
         let stage = self.stage.clone();
@@ -220,18 +227,30 @@ impl Follow {
         let find = move |engine: &Engine| {
             let found = engine.state.stage(&stage)?;
             let left = match from {
-                Some(from) => from,
-                None if found.stable == to => found.past.iter().rev().copied().find(|past| Some(*past) != to)?,
+                Some(from) => Some(from),
+                None if found.stable == to => Some(found.past.iter().rev().copied().find(|past| Some(*past) != to)?),
                 // A canary beside the stable release: nobody has left.
-                None => return Some((0, 0)),
+                None => None,
             };
-            match found.leaving.get(&left) {
-                Some(Leaving::Warm { until_ms }) => Some((left.number(), *until_ms)),
-                _ => Some((left.number(), 0)),
-            }
+            let until_ms = match left.and_then(|left| found.leaving.get(&left)) {
+                Some(Leaving::Warm { until_ms }) => *until_ms,
+                _ => 0,
+            };
+            Some((left, until_ms, found.stable))
         };
         match self.shared.engine.read(find).await.flatten() {
-            Some((left, until_ms)) => (outcome.from_release, outcome.warm_until_ms) = (left, until_ms),
+            Some((left, until_ms, stable)) => {
+                (outcome.from_release, outcome.warm_until_ms) = (left.map_or(0, ReleaseNumber::number), until_ms);
+                match (left, stable) {
+                    _ if !self.is_fetch_back() => {}
+                    // What it was fetched back instead of is marked bad.
+                    (Some(left), _) => outcome.undo = self.undo_of_rollback(left, true),
+                    (None, Some(stable)) => {
+                        outcome.undo = format!("pointsman rollback {} --to {stable}", self.stage);
+                    }
+                    (None, None) => {}
+                }
+            }
             // The first release of a stage: there is nothing to go back to.
             None => outcome.undo.clear(),
         }
@@ -251,19 +270,21 @@ fn start_of(engine: &Engine, stage: &StageName, release: ReleaseNumber, after: u
             engine.changed.get(stage).copied().unwrap_or_else(|| (engine.publisher.version(), Instant::now()));
         return Start::Done(version, since);
     }
-    let why = engine.store.read(after + 1, 1_000).unwrap_or_default().into_iter().find_map(|record| {
-        let ended =
-            record.about == stage.to_string() && matches!(record.kind.as_str(), "promotion_failed" | "rolled_back");
-        ended.then(|| {
-            record
-                .payload
-                .get("problem")
-                .and_then(|problem| problem.as_str())
-                .unwrap_or("it was rolled back")
-                .to_owned()
-        })
+    // It has ended since: what came first tells how.
+    let serves_since = |engine: &Engine| Start::Done(engine.publisher.version(), Instant::now());
+    let later = engine.store.read(after + 1, 1_000).unwrap_or_default();
+    let ended = later.iter().filter(|record| record.about == stage.to_string()).find_map(|record| {
+        match engine::event_of(record).ok().flatten()? {
+            Event::Entered { release: of, .. } | Event::Completed { release: of, .. } if of == release => {
+                Some(serves_since(engine))
+            }
+            Event::PromotionFailed { release: of, problem, .. } if of == release => Some(Start::Failed(problem)),
+            Event::RolledBack { from, .. } if from == release => Some(Start::Failed("it was rolled back".to_owned())),
+            Event::RolledBack { to, .. } if to == release => Some(serves_since(engine)),
+            _ => None,
+        }
     });
-    Start::Failed(why.unwrap_or_else(|| format!("{release} did not get into {stage}")))
+    ended.unwrap_or_else(|| Start::Failed(format!("{release} did not get into {stage}")))
 }
 
 fn lagging(standing: Standing) -> Lagging {

@@ -1,6 +1,7 @@
 //! `release build/add/list/show/logs`.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,10 @@ impl Shared {
     pub(super) async fn build_release(&self, who: &Operator, request: BuildReleaseRequest) -> Result<Release, Status> {
         let service: ServiceName = parse(&request.service)?;
         who.may(Verb::Release, Some(&service), None)?;
+        // Before the branch is looked up: it may have moved on since.
+        if let Some(before) = self.done_before(who, &request.request_id).await? {
+            return self.made(before).await;
+        }
         let looked_up = service.clone();
         let source =
             self.engine.read(move |engine| engine.state.service(&looked_up).map(|service| service.spec.source.clone()));
@@ -123,7 +128,10 @@ fn read_addresses(given: &StaticAddress) -> Result<Addresses, Vec<String>> {
         given.component.parse().map_err(|problem: api::NotAccepted| mistakes.push(problem.to_string())).ok();
     let mut addresses = Vec::new();
     for text in &given.addresses {
-        match text.parse() {
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() == 0 => {
+                mistakes.push(format!("{text:?} has port 0, on which nobody can be reached: accepted is 1 to 65535"));
+            }
             Ok(address) => addresses.push(address),
             Err(_) => mistakes.push(format!(
                 "{text:?} is not an address: accepted is IP:PORT, such as \"10.0.0.7:8080\" or \"[::1]:8080\""
@@ -195,4 +203,23 @@ fn read_piece(path: &std::path::Path, offset: u64) -> std::io::Result<Vec<u8>> {
         Err(problem) => return Err(problem),
     }
     Ok(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_an_address_has_a_port() {
+        let given = |text: &str| StaticAddress {
+            component: "web".into(),
+            addresses: vec![text.to_owned()],
+            ..StaticAddress::default()
+        };
+        assert!(read_addresses(&given("10.0.0.7:8080")).is_ok());
+        for wrong in ["10.0.0.7:0", "[::1]:0", "10.0.0.7", "host:80"] {
+            let mistakes = read_addresses(&given(wrong)).expect_err(wrong);
+            assert!(mistakes.len() == 1 && mistakes[0].contains(wrong) && mistakes[0].contains("accepted is"));
+        }
+    }
 }

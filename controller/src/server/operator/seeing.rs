@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Answers;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Handle};
 use crate::selector::Selector;
 use crate::server::Shared;
 use crate::server::who::{Operator, parse, stopping};
@@ -29,11 +29,15 @@ pub(super) async fn status(
     request: &StatusRequest,
 ) -> Result<Answers<StatusReply>, Status> {
     let selector = parse::<Selector>(&request.selector)?;
-    if let Some(service) = selector.service() {
-        who.may(Verb::Read, Some(service), None)?;
+    let (wanted, asked, asker) = (selector.clone(), request.selector.clone(), who.clone());
+    let look = move |engine: &Engine| {
+        let sees = |service: &ServiceName, environment: &EnvironmentName| asker.sees(Some(service), Some(environment));
+        (wanted.exists(&engine.state), wanted.has_one(&engine.state, sees))
+    };
+    let (known, seen) = shared.engine.read(look).await.ok_or_else(stopping)?;
+    if !seen && let Some(service) = selector.service() {
+        who.may(Verb::Read, Some(service), selector.environment())?;
     }
-    let (wanted, asked) = (selector.clone(), request.selector.clone());
-    let known = shared.engine.read(move |engine| wanted.exists(&engine.state)).await.ok_or_else(stopping)?;
     if !known {
         return Err(Status::not_found(format!("there is no {asked}")));
     }
@@ -77,43 +81,96 @@ pub(super) async fn history(
 ) -> Result<Answers<HistoryEntry>, Status> {
     let filter = Filter { selector: request.selector.clone(), who };
     // Subscribed before reading: nothing falls between. What comes twice is told once.
-    let mut news = shared.happened.subscribe();
+    let news = shared.happened.subscribe();
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
-        let mut told = 0;
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-        for entry in past(&shared, &filter, limit).await {
-            told = told.max(entry.event);
+        let (told, entries) = past(&shared, &filter, limit).await;
+        for entry in entries {
             if sender.send(Ok(entry)).await.is_err() {
                 return;
             }
         }
-        if !request.follow {
-            return;
-        }
-        loop {
-            let next = tokio::select! {
-                next = news.recv() => next,
-                () = sender.closed() => return,
-            };
-            let record = match next {
-                Ok(record) => record,
-                Err(broadcast::error::RecvError::Lagged(_)) => continue,
-                Err(broadcast::error::RecvError::Closed) => return,
-            };
-            if record.kind == "token_revoked" && record.about == filter.who.name.as_str() {
-                let _ = sender.send(Err(revoked())).await; // The watcher may have gone.
-                return;
-            }
-            let wanted = Some(&record).filter(|record| record.seq > told && filter.admits(record));
-            if let Some(entry) = wanted.and_then(|record| entry(record))
-                && sender.send(Ok(entry)).await.is_err()
-            {
-                return;
-            }
+        if request.follow {
+            Following { engine: shared.engine.clone(), filter, sender, told }.run(news).await;
         }
     });
     Ok(Box::pin(ReceiverStream::new(receiver)))
+}
+
+/// Somebody who is told what happens from now on.
+struct Following {
+    engine: Handle,
+    filter: Filter,
+    sender: mpsc::Sender<Result<HistoryEntry, Status>>,
+    /// The last event that was told, or passed over.
+    told: u64,
+}
+
+/// The follower has gone, or may not follow any more.
+struct Over;
+
+impl Following {
+    async fn run(mut self, mut news: broadcast::Receiver<Arc<Record>>) {
+        loop {
+            let next = tokio::select! {
+                next = news.recv() => next,
+                () = self.sender.closed() => return,
+            };
+            let told = match next {
+                Ok(record) => self.tell(&record).await,
+                // It reads so slowly that events were dropped: they are on disk.
+                Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up().await,
+                Err(broadcast::error::RecvError::Closed) => return,
+            };
+            if told.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells one event, unless that was done before.
+    async fn tell(&mut self, record: &Record) -> Result<(), Over> {
+        if record.seq <= self.told {
+            return Ok(());
+        }
+        self.told = record.seq;
+        if record.kind == "token_revoked" && record.about == self.filter.who.name.as_str() {
+            return self.end(revoked()).await;
+        }
+        match Some(record).filter(|record| self.filter.admits(record)).and_then(entry) {
+            Some(entry) => self.sender.send(Ok(entry)).await.map_err(|_| Over),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells what is on disk after the last one told.
+    async fn catch_up(&mut self) -> Result<(), Over> {
+        loop {
+            let (from, name) = (self.told + 1, self.filter.who.name.clone());
+            let look = move |engine: &Engine| {
+                let valid = engine.state.tokens.get(&name).is_some_and(|token| !token.revoked);
+                valid.then(|| engine.store.read(from, PAGE))
+            };
+            let page = match self.engine.read(look).await {
+                Some(Some(Ok(page))) => page,
+                Some(Some(Err(problem))) => return self.end(Status::internal(problem.to_string())).await,
+                Some(None) => return self.end(revoked()).await,
+                None => return self.end(stopping()).await,
+            };
+            if page.is_empty() {
+                return Ok(());
+            }
+            for record in &page {
+                self.tell(record).await?;
+            }
+        }
+    }
+
+    async fn end(&self, why: Status) -> Result<(), Over> {
+        let _ = self.sender.send(Err(why)).await; // The follower may have gone.
+        Err(Over)
+    }
 }
 
 /// The end of a stream whose token was revoked in the middle.
@@ -157,21 +214,70 @@ fn entry(record: &Record) -> Option<HistoryEntry> {
 }
 
 /// The last `limit` records that are asked for (0: all), oldest first. Read in pages from the end, so that the engine is
-/// never held up for long.
-async fn past(shared: &Shared, filter: &Filter, limit: usize) -> Vec<HistoryEntry> {
+/// never held up for long. With them the last event that was looked at.
+async fn past(shared: &Shared, filter: &Filter, limit: usize) -> (u64, Vec<HistoryEntry>) {
     let limit = if limit == 0 { usize::MAX } else { limit };
-    let Some(last) = shared.engine.read(|engine| engine.store.last()).await else { return Vec::new() };
+    let Some(last) = shared.engine.read(|engine| engine.store.last()).await else { return (0, Vec::new()) };
     let (mut entries, mut end) = (Vec::new(), last);
     while end > 0 && entries.len() < limit {
         let first = end.saturating_sub(PAGE as u64) + 1;
         let count = usize::try_from(end + 1 - first).unwrap_or(PAGE);
         let Some(Ok(page)) = shared.engine.read(move |engine| engine.store.read(first, count)).await else {
-            return Vec::new();
+            return (last, Vec::new());
         };
         let admitted = page.iter().rev().filter(|record| filter.admits(record)).filter_map(entry);
         entries.extend(admitted.take(limit - entries.len()));
         end = first - 1;
     }
     entries.reverse();
-    entries
+    (last, entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Scope;
+
+    use super::*;
+    use crate::engine::tests::{World, token};
+
+    /// Follows what happens in a world, from a channel that holds so few events that all others are dropped.
+    async fn follows(world: &World, name: &str) -> mpsc::Receiver<Result<HistoryEntry, Status>> {
+        let who = Operator::new(name.parse().expect("name"), Scope::admin());
+        let (sender, receiver) = mpsc::channel(1);
+        let filter = Filter { selector: String::new(), who };
+        let following = Following { engine: world.engine.clone(), filter, sender, told: 1 };
+        tokio::spawn(following.run(world.happened.subscribe()));
+        receiver
+    }
+
+    #[tokio::test]
+    async fn a_slow_follower_misses_nothing() {
+        let world = World::new().await;
+        let mut told = follows(&world, "t1").await;
+        for number in 1..=700 {
+            world.carries_out(token(&format!("t{number}"))).await;
+        }
+        for expected in 2..=701 {
+            assert_eq!(told.recv().await.expect("open").expect("an entry").event, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_follower_whose_token_was_revoked_is_told_so() {
+        let world = World::new().await;
+        world.carries_out(token("slow")).await;
+        let mut told = follows(&world, "slow").await;
+        for number in 1..=300 {
+            world.carries_out(token(&format!("t{number}"))).await;
+        }
+        world.revokes("slow").await;
+        for number in 301..=600 {
+            world.carries_out(token(&format!("t{number}"))).await;
+        }
+        let mut last = None;
+        while let Some(entry) = told.recv().await {
+            last = Some(entry);
+        }
+        assert!(matches!(last, Some(Err(status)) if status.message().contains("revoked")));
+    }
 }

@@ -44,9 +44,9 @@ pub(in crate::core::decide) fn end_warmth(
     release: ReleaseNumber,
     context: &Context,
 ) -> Result<Decision, Refusal> {
-    let until = state.stage(name).and_then(|stage| stage.leaving.get(&release));
-    let Some(Leaving::Warm { until_ms }) = until else { return Ok(Decision::default()) };
-    if *until_ms > context.now_ms {
+    let Some(stage) = state.stage(name) else { return Ok(Decision::default()) };
+    let Some(Leaving::Warm { until_ms }) = stage.leaving.get(&release) else { return Ok(Decision::default()) };
+    if *until_ms > context.now_ms && !stage.too_many_warm().contains(&release) {
         return Err(Refusal::Refused(format!("{release} is kept warm in {name} for longer")));
     }
     Ok(Decision::one(Event::WarmthEnded { stage: name.clone(), release, until_ms: context.now_ms + DRAIN_DEADLINE_MS }))

@@ -2,11 +2,11 @@
 
 use api::{ReleaseName, ReleaseNumber, Share, StageName};
 
-use super::{START_DEADLINE_MS, known, needs_start};
+use super::{DRAIN_DEADLINE_MS, START_DEADLINE_MS, known, needs_start};
 use crate::core::command::{Context, Decision, Refusal};
 use crate::core::decide::require_reason;
 use crate::core::event::Event;
-use crate::core::state::{Stage, State};
+use crate::core::state::{Entering, Stage, State};
 
 pub(in crate::core::decide) fn rollback(
     state: &State,
@@ -49,14 +49,7 @@ pub(in crate::core::decide) fn rollback(
             .stable
             .ok_or_else(|| Refusal::Refused(format!("{} is the first release of {name}", entering.release)))?;
         if stable == target {
-            let bad = entering.starting_until_ms.is_none() && !entering.rollback;
-            return Ok(Decision::one(Event::RolledBack {
-                stage: name.clone(),
-                from: entering.release,
-                to: stable,
-                warm_until_ms,
-                bad,
-            }));
+            return Ok(cancel(name, entering, stable, warm_until_ms, context));
         }
         return Err(Refusal::Refused(format!(
             "{} is on its way into {name}: roll back to {stable} first",
@@ -68,6 +61,26 @@ pub(in crate::core::decide) fn rollback(
         return Ok(Decision::already(format!("{target} serves all of {name} already")));
     }
     back_to(state, name, stage, stable, target, context)
+}
+
+/// Takes the entering release out again. One that has not started serves nowhere, so that it cannot be kept warm.
+fn cancel(
+    name: &StageName,
+    entering: &Entering,
+    stable: ReleaseNumber,
+    warm_until_ms: u64,
+    context: &Context,
+) -> Decision {
+    let (stage, from, now_ms) = (name.clone(), entering.release, context.now_ms);
+    let started = entering.starting_until_ms.is_none();
+    let (warm_until_ms, bad) = (if started { warm_until_ms } else { now_ms }, started && !entering.rollback);
+    let back = Event::RolledBack { stage: stage.clone(), from, to: stable, warm_until_ms, bad };
+    let lines = vec![back.sentence()];
+    let mut events = vec![back];
+    if !started {
+        events.push(Event::WarmthEnded { stage, release: from, until_ms: now_ms + DRAIN_DEADLINE_MS });
+    }
+    Decision { events, lines }
 }
 
 /// Back to a release that is not stable now: at once when it is warm, else after it has started.
