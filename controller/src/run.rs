@@ -99,7 +99,8 @@ pub async fn run(
 ) -> Result<(), ControllerError> {
     // The port first: nothing is made when it is taken.
     let (listener, address) = listen(settings.listen).await?;
-    let data = settings.data.as_path();
+    // Builds run in folders of their own, where a relative path would name something else.
+    let data = &std::path::absolute(&settings.data).map_err(failed)?;
     let kept = Kept::open(data)?;
     let advertise = settings.advertise.or_else(|| (!address.ip().is_unspecified()).then(|| address.to_string()));
     let hosts = hosts(advertise.as_deref());

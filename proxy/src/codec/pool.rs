@@ -147,7 +147,8 @@ impl Pools {
             Prepared::Http2(request) => {
                 let pool = self.pool(address, Protocol::Http2);
                 let occupied = Occupied::new(pool.clone());
-                let (answer, stream) = http2::send(&pool, request, limit).await?;
+                // Allocates: its state is large, and every client's connection would hold the room for it.
+                let (answer, stream) = Box::pin(http2::send(&pool, request, limit)).await?;
                 let (head, body) = answer.into_parts();
                 let body = Download::Http2(Incoming::new(body), Idle::new(&self.deadlines));
                 let head = AnswerHead::Http2(Box::new(head));

@@ -46,12 +46,13 @@ pub(crate) async fn serve(
         return;
     }
     let opened = match tls {
-        Some(tls) => handshake(stream, tls, &connection).await,
+        // On the heap, and gone once it is done: an idle connection is as large as the largest thing it may wait for.
+        Some(tls) => Box::pin(handshake(stream, tls, &connection)).await,
         None => look_ahead(stream, &connection).await,
     };
     let Some((stream, mut ahead, is_http_2)) = opened else { return };
     if is_http_2 {
-        http2::server::serve(stream, ahead, connection, exchange).await;
+        Box::pin(http2::server::serve(stream, ahead, connection, exchange)).await;
     } else {
         let ahead = ahead.take(usize::MAX);
         connection.run(http1::server::serve(stream, ahead, connection.clone(), exchange)).await;

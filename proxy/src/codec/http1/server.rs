@@ -54,7 +54,8 @@ pub(crate) async fn serve(stream: Stream, ahead: &[u8], connection: Rc<Connectio
             }
             Next::Request(head) => {
                 let flight = Flight::begin(&connection);
-                answer(&client, head, flight, &exchange).await
+                // Allocates: some kilobytes for as long as it takes, which every idle connection would hold otherwise.
+                Box::pin(answer(&client, head, flight, &exchange)).await
             }
         };
         first = false;

@@ -57,6 +57,7 @@ pub(super) async fn send(
             other => return Ok(other?),
         }
     }
-    let conn = Conn::new(pool.connect().await?, &pool.deadlines, pool.limits.clone());
+    // Connecting is rare and its state large: it does not belong into every request's.
+    let conn = Conn::new(Box::pin(pool.connect()).await?, &pool.deadlines, pool.limits.clone());
     Ok(Box::new(conn).send(&outgoing.head, &mut outgoing.upload, limit).await?)
 }
