@@ -8,13 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Problem;
 use crate::operator::Operator;
+use crate::{Problem, process};
 
 /// Longest wait for a part to be ready.
 const READY: Duration = Duration::from_secs(30);
-/// Longest wait for a part to end after it was told to.
-const END: Duration = Duration::from_secs(10);
 
 /// The processes; they end with this.
 #[derive(Debug)]
@@ -22,8 +20,14 @@ pub struct Fleet {
     binary: PathBuf,
     folder: PathBuf,
     running: Vec<(String, Child)>,
+    /// The core on which parts run that are started from now on; without one wherever the system likes.
+    pub core: Option<usize>,
+    /// Whether proxies that are started from now on serve HTTPS, too.
+    pub tls: bool,
     /// Where each proxy serves plain HTTP, in the order of their start.
     pub proxies: Vec<SocketAddr>,
+    /// Where each proxy that does serves HTTPS.
+    pub tls_proxies: Vec<SocketAddr>,
 }
 
 /// Resident memory of a process, in KiB, as the kernel counts it.
@@ -39,6 +43,7 @@ pub struct Memory {
 #[derive(Deserialize)]
 struct Listening {
     http: Option<SocketAddr>,
+    https: Option<SocketAddr>,
 }
 
 impl Fleet {
@@ -53,7 +58,15 @@ impl Fleet {
                 binary.display()
             )
         })?;
-        Ok(Self { binary, folder: folder.to_owned(), running: Vec::new(), proxies: Vec::new() })
+        Ok(Self {
+            binary,
+            folder: folder.to_owned(),
+            running: Vec::new(),
+            core: None,
+            tls: false,
+            proxies: Vec::new(),
+            tls_proxies: Vec::new(),
+        })
     }
 
     /// Starts the controller and returns its API.
@@ -79,21 +92,15 @@ impl Fleet {
     pub async fn proxy(&mut self, operator: &Operator, name: &str, workers: u16) -> Result<(), Problem> {
         let token = operator.join_proxy(name).await?;
         let (data, workers) = (self.folder.join(name), workers.to_string());
-        let arguments = [
-            "proxy",
-            "--http",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--drain",
-            "1s",
-            "--workers",
-            &workers,
-            "--data",
-        ];
+        let mut arguments = vec!["proxy", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "1s"];
+        if self.tls {
+            arguments.extend(["--https", "127.0.0.1:0"]);
+        }
+        arguments.extend(["--workers", &workers, "--data"]);
         self.start(name, &arguments, &data, Some(&token))?;
         let listening: Listening = serde_json::from_str(&self.wait_for_file(name, &data.join("listening.json"))?)?;
         self.proxies.push(listening.http.ok_or_else(|| format!("{name} does not say where it serves HTTP"))?);
+        self.tls_proxies.extend(listening.https);
         Ok(())
     }
 
@@ -135,7 +142,10 @@ impl Fleet {
 
     fn start(&mut self, name: &str, arguments: &[&str], data: &Path, token: Option<&str>) -> Result<(), Problem> {
         let log = File::create(self.folder.join(format!("{name}.log")))?;
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.core {
+            Some(core) => process::pinned(&self.binary, core),
+            None => Command::new(&self.binary),
+        };
         command.args(arguments).arg(data).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(token) = token {
             command.env("POINTSMAN_JOIN", token);
@@ -165,18 +175,7 @@ impl Drop for Fleet {
     /// Ends the parts, the last started first.
     fn drop(&mut self) {
         while let Some((_, mut child)) = self.running.pop() {
-            let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-            if let Some(pid) = pid {
-                // It may have ended.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            }
-            let deadline = Instant::now() + END;
-            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            // Nothing to do for one that has ended.
-            let _ = child.kill();
-            let _ = child.wait();
+            process::end(&mut child);
         }
     }
 }

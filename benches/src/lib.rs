@@ -1,8 +1,8 @@
-//! What the fleet benchmarks share: real processes, a client, loads, and figures.
+//! What the benchmarks share: real processes, a client, loads, and figures.
 //!
 //! Must not know: which figure is good. Nothing here compares a time with a target; people do, with the README.
 //!
-//! The rooms: [`fleet`] (processes of the `pointsman` binary), [`operator`] (the API as the command uses it),
+//! The rooms: [`process`] (children), [`fleet`] (those of the `pointsman` binary), [`operator`] (the API as the command uses it),
 //! [`upstream`] (what the proxies forward to), [`client`] and [`load`] (requests), [`disk`] (what one fsync costs),
 //! [`distribution`] and [`report`] (how figures are told).
 
@@ -12,6 +12,7 @@ pub mod distribution;
 pub mod fleet;
 pub mod load;
 pub mod operator;
+pub mod process;
 pub mod report;
 pub mod upstream;
 

@@ -43,7 +43,7 @@ impl Common {
 
 /// Where and how figures came about.
 #[derive(Debug, Serialize)]
-struct Host {
+pub struct Host {
     cores: usize,
     kernel: String,
     /// File system of the data.
@@ -64,12 +64,12 @@ pub struct Report {
     facts: Vec<(String, Value)>,
 }
 
-impl Report {
-    /// Takes note of the host.
-    pub fn new(benchmark: &'static str, common: &Common) -> Self {
+impl Host {
+    /// Takes note of it. `benchmark` is the program that runs.
+    pub fn new(benchmark: &str, common: &Common) -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let profile = if cfg!(debug_assertions) { "" } else { "--release " };
-        let host = Host {
+        Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: first_word("/proc/sys/kernel/osrelease"),
             disk: file_system(&common.folder),
@@ -78,7 +78,22 @@ impl Report {
                 .to_owned(),
             load_average: first_word("/proc/loadavg"),
             binary: common.binary.clone(),
-        };
+        }
+    }
+
+    /// Prints it.
+    pub fn tell(&self, benchmark: &str) {
+        let Self { cores, kernel, disk, load_average, command, binary } = self;
+        println!("{benchmark}: {cores} cores, Linux {kernel}, data on {disk}, load before {load_average}");
+        println!("measured: {}", binary.display());
+        println!("command: {command}\n");
+    }
+}
+
+impl Report {
+    /// Takes note of the host.
+    pub fn new(benchmark: &'static str, common: &Common) -> Self {
+        let host = Host::new(benchmark, common);
         Self { benchmark, host, distributions: Vec::new(), facts: Vec::new() }
     }
 
@@ -98,10 +113,7 @@ impl Report {
     /// # Errors
     /// The file cannot be written.
     pub fn tell(&self, unit: Option<&str>, json: Option<&Path>) -> Result<(), Problem> {
-        let Host { cores, kernel, disk, load_average, command, binary } = &self.host;
-        println!("{}: {cores} cores, Linux {kernel}, data on {disk}, load before {load_average}", self.benchmark);
-        println!("measured: {}", binary.display());
-        println!("command: {command}\n");
+        self.host.tell(self.benchmark);
         let unit = unit.and_then(|unit| self.distributions.iter().find(|(name, _)| name == unit));
         let unit_us = unit.map(|(_, distribution)| distribution.p50_us.max(1) as f64);
         let ratios = if unit_us.is_some() { "  p50/fsync  p99/fsync" } else { "" };

@@ -1,0 +1,9 @@
+-- What wrk found, as one line of JSON; times in microseconds.
+function done(summary, latency, requests)
+    local e = summary.errors
+    io.write(string.format(
+        '{"requests":%d,"us":%d,"bytes":%d,"errors":%d,"p50_us":%d,"p99_us":%d}\n',
+        summary.requests, summary.duration, summary.bytes,
+        e.connect + e.read + e.write + e.status + e.timeout,
+        latency:percentile(50), latency:percentile(99)))
+end
