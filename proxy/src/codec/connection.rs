@@ -193,6 +193,10 @@ impl Peer {
 pub(crate) struct Flight {
     connection: Rc<Connection>,
     pub(crate) id: RequestId,
+    /// The page that may read the answer.
+    pub(crate) cors: Option<Box<str>>,
+    /// The stage says which pages may read its answers, whatever the endpoint says.
+    pub(crate) answers_cors: bool,
     /// There when there is a log.
     pub(crate) entry: Option<Box<Entry>>,
 }
@@ -202,7 +206,8 @@ impl Flight {
         let outstanding = &connection.listener.outstanding;
         connection.exchanges.set(connection.exchanges.get() + 1);
         outstanding.set(outstanding.get() + 1);
-        Self { connection: connection.clone(), id: connection.listener.ids.next(), entry: None }
+        let id = connection.listener.ids.next();
+        Self { connection: connection.clone(), id, cors: None, answers_cors: false, entry: None }
     }
 
     pub(crate) fn connection(&self) -> &Rc<Connection> {
