@@ -176,7 +176,7 @@ async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut re
 
 fn keep(client: &Client, asked: Asked, can: bool) -> Keep {
     // A refused upgrade: what comes next may be what the client wanted to say in the other protocol.
-    match can && asked.persistent && !asked.upgrade && !client.connection.is_leaving() {
+    match can && asked.persistent && !asked.upgrade && !client.connection.is_leaving() && !client.connection.is_old() {
         false => Keep::Close,
         true if asked.minor == 0 => Keep::Asked,
         true => Keep::Open,
