@@ -31,6 +31,8 @@ pub(crate) enum Own {
     ClientBody,
     /// A head was begun and did not come.
     HeadTooSlow,
+    /// A page asks before it calls, and may not.
+    OriginRefused,
 }
 
 /// gRPC status codes (grpc/doc/statuscodes.md).
@@ -58,6 +60,7 @@ impl Own {
             Self::Refused(Refusal::TargetTooLong) => 414,
             Self::Refused(Refusal::HeadTooLarge) => 431,
             Self::UnknownHost => 404,
+            Self::OriginRefused => 403,
             Self::NotReady | Self::NoEndpoint | Self::Overloaded => 503,
             Self::ConnectFailed | Self::BadAnswer | Self::GrpcOverHttp1 => 502,
             Self::TooSlow => 504,
@@ -85,6 +88,7 @@ impl Own {
             Self::GrpcOverHttp1 => "The service does not speak gRPC\n",
             Self::TooSlow => "The service did not answer in time\n",
             Self::ClientBody => "The request's body stopped\n",
+            Self::OriginRefused => "This origin may not call the service\n",
             Self::HeadTooSlow => "The request's head did not come in time\n",
         }
     }
@@ -103,6 +107,7 @@ impl Own {
         match self {
             Self::Refused(Refusal::HeadTooLarge) => code::RESOURCE_EXHAUSTED,
             Self::Refused(_) | Self::ClientBody | Self::HeadTooSlow => code::INTERNAL,
+            Self::OriginRefused => code::PERMISSION_DENIED,
             Self::UnknownHost | Self::GrpcOverHttp1 => code::UNIMPLEMENTED,
             Self::TooSlow => code::DEADLINE_EXCEEDED,
             Self::NotReady | Self::NoEndpoint | Self::ConnectFailed | Self::BadAnswer | Self::Overloaded => {

@@ -8,9 +8,11 @@
 
 pub(crate) mod connection;
 pub(crate) mod flow;
+pub(crate) mod grpc_web;
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod idle;
+pub(crate) mod notice;
 pub(crate) mod page;
 pub(crate) mod pool;
 pub(crate) mod prepared;
@@ -25,10 +27,12 @@ pub(crate) mod told;
 pub(crate) mod upload;
 pub(crate) mod view;
 
+pub(crate) use notice::Notice;
 pub(crate) use prepared::Prepared;
 pub(crate) use view::{AnswerHead, Head, RequestView};
 
 use connection::Flight;
+use grpc_web::Web;
 use http1::endpoint::Conn;
 use relay::Relay;
 use upload::Upload;
@@ -55,18 +59,6 @@ pub(crate) enum Outbound {
     Tunnel(AnswerHead, Box<Conn>, Relay),
 }
 
-/// An answer of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Notice {
-    Http(Own),
-    /// A gRPC status and nothing else ("Trailers-Only"); `web` for gRPC-Web.
-    Grpc {
-        code: u8,
-        message: Option<&'static str>,
-        web: bool,
-    },
-}
-
 /// What answers requests.
 pub(crate) trait Exchange: Clone + 'static {
     /// Answers one.
@@ -81,6 +73,16 @@ pub(crate) trait Exchange: Clone + 'static {
 pub(crate) enum Dialect {
     Http,
     Grpc,
-    /// gRPC that also passes over HTTP/1.1.
-    GrpcWeb,
+    /// gRPC from a browser, which also passes over HTTP/1.1.
+    GrpcWeb(Web),
+}
+
+impl Dialect {
+    /// What a caller of gRPC-Web gets instead of gRPC.
+    pub(crate) fn web(self) -> Option<Web> {
+        match self {
+            Self::GrpcWeb(web) => Some(web),
+            _ => None,
+        }
+    }
 }

@@ -12,10 +12,12 @@ use tokio::time::Instant;
 
 use crate::answer::{Own, grpc_code_of_http};
 use crate::codec::connection::Flight;
+use crate::codec::grpc_web::Web;
 use crate::codec::pool::{Answered, Failed, Lease};
 use crate::codec::relay::{Download, Grpc, Relay};
 use crate::codec::told::Told;
-use crate::codec::{AnswerHead, Dialect, Exchange, Inbound, Notice, Outbound, Prepared, RequestView, rewrite};
+use crate::codec::{AnswerHead, Dialect, Exchange, Inbound, Notice, Outbound, Prepared, RequestView};
+use crate::cors::{self, Preflight, Verdict};
 use crate::record::Ticket;
 use crate::request_id::RequestId;
 use crate::route::{Routed, route};
@@ -32,7 +34,7 @@ impl Exchange for Rc<Worker> {
             Ok(passed) => passed.into_outbound(flight),
             Err(own) => {
                 self.refused(own, &mut flight);
-                Outbound::Own(rewrite::notice(own, dialect), flight)
+                Outbound::Own(Notice::of(own, dialect), flight)
             }
         }
     }
@@ -76,30 +78,39 @@ fn introduce(view: RequestView<'_>, flight: &mut Flight) {
     });
 }
 
-/// A request that was answered by an endpoint.
-struct Passed {
-    head: AnswerHead,
-    then: Then,
-}
-
+/// What is answered.
 #[expect(clippy::large_enum_variant, reason = "nearly all are relays, which a box would cost an allocation each")]
-enum Then {
-    /// The answer is passed on.
-    Relay(Download, Lease, Ticket, Duration, Grpc),
-    /// It is told as a gRPC status.
-    Status(Notice),
+enum Passed {
+    /// By an endpoint.
+    Relay {
+        head: AnswerHead,
+        body: Download,
+        lease: Lease,
+        ticket: Ticket,
+        limit: Duration,
+        grpc: Grpc,
+        web: Option<Web>,
+    },
+    /// By us.
+    Said(Notice),
 }
 
 impl Passed {
     fn into_outbound(self, flight: Flight) -> Outbound {
-        match self.then {
-            Then::Status(notice) => Outbound::Own(notice, flight),
-            Then::Relay(Download::Http1(answer), lease, ticket, limit, grpc) if self.head.status() == 101 => {
-                let conn = answer.into_tunnel();
-                Outbound::Tunnel(self.head, conn, Relay::new(None, lease, ticket, flight, limit, grpc))
+        match self {
+            Self::Said(notice) => Outbound::Own(notice, flight),
+            Self::Relay { head, body: Download::Http1(answer), lease, ticket, limit, grpc, .. }
+                if head.status() == 101 =>
+            {
+                Outbound::Tunnel(head, answer.into_tunnel(), Relay::new(None, lease, ticket, flight, limit, grpc))
             }
-            Then::Relay(body, lease, ticket, limit, grpc) => {
-                Outbound::Relay(self.head, Relay::new(Some(body), lease, ticket, flight, limit, grpc))
+            Self::Relay { mut head, body, lease, ticket, limit, grpc, web } => {
+                let mut relay = Relay::new(Some(body), lease, ticket, flight, limit, grpc);
+                if let Some(web) = web {
+                    head.turn_into_web(web);
+                    relay.turn_into_web(web);
+                }
+                Outbound::Relay(head, relay)
             }
         }
     }
@@ -115,6 +126,17 @@ async fn pass(worker: &Worker, inbound: Inbound, flight: &mut Flight, dialect: D
         return Err(Own::NotReady);
     }
     let Routed { stage, release } = route(&snapshot, &head.host).ok_or(Own::UnknownHost)?;
+    flight.answers_cors = !stage.cors.is_empty();
+    match cors::judge(inbound.head.view(), &stage.cors) {
+        Verdict::Allowed(origin) => {
+            flight.cors = Some(origin);
+            if let Some(preflight) = Preflight::read(inbound.head.view()) {
+                return Ok(Passed::Said(Notice::Preflight(preflight)));
+            }
+        }
+        Verdict::Refused if Preflight::read(inbound.head.view()).is_some() => return Err(Own::OriginRefused),
+        Verdict::Refused | Verdict::Unasked => {}
+    }
     let backend = match release {
         Some(backend) => backend,
         None => worker.split(stage).ok_or(Own::NoEndpoint)?,
@@ -123,7 +145,7 @@ async fn pass(worker: &Worker, inbound: Inbound, flight: &mut Flight, dialect: D
         entry.text("stage", stage.text.as_bytes());
         entry.number("release", backend.release.into());
     });
-    if dialect == Dialect::Grpc && backend.protocol == Protocol::Http1 {
+    if dialect != Dialect::Http && backend.protocol == Protocol::Http1 {
         return Err(Own::GrpcOverHttp1);
     }
     let ticket = Ticket::begin(worker.counters.block(backend.slot, &stage.text, backend.release), started);
@@ -203,14 +225,13 @@ fn record(
     ticket.answered(status);
     flight.log(|entry| entry.number("status", status.into()));
     let mut grpc = Grpc::Told;
-    if dialect == Dialect::Grpc {
+    if dialect != Dialect::Http {
         if !head.is_grpc() {
             // Something in front of the service, or the service itself, answered without gRPC. Its class has said so.
             if status < 500 {
                 ticket.grpc_status(b"-");
             }
-            let notice = Notice::Grpc { code: grpc_code_of_http(status), message: None, web: false };
-            return Passed { head, then: Then::Status(notice) };
+            return Passed::Said(Notice::Grpc { code: grpc_code_of_http(status), message: None, web: dialect.web() });
         }
         match head.first("grpc-status") {
             Some(status) => ticket.grpc_status(status),
@@ -218,5 +239,5 @@ fn record(
         }
     }
     let limit = if head.is_stream() { worker.limits.stream_idle } else { worker.limits.answer };
-    Passed { head, then: Then::Relay(body, lease, ticket, limit, grpc) }
+    Passed::Relay { head, body, lease, ticket, limit, grpc, web: dialect.web() }
 }

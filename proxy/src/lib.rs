@@ -14,6 +14,7 @@ mod answer;
 mod balance;
 mod codec;
 mod control;
+mod cors;
 mod count;
 mod deadline;
 mod drain;

@@ -79,6 +79,9 @@ pub struct Limits {
     pub idle: Duration,
     /// HTTP/2 connection without requests, and between two pieces of a gRPC or event stream. Default 5 min.
     pub stream_idle: Duration,
+    /// A client's connection, give or take a tenth: then it takes no further request, so that clients spread anew over
+    /// proxies and their workers. Default 1 h.
+    pub age: Duration,
     /// TCP connection to an endpoint. Default 1 s.
     pub connect: Duration,
     /// From a request to the head of its answer; gRPC has `stream_idle` instead. Also between two pieces of an
@@ -96,6 +99,7 @@ impl Default for Limits {
             body: seconds(30),
             idle: seconds(60),
             stream_idle: seconds(300),
+            age: seconds(3600),
             connect: seconds(1),
             answer: seconds(60),
         }

@@ -51,6 +51,8 @@ pub(crate) struct Stage {
     pub(crate) weighted: Box<[(u32, usize)]>,
     /// Ordered by release.
     pub(crate) backends: Box<[Backend]>,
+    /// Origins whose pages may call the stage from a browser; empty: the endpoints answer for themselves.
+    pub(crate) cors: Box<[Box<str>]>,
     /// The break-glass override that made `weighted`.
     pub(crate) overridden: Option<u32>,
 }

@@ -299,7 +299,7 @@ fn open(
     shared: &Rc<Listener>,
     tls: Option<TlsAcceptor>,
 ) {
-    let connection = Rc::new(Connection::new(peer, shared.clone()));
+    let connection = Rc::new(Connection::new(peer, shared.clone(), worker.seed()));
     let id = worker.next_connection.replace(worker.next_connection.get() + 1);
     worker.connections.borrow_mut().insert(id, connection.clone());
     worker.totals.accepted.store(id + 1, Relaxed);

@@ -1,16 +1,21 @@
 //! Clients and servers that are not ours, through the proxy: gRPC's C-core, WebSocket, curl.
 
-use crate::harness::{House, Proxy, Server, alone, script, until};
+use crate::harness::{House, Proxy, Server, alone, free_port, script, until};
 
 const HOST: &str = "hello.production.localhost";
 
 /// A service `hello` whose one release is at `address`, and a proxy before it.
 async fn serving(house: &mut House, protocol: &str, address: &str) -> Proxy {
+    serving_stage(house, protocol, address, "").await
+}
+
+/// The same with more in the stage's section.
+async fn serving_stage(house: &mut House, protocol: &str, address: &str, stage: &str) -> Proxy {
     let environment = "schema = 1\nenvironment = \"production\"\nzone = \"production.localhost\"\n\
         target = { kind = \"static\" }\n";
     let service = format!(
         "schema = 1\nservice = \"hello\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"{protocol}\"\n\
-         health = {{ every = \"1s\" }}\n[stage.production]\n"
+         health = {{ every = \"1s\" }}\n[stage.production]\n{stage}"
     );
     house.apply(&[("production.toml", environment), ("pointsman.toml", &service)]).await;
     let address = format!("web={address}");
@@ -98,5 +103,19 @@ async fn curl_speaks_every_version_in_clear_and_through_tls() {
         // It says the version of the answer, which is ours also to a client of HTTP/1.0.
         let expected = if version.contains("http2") { "r1 2" } else { "r1 1.1" };
         assert_eq!(answer, expected, "{version} {scheme}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn browser_calls_grpc_across_origins_and_others_are_kept_out() {
+    let _alone = alone().await;
+    let server = Server::start("grpc_server.py", &[]).await;
+    let mut house = House::with_controller().await;
+    let page = free_port().to_string();
+    let cors = format!("cors = [\"http://localhost:{page}\"]\n");
+    let proxy = serving_stage(&mut house, "h2c", &server.address, &cors).await;
+    for api in [format!("http://{HOST}:{}", proxy.http.port()), format!("https://{HOST}:{}", proxy.https.port())] {
+        let said = script("grpc_web/browser.py", &["--page-port", &page, "--api", &api]).await;
+        assert!(count_ok(&said) >= 19, "{api}: {said}");
     }
 }

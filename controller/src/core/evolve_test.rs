@@ -56,7 +56,7 @@ impl World {
         };
         let stage = |(at, name): (usize, &&str)| {
             let from = if at == 0 { vec![] } else { vec![names[at - 1].parse().expect("name")] };
-            (name.parse().expect("name"), StageSpec { from, keep_warm: None })
+            (name.parse().expect("name"), StageSpec { from, ..StageSpec::default() })
         };
         let service = ServiceSpec {
             name: "hello".parse().expect("name"),

@@ -70,7 +70,13 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
             .filter(|weighted| weighted.weight > 0)
     });
     resources.push(resource("split", name.to_string(), &fleet::Split { weights: weights.collect() }));
-    let body = fleet::Stage { service: name.service.to_string(), environment: name.environment.to_string(), backends };
+    let spec = state.service(&name.service).and_then(|service| service.spec.stages.get(&name.environment));
+    let body = fleet::Stage {
+        service: name.service.to_string(),
+        environment: name.environment.to_string(),
+        backends,
+        cors_origins: spec.map(|spec| spec.cors.clone()).unwrap_or_default(),
+    };
     resources.push(resource("stage", name.to_string(), &body));
     resources
 }

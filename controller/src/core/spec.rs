@@ -130,4 +130,7 @@ pub struct StageSpec {
     pub from: Vec<EnvironmentName>,
     /// How long a release that left is kept ready; none: as the environment says.
     pub keep_warm: Option<Span>,
+    /// Origins whose pages may call the stage from a browser; empty: the service answers for itself.
+    #[serde(default)]
+    pub cors: Vec<String>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::EnvironmentName;
+use api::{EnvironmentName, Host};
 use toml::de::DeValue;
 
 use crate::core::spec::StageSpec;
@@ -12,6 +12,8 @@ use super::walk::{Section, Walk, nearest, shown};
 const LATER: [&str; 10] =
     ["enter", "public", "strategy", "sticky", "steps", "objective", "on_worse", "approvals", "windows", "at_close"];
 
+/// Most origins of a stage.
+const CORS_MOST: usize = 32;
 /// Most stages of a cycle that are named.
 const MOST_TOLD: usize = 20;
 
@@ -22,10 +24,12 @@ type Sources = BTreeMap<EnvironmentName, Vec<(EnvironmentName, usize)>>;
 pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> BTreeMap<EnvironmentName, StageSpec> {
     let (mut stages, mut sources) = (BTreeMap::new(), Sources::new());
     for (name, section) in root.named::<EnvironmentName>(walk, "stage") {
-        section.check_keys(walk, &["from", "keep_warm"], &LATER);
+        section.check_keys(walk, &["from", "keep_warm", "cors"], &LATER);
         let keep_warm = section.parsed(walk, "keep_warm");
+        let cors = cors(walk, &section);
         let from = from(walk, &section);
-        stages.insert(name.clone(), StageSpec { from: from.iter().map(|(from, _)| from.clone()).collect(), keep_warm });
+        let names = from.iter().map(|(from, _)| from.clone()).collect();
+        stages.insert(name.clone(), StageSpec { from: names, keep_warm, cors });
         sources.insert(name, from);
     }
     check_known(walk, &sources);
@@ -38,6 +42,32 @@ pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> BTreeMap<Environm
         walk.wrong(cycle.at, message);
     }
     stages
+}
+
+/// Origins as browsers write them (RFC 6454 §6.2): compared byte by byte, so only that form is accepted.
+fn cors(walk: &mut Walk<'_>, section: &Section<'_>) -> Vec<String> {
+    let origins = section.list(walk, "cors").unwrap_or_default();
+    if origins.len() > CORS_MOST {
+        walk.wrong(section.place("cors"), format!("`cors` has {} origins: accepted are {CORS_MOST}", origins.len()));
+    }
+    for (origin, at) in &origins {
+        if !is_origin(origin) {
+            let message =
+                "is not an origin: accepted is a scheme, a host in lower case and a port unless it is the usual";
+            walk.wrong(*at, format!("\"{}\" {message}, such as \"https://app.example.com\"", shown(origin)));
+        }
+    }
+    origins.into_iter().map(|(origin, _)| origin).collect()
+}
+
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let (host, port) = rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port)));
+    let usual = if scheme == "https" { 443 } else { 80 };
+    let port =
+        port.is_none_or(|port| port.parse::<u16>().is_ok_and(|number| number != usual && number.to_string() == port));
+    let host = host.parse::<Host>().is_ok_and(|parsed| parsed.as_str() == host);
+    matches!(scheme, "https" | "http") && host && port
 }
 
 /// One name or a list of names; a repeated one is a mistake.

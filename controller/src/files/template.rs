@@ -40,4 +40,5 @@ from = "dev"
 [stage.production]
 from = "staging"
 keep_warm = "24h"                         # how long a rollback stays a matter of milliseconds
+# cors = ["https://app.example.com"]      # whose pages may call it from a browser, also with gRPC-Web
 "#;

@@ -167,6 +167,32 @@ fn hostile_h83_environment_values_are_refused_with_the_accepted_form() {
 }
 
 #[test]
+fn cors_origins_have_one_form() {
+    let with = |origin: &str| SERVICE.replace("keep_warm = \"24h\"", &format!("cors = [\"{origin}\"]"));
+    for origin in ["https://app.example.com", "http://localhost:8080", "https://a.example:8443"] {
+        let stages = service(&with(origin)).stages;
+        assert_eq!(stages[&"production".parse().expect("a name")].cors, [origin]);
+    }
+    for origin in [
+        "*",
+        "null",
+        "app.example.com",
+        "https://App.example.com",
+        "https://app.example.com/",
+        "https://app.example.com:443",
+        "http://app.example.com:80",
+        "https://app.example.com:08443",
+        "https://app.example.com:99999",
+        "https://user@app.example.com",
+        "ftp://app.example.com",
+        "https://",
+    ] {
+        let said = mistakes(&with(origin));
+        assert!(said.len() == 1 && said[0].contains("is not an origin"), "{origin}: {said:?}");
+    }
+}
+
+#[test]
 fn hostile_h83_service_values_are_refused_with_the_accepted_form() {
     check(
         SERVICE,

@@ -9,6 +9,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use tokio::time::Instant;
+
 use crate::access_log::{Entry, Log};
 use crate::deadline::Deadlines;
 use crate::forwarded::Trusted;
@@ -40,9 +42,13 @@ pub(crate) struct Connection {
     peer: RefCell<Peer>,
     /// The host that the TLS handshake named.
     sni: OnceCell<Box<str>>,
+    /// When it is to take no further request.
+    old: Instant,
     /// Something came on it.
     begun: Cell<bool>,
     exchanges: Cell<u32>,
+    /// Exchanges that were ever begun on it.
+    begun_exchanges: Cell<u64>,
     end: Cell<End>,
     waker: RefCell<Option<Waker>>,
 }
@@ -65,14 +71,19 @@ pub(super) enum End {
 }
 
 impl Connection {
-    pub(crate) fn new(address: SocketAddr, listener: Rc<Listener>) -> Self {
+    /// `spread`: a number that differs between connections, so that those opened together do not end together.
+    pub(crate) fn new(address: SocketAddr, listener: Rc<Listener>, spread: u64) -> Self {
         let peer = Peer::new(address.ip(), &listener.trusted);
+        let age = listener.limits.age;
+        let old = Instant::now() + age - age / 10 + age / 5 * u32::from(spread as u8) / 255;
         Self {
             listener,
             peer: RefCell::new(peer),
             sni: OnceCell::new(),
+            old,
             begun: Cell::new(false),
             exchanges: Cell::new(0),
+            begun_exchanges: Cell::new(0),
             end: Cell::new(End::Open),
             waker: RefCell::default(),
         }
@@ -109,6 +120,12 @@ impl Connection {
     /// "https" or "http".
     pub(crate) fn scheme(&self) -> &'static str {
         if self.listener.tls { "https" } else { "http" }
+    }
+
+    /// Whether it has been there long enough. Asked when something has come or gone: one that only waits ends by its
+    /// idle time, and so nobody's request meets a connection that closes.
+    pub(crate) fn is_old(&self) -> bool {
+        self.old <= Instant::now()
     }
 
     /// Lets what is in progress finish, then closes.
@@ -152,6 +169,10 @@ impl Connection {
         self.exchanges.get()
     }
 
+    pub(super) fn begun_exchanges(&self) -> u64 {
+        self.begun_exchanges.get()
+    }
+
     /// The task that is woken when the connection has to go.
     pub(super) fn watch(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
@@ -193,6 +214,10 @@ impl Peer {
 pub(crate) struct Flight {
     connection: Rc<Connection>,
     pub(crate) id: RequestId,
+    /// The page that may read the answer.
+    pub(crate) cors: Option<Box<str>>,
+    /// The stage says which pages may read its answers, whatever the endpoint says.
+    pub(crate) answers_cors: bool,
     /// There when there is a log.
     pub(crate) entry: Option<Box<Entry>>,
 }
@@ -201,8 +226,10 @@ impl Flight {
     pub(crate) fn begin(connection: &Rc<Connection>) -> Self {
         let outstanding = &connection.listener.outstanding;
         connection.exchanges.set(connection.exchanges.get() + 1);
+        connection.begun_exchanges.set(connection.begun_exchanges.get() + 1);
         outstanding.set(outstanding.get() + 1);
-        Self { connection: connection.clone(), id: connection.listener.ids.next(), entry: None }
+        let id = connection.listener.ids.next();
+        Self { connection: connection.clone(), id, cors: None, answers_cors: false, entry: None }
     }
 
     pub(crate) fn connection(&self) -> &Rc<Connection> {

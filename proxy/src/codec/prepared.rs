@@ -10,6 +10,7 @@ use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Version};
 
 use super::flow::Frames;
+use super::grpc_web::Web;
 use super::http1::framing::Framing;
 use super::http1::write;
 use super::told::Told;
@@ -56,6 +57,7 @@ impl Prepared {
         protocol: Protocol,
     ) -> Result<Self, Own> {
         let Inbound { head, mut upload, upgrade } = inbound;
+        let dialect = head.view().dialect();
         if protocol == Protocol::Http1 {
             let head = OutgoingHead { head, authority, told, upgrade };
             return Ok(Self::Http1(Box::new(Outgoing { head, upload })));
@@ -68,6 +70,7 @@ impl Prepared {
             Head::Http1(_) => from_http1(head.view(), &told)?,
             Head::Http2(head) => from_http2(*head, &told),
         };
+        let parts = to_grpc(parts, dialect, &mut upload)?;
         let request = finish(parts, authority.as_bytes(), &told, upload)?;
         Ok(Self::Http2(Some(Box::new(request))))
     }
@@ -167,6 +170,22 @@ fn cookies(view: RequestView<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(crumb);
         out.extend_from_slice(if crumbs.peek().is_some() { b"; " } else { b"\r\n" });
     }
+}
+
+/// A call in gRPC-Web goes on as gRPC.
+fn to_grpc((method, path, mut headers): Parts, dialect: Dialect, upload: &mut Upload) -> Result<Parts, Own> {
+    let Dialect::GrpcWeb(web) = dialect else { return Ok((method, path, headers)) };
+    let kind = headers.get(header::CONTENT_TYPE).map(|kind| Web::to_grpc(kind.as_bytes())).unwrap_or_default();
+    let wrong = |_| Own::Refused(Refusal::Ambiguous("the content type cannot be written"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_bytes(&kind).map_err(wrong)?);
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.remove(header::ACCEPT);
+    headers.remove("x-grpc-web");
+    if web == Web::Text {
+        headers.remove(header::CONTENT_LENGTH);
+        upload.decode_base64();
+    }
+    Ok((method, path, headers))
 }
 
 type Parts = (Method, PathAndQuery, HeaderMap);

@@ -6,11 +6,12 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue};
 
 use super::connection::Flight;
 use super::flow::{Source, SourceError};
+use super::grpc_web::Web;
 use super::http1::endpoint::Answer;
 use super::http2::body::Incoming;
 use super::idle::Idle;
@@ -32,6 +33,10 @@ pub(crate) struct Relay {
     flight: Flight,
     grpc: Grpc,
     trailers: Option<HeaderMap>,
+    /// The caller is a browser, which gets another form.
+    web: Option<Web>,
+    /// A piece in that form.
+    piece: Bytes,
 }
 
 /// The body of an answer as it comes from an endpoint.
@@ -60,7 +65,12 @@ impl Relay {
         limit: Duration,
         grpc: Grpc,
     ) -> Self {
-        Self { body, limit, lease: Some(lease), ticket, flight, grpc, trailers: None }
+        Self { body, limit, lease: Some(lease), ticket, flight, grpc, trailers: None, web: None, piece: Bytes::new() }
+    }
+
+    /// The caller gets gRPC-Web.
+    pub(crate) fn turn_into_web(&mut self, web: Web) {
+        self.web = Some(web);
     }
 
     /// The request that is answered.
@@ -93,7 +103,17 @@ impl Relay {
             self.ticket.grpc_status(b"-");
             self.owe(answer::GRPC_NO_STATUS);
         }
-        Poll::Ready(Ok(false))
+        self.last()
+    }
+
+    /// The end, but for trailers that go as a piece.
+    fn last(&mut self) -> Poll<Result<bool, SourceError>> {
+        if let Some(web) = self.web
+            && let Some(trailers) = self.trailers.take()
+        {
+            self.piece = web.trailers(&trailers);
+        }
+        Poll::Ready(Ok(!self.piece.is_empty()))
     }
 
     fn give_back(&mut self, body: Download) {
@@ -110,7 +130,7 @@ impl Relay {
         if self.grpc == Grpc::Owed {
             // Counted as unanswered, and once is enough.
             self.owe(answer::GRPC_BROKEN);
-            return Poll::Ready(Ok(false));
+            return self.last();
         }
         Poll::Ready(Err(error))
     }
@@ -123,6 +143,9 @@ impl Relay {
 
 impl Source for Relay {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, SourceError>> {
+        if !self.piece.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
         let (polled, idle) = match &mut self.body {
             None => return Poll::Ready(Ok(false)),
             Some(Download::Http1(answer)) => (answer.poll_ready(cx), answer.idle()),
@@ -133,6 +156,9 @@ impl Source for Relay {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(true)) => {
                 idle.progress();
+                if let Some(web @ Web::Text) = self.web {
+                    self.piece = web.encode(self.take());
+                }
                 Poll::Ready(Ok(true))
             }
             Poll::Ready(Ok(false)) => self.end(),
@@ -141,6 +167,9 @@ impl Source for Relay {
     }
 
     fn with<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> R {
+        if !self.piece.is_empty() {
+            return look(&self.piece);
+        }
         match &mut self.body {
             Some(Download::Http1(answer)) => answer.with(look),
             Some(Download::Http2(incoming, _)) => incoming.with(look),
@@ -149,6 +178,9 @@ impl Source for Relay {
     }
 
     fn consume(&mut self, count: usize) {
+        if !self.piece.is_empty() {
+            return self.piece.advance(count);
+        }
         match &mut self.body {
             Some(Download::Http1(answer)) => answer.consume(count),
             Some(Download::Http2(incoming, _)) => incoming.consume(count),
@@ -157,6 +189,9 @@ impl Source for Relay {
     }
 
     fn take(&mut self) -> Bytes {
+        if !self.piece.is_empty() {
+            return std::mem::take(&mut self.piece);
+        }
         match &mut self.body {
             Some(Download::Http1(answer)) => answer.take(),
             Some(Download::Http2(incoming, _)) => incoming.take(),
@@ -174,10 +209,13 @@ impl Source for Relay {
             Some(Download::Http2(incoming, _)) => incoming.is_empty(),
             None => true,
         };
-        body && self.grpc == Grpc::Told && self.trailers.is_none()
+        body && self.grpc == Grpc::Told && self.trailers.is_none() && self.piece.is_empty()
     }
 
     fn length(&self) -> Option<u64> {
+        if self.web.is_some() {
+            return None;
+        }
         match &self.body {
             Some(Download::Http1(answer)) => answer.length(),
             Some(Download::Http2(incoming, _)) => incoming.length(),

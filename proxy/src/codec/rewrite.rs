@@ -1,18 +1,17 @@
-//! Answers on their way to the client: what ends here, what goes on, and what we say ourselves.
+//! Answers of endpoints on their way to the client: what ends here, what goes on, and what is added.
 //!
-//! Main functions: [`write_answer`] and [`write_notice`] for HTTP/1, [`to_http2`] and [`notice_to_http2`] for HTTP/2.
+//! Main functions: [`write_answer`] for HTTP/1, [`to_http2`] for HTTP/2.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use super::connection::Flight;
 use super::http1::framing::Framing;
 use super::http1::head::ResponseHead;
 use super::http1::write;
 use super::view::AnswerHead;
-use super::{Dialect, Notice};
-use crate::answer::Own;
+use crate::cors;
 use crate::forward_headers::passes_in_trailers;
-use crate::request_id::RequestId;
 
 const X_REQUEST_ID: &str = "x-request-id";
 
@@ -31,9 +30,9 @@ fn is_hop_by_hop(name: &str) -> bool {
     matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "te")
 }
 
-/// The request's name is ours to tell.
-fn is_ours(name: &str) -> bool {
-    name == X_REQUEST_ID
+/// What is ours to tell: the request's name, and to which pages the answer belongs when the stage says so.
+fn is_ours(name: &str, flight: &Flight) -> bool {
+    name == X_REQUEST_ID || (flight.answers_cors && cors::is_ours(name))
 }
 
 /// Whether `Connection` names a field of an answer. Usually it says `close`, or nothing.
@@ -48,7 +47,7 @@ fn is_kept(name: &str) -> bool {
     matches!(name, "content-length" | "content-type" | "set-cookie" | "location" | "www-authenticate" | "trailer")
 }
 
-fn write_line(status: u16, reason: &str, out: &mut Vec<u8>) {
+pub(super) fn write_line(status: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     write::number(status.into(), out);
     out.push(b' ');
@@ -57,8 +56,8 @@ fn write_line(status: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_end(keep: Keep, id: &RequestId, out: &mut Vec<u8>) {
-    write::field(X_REQUEST_ID, id.as_bytes(), out);
+pub(super) fn write_end(keep: Keep, flight: &Flight, out: &mut Vec<u8>) {
+    write::field(X_REQUEST_ID, flight.id.as_bytes(), out);
     out.extend_from_slice(match keep {
         Keep::Open => b"\r\n",
         Keep::Asked => b"connection: keep-alive\r\n\r\n",
@@ -73,19 +72,19 @@ pub(crate) struct Written<'a> {
     /// The answer has no body, whatever its fields say.
     pub(crate) bodiless: bool,
     pub(crate) keep: Keep,
-    pub(crate) id: &'a RequestId,
+    pub(crate) flight: &'a Flight,
 }
 
 /// Writes the head of an endpoint's answer.
 pub(crate) fn write_answer(head: &AnswerHead, written: Written<'_>, out: &mut Vec<u8>) {
-    let Written { framing, bodiless, keep, id } = written;
+    let Written { framing, bodiless, keep, flight } = written;
     let reason = if let AnswerHead::Http1(head) = head { head.reason() } else { "" };
     write_line(head.status(), reason, out);
     let names = head.first("connection").is_some();
     for (name, value) in head.fields() {
         // The length of what a GET would have got (RFC 9110 §8.6).
         let told = bodiless && name == "content-length" && head.status() != 204;
-        let ends = name == "content-length" || is_ours(name) || is_hop_by_hop(name);
+        let ends = name == "content-length" || is_ours(name, flight) || is_hop_by_hop(name);
         let passes = told || !(ends || (names && is_named(head, name)));
         if passes {
             write::field(name, value, out);
@@ -94,18 +93,21 @@ pub(crate) fn write_answer(head: &AnswerHead, written: Written<'_>, out: &mut Ve
     if !bodiless {
         write::framing(framing, out);
     }
-    write_end(keep, id, out);
+    if let Some(origin) = &flight.cors {
+        write_shared(origin, head.fields().map(|(name, _)| name).filter(|name| !is_hop_by_hop(name)), out);
+    }
+    write_end(keep, flight, out);
 }
 
 /// Writes the head that changes the protocol.
-pub(crate) fn write_upgrade(head: &AnswerHead, id: &RequestId, out: &mut Vec<u8>) {
+pub(crate) fn write_upgrade(head: &AnswerHead, flight: &Flight, out: &mut Vec<u8>) {
     write_line(101, "", out);
     for (name, value) in head.fields() {
-        if name == "upgrade" || !(is_hop_by_hop(name) || is_ours(name) || name == "content-length") {
+        if name == "upgrade" || !(is_hop_by_hop(name) || is_ours(name, flight) || name == "content-length") {
             write::field(name, value, out);
         }
     }
-    write::field(X_REQUEST_ID, id.as_bytes(), out);
+    write::field(X_REQUEST_ID, flight.id.as_bytes(), out);
     out.extend_from_slice(b"connection: upgrade\r\n\r\n");
 }
 
@@ -121,17 +123,24 @@ pub(crate) fn write_interim(head: &ResponseHead, out: &mut Vec<u8>) {
 }
 
 /// An endpoint's answer as the HTTP/2 library takes it.
-pub(crate) fn to_http2(head: AnswerHead, id: &RequestId) -> Response<()> {
+pub(crate) fn to_http2(head: AnswerHead, flight: &Flight) -> Response<()> {
     let mut answer = Response::new(());
     let named = head.first("connection").is_some();
     let status = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
     match head {
-        AnswerHead::Http2(parts) => *answer.headers_mut() = parts.headers,
+        AnswerHead::Http2(parts) => {
+            *answer.headers_mut() = parts.headers;
+            if flight.answers_cors {
+                let gone: Vec<HeaderName> =
+                    answer.headers().keys().filter(|name| cors::is_ours(name.as_str())).cloned().collect();
+                gone.into_iter().for_each(|name| drop(answer.headers_mut().remove(name)));
+            }
+        }
         AnswerHead::Http1(_) => {
             // Allocates: names, values and the map, for an HTTP/2 client of an HTTP/1 endpoint.
             let mut headers = HeaderMap::with_capacity(16);
             for (name, value) in head.fields() {
-                if is_hop_by_hop(name) || (named && is_named(&head, name)) {
+                if is_hop_by_hop(name) || is_ours(name, flight) || (named && is_named(&head, name)) {
                     continue;
                 }
                 if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
@@ -143,92 +152,42 @@ pub(crate) fn to_http2(head: AnswerHead, id: &RequestId) -> Response<()> {
         }
     }
     *answer.status_mut() = status;
-    name_request(answer.headers_mut(), id);
+    tell(answer.headers_mut(), flight);
     answer
 }
 
-fn name_request(headers: &mut HeaderMap, id: &RequestId) {
+/// Adds what is ours to tell: the request's name, and which page may read the answer.
+pub(super) fn tell(headers: &mut HeaderMap, flight: &Flight) {
+    if let Some(origin) = &flight.cors {
+        let mut names = String::from(X_REQUEST_ID);
+        for name in headers.keys() {
+            names.push_str(", ");
+            names.push_str(name.as_str());
+        }
+        // Origins and names are such that they can stand in a field.
+        if let (Ok(origin), Ok(names)) = (HeaderValue::from_str(origin), HeaderValue::from_str(&names)) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, names);
+        }
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
     // Allocates: the library wants to own the value.
-    if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
+    if let Ok(id) = HeaderValue::from_bytes(flight.id.as_bytes()) {
         headers.insert(X_REQUEST_ID, id);
     }
 }
 
-// === What we say ourselves ===
-
-/// How an error is told to this caller.
-pub(crate) fn notice(own: Own, dialect: Dialect) -> Notice {
-    match dialect {
-        Dialect::Http => Notice::Http(own),
-        _ => Notice::Grpc {
-            code: own.grpc_code(),
-            message: Some(own.text().trim_end()),
-            web: dialect == Dialect::GrpcWeb,
-        },
+/// Writes that the page of this origin may read the answer, with these fields of it.
+pub(super) fn write_shared<'a>(origin: &str, names: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) {
+    write::field("access-control-allow-origin", origin.as_bytes(), out);
+    out.extend_from_slice(b"access-control-allow-credentials: true\r\nvary: origin\r\n");
+    out.extend_from_slice(b"access-control-expose-headers: x-request-id");
+    for name in names {
+        out.extend_from_slice(b", ");
+        out.extend_from_slice(name.as_bytes());
     }
-}
-
-impl Notice {
-    /// Status of the answer.
-    pub(crate) fn status(self) -> u16 {
-        match self {
-            Self::Http(own) => own.status(),
-            Self::Grpc { .. } => 200,
-        }
-    }
-
-    fn text(self) -> &'static str {
-        match self {
-            Self::Http(own) => own.text(),
-            Self::Grpc { .. } => "",
-        }
-    }
-
-    /// Whether the connection ends with it: what cannot be read for certain has no certain end either.
-    pub(crate) fn ends(self) -> bool {
-        matches!(self, Self::Http(Own::Refused(_) | Own::HeadTooSlow | Own::ClientBody))
-    }
-
-    fn each_field(self, mut put: impl FnMut(&'static str, &[u8])) {
-        match self {
-            Self::Http(_) => put("content-type", b"text/plain; charset=utf-8"),
-            Self::Grpc { code, message, web } => {
-                put("content-type", if web { b"application/grpc-web" } else { b"application/grpc" });
-                let mut digits = Vec::with_capacity(3);
-                write::number(code.into(), &mut digits);
-                put("grpc-status", &digits);
-                if let Some(message) = message {
-                    put("grpc-message", message.as_bytes());
-                }
-            }
-        }
-    }
-}
-
-/// Writes an answer of ours, with its body unless the request was HEAD.
-pub(crate) fn write_notice(notice: Notice, head_only: bool, keep: Keep, id: &RequestId, out: &mut Vec<u8>) {
-    write_line(notice.status(), "", out);
-    notice.each_field(|name, value| write::field(name, value, out));
-    write::framing(Framing::Length(notice.text().len() as u64), out);
-    write_end(keep, id, out);
-    if !head_only {
-        out.extend_from_slice(notice.text().as_bytes());
-    }
-}
-
-/// An answer of ours as the HTTP/2 library takes it: the head, and the text of the body.
-pub(crate) fn notice_to_http2(notice: Notice, id: &RequestId) -> (Response<()>, &'static str) {
-    let mut answer = Response::new(());
-    *answer.status_mut() = StatusCode::from_u16(notice.status()).expect("our own statuses are valid");
-    let headers = answer.headers_mut();
-    notice.each_field(|name, value| {
-        headers.insert(name, HeaderValue::from_bytes(value).expect("our own values are valid"));
-    });
-    if !notice.text().is_empty() {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(notice.text().len()));
-    }
-    name_request(answer.headers_mut(), id);
-    (answer, notice.text())
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Takes from trailers what may not stand there.

@@ -45,5 +45,5 @@ pub(crate) fn connection(peer: &str, trusted: &[&str]) -> Rc<Connection> {
         log: None,
         outstanding: Rc::default(),
     };
-    Rc::new(Connection::new(SocketAddr::new(peer.parse().expect("an address"), 4000), Rc::new(listener)))
+    Rc::new(Connection::new(SocketAddr::new(peer.parse().expect("an address"), 4000), Rc::new(listener), 0))
 }

@@ -4,13 +4,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::HeaderMap;
 
 use super::flow::{Source, SourceError};
+use super::grpc_web::Base64;
 use super::http1::client::Client;
 use super::http1::framing::Framing;
 use super::http1::head::ResponseHead;
@@ -25,6 +26,15 @@ pub(crate) struct Upload {
     framing: Framing,
     progress: Option<Rc<Progress>>,
     touched: bool,
+    /// Of gRPC-Web as text: what is decoded goes on.
+    text: Option<Box<Text>>,
+}
+
+/// A body in Base64 on its way to become bytes.
+#[derive(Debug, Default)]
+struct Text {
+    decoder: Base64,
+    piece: Bytes,
 }
 
 /// What is left of a body that nobody wants any more. Dropped before the answer has gone out, the library would reset
@@ -62,7 +72,13 @@ enum From {
 impl Upload {
     /// Of an HTTP/1 client. `interim`: it understands interim answers.
     pub(crate) fn http1(client: Rc<Client>, framing: Framing, interim: bool) -> Self {
-        Self { from: From::Http1 { client, interim, invites: false }, framing, progress: None, touched: false }
+        Self {
+            from: From::Http1 { client, interim, invites: false },
+            framing,
+            progress: None,
+            touched: false,
+            text: None,
+        }
     }
 
     /// Of an HTTP/2 client; `idle` and `limit` bound the time between two pieces. With it what has to be kept until the
@@ -73,7 +89,7 @@ impl Upload {
             (_, Some(length)) => Framing::Length(length),
             _ => Framing::Chunked,
         };
-        let mut upload = Self { from: From::Nothing, framing, progress: None, touched: false };
+        let mut upload = Self { from: From::Nothing, framing, progress: None, touched: false, text: None };
         if body.is_empty() {
             return (upload, None);
         }
@@ -86,7 +102,14 @@ impl Upload {
     /// Of a request without a body.
     #[cfg(test)]
     pub(crate) fn nothing() -> Self {
-        Self { from: From::Nothing, framing: Framing::Length(0), progress: None, touched: false }
+        Self { from: From::Nothing, framing: Framing::Length(0), progress: None, touched: false, text: None }
+    }
+
+    /// It comes in Base64 and goes on as what that says.
+    pub(crate) fn decode_base64(&mut self) {
+        if self.framing != Framing::Length(0) {
+            (self.framing, self.text) = (Framing::Chunked, Some(Box::default()));
+        }
     }
 
     /// How it is announced to an endpoint.
@@ -118,7 +141,7 @@ impl Upload {
 
     /// What is left of it, to go on beside the answer.
     pub(crate) fn take_over(&mut self) -> Self {
-        let gone = Self { from: From::Gone, framing: Framing::Length(0), progress: None, touched: true };
+        let gone = Self { from: From::Gone, framing: Framing::Length(0), progress: None, touched: true, text: None };
         std::mem::replace(self, gone)
     }
 
@@ -140,8 +163,8 @@ impl Upload {
     }
 }
 
-impl Source for Upload {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, SourceError>> {
+impl Upload {
+    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, SourceError>> {
         let polled = match &mut self.from {
             From::Nothing => return Poll::Ready(Ok(false)),
             From::Gone => return Poll::Ready(Err(SourceError::Over)),
@@ -173,7 +196,36 @@ impl Source for Upload {
         }
     }
 
+    fn take_raw(&mut self) -> Bytes {
+        match &mut self.from {
+            From::Http1 { client, .. } => client.take_body(),
+            From::Http2 { body, .. } => body.take(),
+            From::Nothing | From::Gone => Bytes::new(),
+        }
+    }
+}
+
+impl Source for Upload {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, SourceError>> {
+        loop {
+            if self.text.as_ref().is_some_and(|text| !text.piece.is_empty()) {
+                return Poll::Ready(Ok(true));
+            }
+            let more = ready!(self.poll_raw(cx))?;
+            let raw = if more && self.text.is_some() { self.take_raw() } else { Bytes::new() };
+            let Some(text) = &mut self.text else { return Poll::Ready(Ok(more)) };
+            match text.decoder.decode(&raw) {
+                Ok(_) if !more && text.decoder.is_complete() => return Poll::Ready(Ok(false)),
+                Ok(piece) if more => text.piece = piece,
+                _ => return self.fail(SourceError::Broken("it is not Base64".into())),
+            }
+        }
+    }
+
     fn with<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> R {
+        if let Some(text) = &self.text {
+            return look(&text.piece);
+        }
         match &mut self.from {
             From::Http1 { client, .. } => client.with_body(look),
             From::Http2 { body, .. } => body.with(look),
@@ -182,6 +234,9 @@ impl Source for Upload {
     }
 
     fn consume(&mut self, count: usize) {
+        if let Some(text) = &mut self.text {
+            return text.piece.advance(count);
+        }
         match &mut self.from {
             From::Http1 { client, .. } => client.consume_body(count),
             From::Http2 { body, .. } => body.consume(count),
@@ -190,10 +245,9 @@ impl Source for Upload {
     }
 
     fn take(&mut self) -> Bytes {
-        match &mut self.from {
-            From::Http1 { client, .. } => client.take_body(),
-            From::Http2 { body, .. } => body.take(),
-            From::Nothing | From::Gone => Bytes::new(),
+        match &mut self.text {
+            Some(text) => std::mem::take(&mut text.piece),
+            None => self.take_raw(),
         }
     }
 

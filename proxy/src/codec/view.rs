@@ -6,6 +6,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, request, response};
 
 use super::Dialect;
+use super::grpc_web::Web;
 use super::http1::head::{Fields, RequestHead, ResponseHead};
 use super::http1::target;
 
@@ -126,9 +127,12 @@ impl<'a> RequestView<'a> {
     /// By the content type alone: that is what gRPC servers go by.
     pub(crate) fn dialect(self) -> Dialect {
         match self.header("content-type").next() {
-            Some(kind) if kind.starts_with(b"application/grpc-web") => Dialect::GrpcWeb,
-            Some(kind) if kind.starts_with(b"application/grpc") => Dialect::Grpc,
-            _ => Dialect::Http,
+            Some(kind) => match Web::of(kind) {
+                Some(web) => Dialect::GrpcWeb(web),
+                None if kind.starts_with(b"application/grpc") => Dialect::Grpc,
+                None => Dialect::Http,
+            },
+            None => Dialect::Http,
         }
     }
 
@@ -161,6 +165,17 @@ impl AnswerHead {
             Self::Http1(head) => Either::Http1(head.fields().iter()),
             Self::Http2(head) => Either::Http2(in_map(&head.headers)),
         }
+    }
+
+    /// Turns the head of a gRPC answer into one of gRPC-Web: a browser gets the trailers behind the messages.
+    pub(crate) fn turn_into_web(&mut self, web: Web) {
+        let Self::Http2(head) = self else { return };
+        let kind = head.headers.get(CONTENT_TYPE).map(|kind| web.of_grpc(kind.as_bytes()));
+        if let Some(kind) = kind.and_then(|kind| http::HeaderValue::from_bytes(&kind).ok()) {
+            head.headers.insert(CONTENT_TYPE, kind);
+        }
+        head.headers.remove(http::header::CONTENT_LENGTH);
+        head.headers.remove(http::header::TRAILER);
     }
 
     /// Whether the answer is gRPC.

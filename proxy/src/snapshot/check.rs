@@ -59,6 +59,12 @@ pub(super) fn stage(raw: &Raw, problems: &mut Problems<'_>) -> Option<fleet::Sta
             }
         }
     }
+    for (place, origin) in stage.cors_origins.iter().enumerate() {
+        // It goes into answers as it is.
+        if !origin.bytes().all(|b| (0x21..=0x7e).contains(&b)) || origin.is_empty() {
+            problems.add(format!("cors_origins[{place}]"), format!("{origin:?} is not an origin"));
+        }
+    }
     let count = stage.backends.len();
     if count > MOST_BACKENDS {
         problems.add("backends", format!("there are {count}, at most {MOST_BACKENDS} are accepted"));

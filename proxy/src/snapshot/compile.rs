@@ -252,7 +252,8 @@ impl Compiler {
                     .add(format!("weights[{place}].release"), format!("r{} is no backend of the stage", entry.release));
             }
         }
-        Some(self.stage(name, backends.into(), &split))
+        let cors = stage.cors_origins.iter().map(|origin| origin.as_str().into()).collect();
+        Some(self.stage(name, backends.into(), cors, &split))
     }
 
     fn backend(&mut self, stage: &Arc<str>, backend: &fleet::Backend, addresses: &[std::net::SocketAddr]) -> Backend {
@@ -268,7 +269,13 @@ impl Compiler {
         Backend { release: backend.release, protocol, slot, endpoints: addresses.iter().map(endpoint).collect() }
     }
 
-    fn stage(&mut self, name: &Arc<str>, backends: Box<[Backend]>, split: &fleet::Split) -> Arc<Stage> {
+    fn stage(
+        &mut self,
+        name: &Arc<str>,
+        backends: Box<[Backend]>,
+        cors: Box<[Box<str>]>,
+        split: &fleet::Split,
+    ) -> Arc<Stage> {
         let place = |release: u32| backends.binary_search_by_key(&release, |backend| backend.release).ok();
         // An override whose release is gone cannot be followed; the weights then count.
         let overridden = self.overrides.get(name).copied().filter(|release| place(*release).is_some());
@@ -294,7 +301,7 @@ impl Compiler {
             self.generation
         });
         let slot = self.slots.stage(name);
-        Arc::new(Stage { text: name.clone(), slot, generation, weighted: weighted.into(), backends, overridden })
+        Arc::new(Stage { text: name.clone(), slot, generation, weighted: weighted.into(), backends, cors, overridden })
     }
 
     /// The next snapshot: the maps of touched environments are copied, everything else is shared.

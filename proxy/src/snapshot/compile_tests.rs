@@ -225,7 +225,8 @@ fn a_stage_with_many_warm_releases_and_a_slow_check_is_taken() {
         ..fleet::Backend::default()
     };
     let backends = releases.iter().map(|release| backend(*release)).collect();
-    let stage = fleet::Stage { service: "many".into(), environment: "staging".into(), backends };
+    let stage =
+        fleet::Stage { service: "many".into(), environment: "staging".into(), backends, ..fleet::Stage::default() };
     let resources = [
         fixture::resource("stage", "many/staging", &stage),
         fixture::split("many/staging", &split),

@@ -27,7 +27,11 @@ pub(crate) fn stage(name: &str, releases: &[u32]) -> Resource {
         health: Some(HealthCheck { every_ms: 1000, timeout_ms: 500, fall: 3, rise: 2, ..HealthCheck::default() }),
     };
     let backends = releases.iter().map(backend).collect();
-    resource("stage", name, &Stage { service: service.into(), environment: environment.into(), backends })
+    resource(
+        "stage",
+        name,
+        &Stage { service: service.into(), environment: environment.into(), backends, ..Stage::default() },
+    )
 }
 
 pub(crate) fn split(name: &str, weights: &[(u32, u32)]) -> Resource {

@@ -10,7 +10,8 @@ use crate::support::{Client, HOST, TestProxy, Upstream, endpoints, hello, resour
 fn checked(addresses: &[std::net::SocketAddr]) -> ResourceSet {
     let health = HealthCheck { http_path: "/healthz".into(), every_ms: 100, timeout_ms: 1_000, fall: 2, rise: 1 };
     let backend = Backend { release: 1, component: "web".into(), protocol: Protocol::H1.into(), health: Some(health) };
-    let body = Stage { service: "hello".into(), environment: "staging".into(), backends: vec![backend] };
+    let body =
+        Stage { service: "hello".into(), environment: "staging".into(), backends: vec![backend], ..Stage::default() };
     set(vec![
         zone(),
         resource("stage", "hello/staging", &body),

@@ -6,7 +6,7 @@ use api::fleet::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{Client, HOST, TestProxy, endpoints, hello, set, stage, weights, zone};
+use crate::support::{Client, HOST, TestProxy, Upstream, endpoints, hello, set, settings, stage, weights, zone};
 
 /// Answers `answers` requests on each connection and then closes it without a word, in the middle of keep-alive.
 async fn closes_after(answers: usize) -> SocketAddr {
@@ -82,5 +82,47 @@ async fn keep_alive_an_endpoint_that_refuses_is_passed_over() {
     let mut client = Client::http1(proxy.http).await;
     for n in 0..50 {
         assert_eq!(client.get(HOST, "/").await.status, 200, "request {n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keep_alive_an_old_connection_ends_between_requests_and_fails_none() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut settings = settings(folder.path(), 1);
+    settings.limits.age = std::time::Duration::from_secs(2);
+    let proxy = TestProxy::with(settings).await;
+    let upstream = Upstream::start("r1", Protocol::H1).await;
+    proxy.apply(hello(Protocol::H1, &[(1, upstream.address, 1)]));
+    // It is closed although it asks all the time: with the answer, never in the middle of a request.
+    let mut client = tokio::net::TcpStream::connect(proxy.http).await.expect("connected");
+    loop {
+        let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nr1") {
+            let read = client.read_buf(&mut answer).await.expect("read");
+            assert!(read > 0, "cut within an answer: {:?}", answer.escape_ascii().to_string());
+        }
+        if answer.windows(17).any(|part| part == b"connection: close") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert_eq!(client.read(&mut [0]).await.expect("ended"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keep_alive_an_http2_connection_in_use_stays_longer_than_one_that_waits() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut settings = settings(folder.path(), 1);
+    settings.limits.stream_idle = std::time::Duration::from_millis(300);
+    let proxy = TestProxy::with(settings).await;
+    let upstream = Upstream::start("r1", Protocol::H1).await;
+    proxy.apply(hello(Protocol::H1, &[(1, upstream.address, 1)]));
+    // One connection, which is never replaced.
+    let mut client = Client::http2(proxy.http).await;
+    for _ in 0..100 {
+        assert_eq!(client.get(HOST, "/").await.body, "r1");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 }

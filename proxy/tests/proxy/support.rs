@@ -45,7 +45,11 @@ pub(crate) fn stage(name: &str, protocol: Protocol, releases: &[u32]) -> Resourc
         health: Some(health.clone()),
     };
     let backends = releases.iter().map(backend).collect();
-    resource("stage", name, &Stage { service: service.into(), environment: environment.into(), backends })
+    resource(
+        "stage",
+        name,
+        &Stage { service: service.into(), environment: environment.into(), backends, ..Stage::default() },
+    )
 }
 
 pub(crate) fn weights(name: &str, weights: &[(u32, u32)]) -> Resource {

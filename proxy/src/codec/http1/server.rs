@@ -76,10 +76,10 @@ async fn answer(client: &Rc<Client>, head: RequestHead, mut flight: Flight, exch
         }
     };
     match exchange.answer(inbound, flight).await {
-        Outbound::Own(notice, flight) => send_notice(client, asked, notice, &flight).await,
+        Outbound::Own(notice, flight) => send_notice(client, asked, &notice, &flight).await,
         Outbound::Relay(head, relay) => send_relay(client, asked, &head, relay).await,
         Outbound::Tunnel(head, conn, relay) => {
-            client.begin_answer(Framing::Close, |out| rewrite::write_upgrade(&head, &relay.flight().id, out));
+            client.begin_answer(Framing::Close, |out| rewrite::write_upgrade(&head, relay.flight(), out));
             tunnel::run(client, *conn, relay).await;
             After::Abort
         }
@@ -129,7 +129,7 @@ fn upgrade(head: &RequestHead, framing: Framing) -> Option<Box<str>> {
 /// Says why something is no request, and ends the connection.
 async fn say(client: &Rc<Client>, own: Own, flight: &Flight) -> After {
     client.begin_answer(Framing::Length(0), |out| {
-        rewrite::write_notice(Notice::Http(own), false, Keep::Close, &flight.id, out);
+        Notice::Http(own).write(false, Keep::Close, flight, out);
     });
     match flush(client).await {
         Ok(()) => After::Close,
@@ -141,11 +141,11 @@ async fn flush(client: &Rc<Client>) -> std::io::Result<()> {
     std::future::poll_fn(|cx| (&**client).poll_flush(cx)).await
 }
 
-async fn send_notice(client: &Rc<Client>, asked: Asked, notice: Notice, flight: &Flight) -> After {
+async fn send_notice(client: &Rc<Client>, asked: Asked, notice: &Notice, flight: &Flight) -> After {
     // Where the next request begins is known only when this one was read to its end.
     let keep = keep(client, asked, !notice.ends() && client.has_read_all());
     client.begin_answer(Framing::Length(0), |out| {
-        rewrite::write_notice(notice, asked.head_only, keep, &flight.id, out);
+        notice.write(asked.head_only, keep, flight, out);
     });
     match flush(client).await {
         Err(_) => After::Abort,
@@ -163,7 +163,7 @@ async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut re
         None => Framing::Close,
     };
     let keep = keep(client, asked, framing != Framing::Close);
-    let written = Written { framing, bodiless, keep, id: &relay.flight().id };
+    let written = Written { framing, bodiless, keep, flight: relay.flight() };
     client.begin_answer(framing, |out| rewrite::write_answer(head, written, out));
     let mut sink = &**client;
     if let Err(stopped) = std::future::poll_fn(|cx| poll_pump(&mut relay, &mut sink, cx)).await {
@@ -176,7 +176,7 @@ async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut re
 
 fn keep(client: &Client, asked: Asked, can: bool) -> Keep {
     // A refused upgrade: what comes next may be what the client wanted to say in the other protocol.
-    match can && asked.persistent && !asked.upgrade && !client.connection.is_leaving() {
+    match can && asked.persistent && !asked.upgrade && !client.connection.is_leaving() && !client.connection.is_old() {
         false => Keep::Close,
         true if asked.minor == 0 => Keep::Asked,
         true => Keep::Open,

@@ -84,12 +84,12 @@ async fn answer(
     let answered = exchange.answer(Inbound { head, upload, upgrade: None }, Flight::begin(connection)).await;
     let (head, body) = match answered {
         Outbound::Own(notice, flight) => {
-            let (answer, text) = rewrite::notice_to_http2(notice, &flight.id);
+            let (answer, text) = notice.to_http2(&flight);
             (answer, Kind::Fixed((!head_only && !text.is_empty()).then_some(text)))
         }
         // No `Upgrade` goes out for a client on HTTP/2, so there is no tunnel.
         Outbound::Relay(head, mut relay) | Outbound::Tunnel(head, _, mut relay) => {
-            let answer = rewrite::to_http2(head, &relay.flight().id);
+            let answer = rewrite::to_http2(head, relay.flight());
             relay.read_in_small_pieces();
             (answer, Kind::Relay(Box::new(Frames(relay))))
         }

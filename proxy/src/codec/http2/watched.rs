@@ -35,11 +35,14 @@ pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
     let mut protocol = pin!(protocol);
     let (quiet, stalled) = (Idle::new(connection.deadlines()), Idle::new(connection.deadlines()));
     let limits = connection.limits();
-    let mut told = false;
+    let (mut told, mut before) = (false, None);
     std::future::poll_fn(|cx| {
         connection.watch(cx);
         if connection.end() == End::Now {
             return Poll::Ready(());
+        }
+        if connection.is_old() {
+            connection.leave();
         }
         loop {
             if connection.is_leaving() && !told {
@@ -62,6 +65,11 @@ pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
                 quiet.progress();
                 return Poll::Pending;
             };
+            // A wait for something else, or after something was done, is a new one.
+            let now = (limit, connection.begun_exchanges());
+            if before.replace(now) != Some(now) {
+                quiet.progress();
+            }
             if !quiet.is_over(limit, cx) {
                 return Poll::Pending;
             }
