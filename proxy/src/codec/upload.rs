@@ -17,6 +17,7 @@ use super::http1::head::ResponseHead;
 use super::http2::body::Incoming;
 use super::idle::Idle;
 use super::rewrite::{clean_trailers, write_interim};
+use crate::answer::BodyFault;
 
 /// See the module.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) struct Upload {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     /// It broke on the client's side: the release is not to blame.
-    pub(crate) failed: Cell<bool>,
+    pub(crate) failed: Cell<Option<BodyFault>>,
     /// Some of it went on since somebody last asked.
     pub(crate) moved: Cell<bool>,
 }
@@ -121,7 +122,7 @@ impl Upload {
 
     fn fail(&mut self, error: SourceError) -> Poll<Result<bool, SourceError>> {
         if let Some(progress) = &self.progress {
-            progress.failed.set(true);
+            progress.failed.set(Some(error.fault()));
         }
         self.from = From::Gone;
         Poll::Ready(Err(error))

@@ -168,8 +168,7 @@ impl Client {
                 self.reads.progress();
                 Poll::Ready(Ok(available > 0))
             }
-            Poll::Ready(Err(Unread::Chunk(super::chunked::Wrong::Trailers))) => Poll::Ready(Err(SourceError::Trailers)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(SourceError::Broken(error.to_string()))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Pending if self.reads.is_over(self.connection.limits().body, cx) => {
                 Poll::Ready(Err(SourceError::Idle))
             }

@@ -18,6 +18,7 @@ use super::buffer::Buffer;
 use super::framing::{self, Framing};
 use super::head::{Parsed, ResponseHead};
 use super::write::Writer;
+use crate::answer::BodyFault;
 use crate::codec::flow::{Sink, Source, SourceError, Stopped, poll_pump};
 use crate::codec::idle::Idle;
 use crate::codec::prepared::OutgoingHead;
@@ -71,8 +72,8 @@ pub(crate) enum Failed {
     Stale,
     /// No answer in time.
     TooSlow,
-    /// The client's body broke off or is malformed.
-    ClientBody,
+    /// The client's body cannot be read to its end.
+    ClientBody(BodyFault),
     /// It broke, or the answer is malformed.
     Broken(String),
 }
@@ -117,7 +118,7 @@ impl Conn {
         let sent = match poll_pump(upload, &mut Outgoing(self), cx) {
             Poll::Pending => false,
             Poll::Ready(Ok(())) => true,
-            Poll::Ready(Err(Stopped::Source(_))) => return Poll::Ready(Err(Failed::ClientBody)),
+            Poll::Ready(Err(Stopped::Source(error))) => return Poll::Ready(Err(Failed::ClientBody(error.fault()))),
             Poll::Ready(Err(Stopped::Sink(error))) if error.kind() == io::ErrorKind::TimedOut => {
                 return Poll::Ready(Err(Failed::TooSlow));
             }
@@ -270,7 +271,7 @@ impl Source for Answer {
         let Conn { stream, input, .. } = &mut **conn;
         *available = match ready!(body.poll(stream, input, cx)) {
             Ok(count) => count,
-            Err(unread) => return Poll::Ready(Err(SourceError::Broken(unread.to_string()))),
+            Err(unread) => return Poll::Ready(Err(unread.into())),
         };
         Poll::Ready(Ok(*available > 0))
     }
