@@ -106,7 +106,7 @@ impl Conn {
         self.writes.progress();
         let mut waiting = Waiting { limit, interim: 0, request };
         let head = std::future::poll_fn(|cx| self.poll_head(upload, &mut waiting, cx)).await?;
-        self.into_answer(head, request.is_head(), upload)
+        self.into_answer(head, request, upload)
     }
 
     fn poll_head(
@@ -173,12 +173,14 @@ impl Conn {
     fn into_answer(
         self: Box<Self>,
         head: ResponseHead,
-        head_only: bool,
+        request: &OutgoingHead,
         upload: &mut Upload,
     ) -> Result<(ResponseHead, Answer), Failed> {
-        let framing = framing::of_response(&head, head_only).map_err(|unclear| Failed::Broken(unclear.0.to_owned()))?;
+        let framing =
+            framing::of_response(&head, request.is_head()).map_err(|unclear| Failed::Broken(unclear.0.to_owned()))?;
+        // Whatever an endpoint says to an upgrade, it may take what comes next for the other protocol.
         let persistent =
-            framing != Framing::Close && head.status != 101 && framing::is_persistent(head.fields(), head.minor);
+            framing != Framing::Close && !request.is_upgrade() && framing::is_persistent(head.fields(), head.minor);
         let upload = (!self.writer.is_ended()).then(|| upload.take_over());
         let body = Decoder::new(framing);
         Ok((head, Answer { conn: self, body, available: 0, upload, persistent }))
