@@ -134,6 +134,8 @@ impl Conn {
                     return Poll::Ready(Err(Failed::Broken("101 without being asked".into())));
                 }
                 head => {
+                    // It was there when the request came.
+                    self.reused = false;
                     waiting.interim += 1;
                     if waiting.interim > INTERIM {
                         return Poll::Ready(Err(Failed::Broken("a flood of interim answers".into())));
