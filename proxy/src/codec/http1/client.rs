@@ -67,6 +67,12 @@ pub(super) enum Next {
     Gone,
 }
 
+impl Io {
+    fn may_skip_body(&self) -> bool {
+        self.expects && !self.body.is_over()
+    }
+}
+
 impl Client {
     pub(super) fn new(stream: Stream, ahead: &[u8], connection: Rc<Connection>) -> Self {
         let (reads, writes) = (Idle::new(connection.deadlines()), Idle::new(connection.deadlines()));
@@ -233,8 +239,12 @@ impl Client {
     pub(super) fn has_read_all(&self) -> bool {
         let io = &mut *self.io.borrow_mut();
         io.available = 0;
-        // A client that still waits for its 100 may or may not send the body.
-        (!io.expects || io.body.is_over()) && io.body.discard(&mut io.input)
+        !io.may_skip_body() && io.body.discard(&mut io.input)
+    }
+
+    /// Whether the client still waits for its 100: once it has an answer it may send the body, or the next request.
+    pub(super) fn may_skip_body(&self) -> bool {
+        self.io.borrow().may_skip_body()
     }
 
     /// Ends the connection so that the client can still read its answer.

@@ -161,7 +161,7 @@ async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut re
         None if asked.minor == 1 => Framing::Chunked,
         None => Framing::Close,
     };
-    let keep = keep(client, asked, framing != Framing::Close);
+    let keep = keep(client, asked, framing != Framing::Close && !client.may_skip_body());
     let written = Written { framing, bodiless, keep, id: &relay.flight().id };
     client.begin_answer(framing, |out| rewrite::write_answer(head, written, out));
     let mut sink = &**client;
