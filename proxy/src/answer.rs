@@ -62,7 +62,7 @@ impl Own {
     /// HTTP status.
     pub(crate) fn status(self) -> u16 {
         match self {
-            Self::Refused(Refusal::Ambiguous(_)) => 400,
+            Self::Refused(Refusal::Ambiguous(_) | Refusal::HostTooLong) => 400,
             Self::Refused(Refusal::Trace) => 405,
             Self::Refused(Refusal::Connect) => 501,
             Self::Refused(Refusal::Expectation) => 417,
@@ -89,6 +89,7 @@ impl Own {
             Self::Refused(Refusal::Expectation) => "Expectation failed\n",
             Self::Refused(Refusal::Version) => "HTTP version not supported\n",
             Self::Refused(Refusal::Misdirected) => "Misdirected request\n",
+            Self::Refused(Refusal::HostTooLong) => "The host is longer than 255 bytes\n",
             Self::Refused(Refusal::TargetTooLong) => "The target is longer than 8 KiB\n",
             Self::Refused(Refusal::HeadTooLarge) => "The head has more than 32 KiB or 100 fields\n",
             Self::UnknownHost => "Not found\n",

@@ -16,10 +16,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
-use super::body::{Decoder, Unread};
+use super::body::Decoder;
 use super::buffer::Buffer;
 use super::framing::Framing;
-use super::head::{HEAD_BYTES, Malformed, Parsed, RequestHead};
+use super::head::{HEAD_BYTES, LINE_BYTES, Malformed, Parsed, RequestHead};
 use super::write::Writer;
 use crate::answer::Own;
 use crate::codec::connection::Connection;
@@ -317,12 +317,15 @@ impl Sink for &Client {
     }
 }
 
-/// Whether a whole head may be there: parsing again for each byte of a slow one would cost its square.
+/// Whether a whole head may be there, or too much of one: parsing again for each byte of a slow one would cost its square.
 fn has_end(bytes: &[u8], seen: Option<usize>) -> bool {
     let Some(seen) = seen else { return !bytes.is_empty() };
     let from = seen.saturating_sub(3);
     let ends = [&b"\n\r\n"[..], b"\n\n"];
-    bytes.len() >= HEAD_BYTES || ends.iter().any(|end| memchr::memmem::find(&bytes[from..], end).is_some())
+    let reaches = |size| seen < size && bytes.len() >= size;
+    reaches(LINE_BYTES)
+        || reaches(HEAD_BYTES)
+        || ends.iter().any(|end| memchr::memmem::find(&bytes[from..], end).is_some())
 }
 
 fn refusal(malformed: Malformed) -> Own {
