@@ -5,12 +5,18 @@ extern crate pointsman_proxy as proxy;
 
 mod drain;
 mod fleet;
+mod forwarding;
 mod grpc;
 mod health;
+mod hostile_framing;
 mod keep_alive;
 mod overriding;
+mod recorder;
 mod restart;
 mod routing;
+mod site;
 mod split;
 mod support;
 mod tls;
+mod trusted;
+mod wire;
