@@ -3,12 +3,15 @@
 
 extern crate pointsman_proxy as proxy;
 
+mod bodies;
 mod drain;
+mod exchanges;
 mod fleet;
 mod forwarding;
 mod grpc;
 mod health;
 mod hostile_framing;
+mod hostile_upstream;
 mod keep_alive;
 mod overriding;
 mod recorder;
@@ -19,4 +22,5 @@ mod split;
 mod support;
 mod tls;
 mod trusted;
+mod upgrade;
 mod wire;
