@@ -13,6 +13,7 @@ mod health;
 mod hostile_framing;
 mod hostile_upstream;
 mod keep_alive;
+mod limits;
 mod overriding;
 mod recorder;
 mod restart;
