@@ -65,6 +65,8 @@ pub(crate) enum SourceError {
     Trailers,
     /// The exchange that it belongs to is over.
     Over,
+    /// Of an answer: the request broke off or is malformed.
+    Request,
 }
 
 /// Why moving ended early.
@@ -81,7 +83,7 @@ impl SourceError {
             Self::Idle => BodyFault::TooSlow,
             Self::Extensions => BodyFault::Extensions,
             Self::Trailers => BodyFault::Trailers,
-            Self::Broken(_) | Self::Over => BodyFault::Broken,
+            Self::Broken(_) | Self::Over | Self::Request => BodyFault::Broken,
         }
     }
 }
@@ -94,6 +96,7 @@ impl std::fmt::Display for SourceError {
             Self::Extensions => f.write_str("too many chunk extensions"),
             Self::Trailers => f.write_str("too many trailers"),
             Self::Over => f.write_str("the exchange is over"),
+            Self::Request => f.write_str("the request broke off or is malformed"),
         }
     }
 }

@@ -276,6 +276,11 @@ impl Client {
         .await;
     }
 
+    /// Closing will be a reset: where the end of the connection is the end of the answer, only that tells that it was cut.
+    pub(super) fn will_reset(&self) {
+        self.io.borrow().stream.will_reset();
+    }
+
     /// Gives the connection away, with what was read of it and not used.
     pub(super) fn with_stream<R>(&self, work: impl FnOnce(&mut Stream, &mut Buffer) -> R) -> R {
         let io = &mut *self.io.borrow_mut();

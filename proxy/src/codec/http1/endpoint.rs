@@ -54,6 +54,8 @@ pub(crate) struct Answer {
     available: usize,
     /// What is left of the request, which goes on beside the answer.
     upload: Option<Upload>,
+    /// The request will never be complete: the answer goes on as far as it is here.
+    cut: bool,
     /// Nothing speaks against another request on this connection, once this one is over.
     persistent: bool,
 }
@@ -185,7 +187,7 @@ impl Conn {
             framing != Framing::Close && !request.is_upgrade() && framing::is_persistent(head.fields(), head.minor);
         let upload = (!self.writer.is_ended()).then(|| upload.take_over());
         let body = Decoder::new(framing);
-        Ok((head, Answer { conn: self, body, available: 0, upload, persistent }))
+        Ok((head, Answer { conn: self, body, available: 0, upload, cut: false, persistent }))
     }
 
     fn poll_write<T>(&self, result: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
@@ -254,13 +256,15 @@ impl Answer {
         self.conn
     }
 
-    /// Sends on what is left of the request. What goes wrong there shows in the answer.
+    /// Sends on what is left of the request. What goes wrong at the endpoint shows in the answer.
     fn poll_upload(&mut self, cx: &mut Context<'_>) {
         if let Some(upload) = &mut self.upload
             && let Poll::Ready(done) = poll_pump(upload, &mut Outgoing(&mut self.conn), cx)
         {
             self.upload = None;
             self.persistent &= done.is_ok();
+            // One that only stopped may be of a client that waits for the answer.
+            self.cut = matches!(done, Err(Stopped::Source(error)) if !matches!(error, SourceError::Idle));
         }
     }
 }
@@ -273,11 +277,15 @@ impl Source for Answer {
         }
         let Self { conn, body, available, .. } = self;
         let Conn { stream, input, .. } = &mut **conn;
-        *available = match ready!(body.poll(stream, input, cx)) {
-            Ok(count) => count,
-            Err(unread) => return Poll::Ready(Err(unread.into())),
-        };
-        Poll::Ready(Ok(*available > 0))
+        match body.poll(stream, input, cx) {
+            Poll::Ready(Ok(count)) => {
+                *available = count;
+                Poll::Ready(Ok(count > 0))
+            }
+            Poll::Ready(Err(unread)) => Poll::Ready(Err(unread.into())),
+            Poll::Pending if self.cut => Poll::Ready(Err(SourceError::Request)),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn with<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> R {

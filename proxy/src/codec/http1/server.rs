@@ -167,6 +167,9 @@ async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut re
     let mut sink = &**client;
     if let Err(stopped) = std::future::poll_fn(|cx| poll_pump(&mut relay, &mut sink, cx)).await {
         tracing::debug!(%stopped, "an answer broke off");
+        if framing == Framing::Close {
+            client.will_reset();
+        }
         return After::Abort;
     }
     drop(relay);
