@@ -6,7 +6,8 @@ use crate::support::{Client, HOST, until};
 
 const EXPECTS: &str = "Content-Length: 5\r\nExpect: 100-continue\r\n";
 
-/// Does as the target says: `/early` answers before it has read the body, `/refuse/NNN` says so at once, `/invite` says
+/// Does as the target says: `/early` answers before it has read the body, `/stream` begins to after the first chunk,
+/// `/refuse/NNN` says so at once, `/invite` says
 /// 100 and reads the body, `/hints` says 103 twice, everything else is answered when it was read.
 async fn obliging() -> Recorder {
     Recorder::start(|mut peer| async move {
@@ -24,6 +25,11 @@ async fn obliging() -> Recorder {
                 peer.bytes(length).await;
                 peer.send("ok").await;
                 continue;
+            }
+            if target == "/stream" {
+                peer.chunk().await;
+                peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await;
+                return peer.ended().await;
             }
             match target.as_str() {
                 "/invite" => peer.send("HTTP/1.1 100 Continue\r\n\r\n").await,
@@ -120,6 +126,20 @@ async fn hostile_h09_a_client_that_breaks_off_leaves_nothing_behind() {
                 drop(wire)
             }
             site.serves("a client that broke off").await;
+        }
+    }
+    // After the answer has begun, which waits for the rest of the body; and with something that is no body.
+    for rest in [None, Some("nonsense\r\n")] {
+        let mut wire = site.wire().await;
+        wire.ask("POST /stream HTTP/1.1", "Transfer-Encoding: chunked\r\n").await;
+        wire.send("5\r\nhello\r\n").await;
+        assert_eq!(wire.head().await.expect("a head").0, 200);
+        match rest {
+            None => wire.reset(),
+            Some(rest) => {
+                wire.send(rest).await;
+                assert!(wire.answer().await.is_none(), "it was cut");
+            }
         }
     }
     until("the upstream's connections are closed", || site.upstream.open() <= 1).await;

@@ -240,6 +240,26 @@ async fn hostile_h62_a_client_that_never_reads_is_cut_off() {
 }
 
 #[tokio::test]
+async fn limits_of_time_end_streams_that_stand_still() {
+    let upstream = Recorder::start(|mut peer| async move {
+        let events =
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n2\r\n:\n\r\n";
+        peer.head().await;
+        peer.send(events).await;
+        peer.ended().await;
+    })
+    .await;
+    let change = |settings: &mut proxy::Settings| settings.limits.stream_idle = Duration::from_millis(500);
+    let site = Site::with(upstream, change).await;
+    let mut wire = site.wire().await;
+    wire.ask("GET /events HTTP/1.1", "").await;
+    assert_eq!(wire.head().await.expect("a head").0, 200);
+    assert_eq!(wire.chunk().await.expect("an event"), b":\n");
+    assert!(wire.is_over().await, "it was cut");
+    site.settles().await;
+}
+
+#[tokio::test]
 async fn limits_of_connecting_end_in_a_clear_answer() {
     // A queue that is full: the kernel drops what asks for more.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");

@@ -174,6 +174,12 @@ impl Wire {
         std::mem::take(&mut self.ahead)
     }
 
+    /// Whether the connection ends with a reset, whatever comes before that.
+    pub(crate) async fn is_reset(&mut self) -> bool {
+        let ended = tokio::time::timeout(PATIENCE, self.reader.read_to_end(&mut self.ahead)).await.expect("an end");
+        ended.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    }
+
     /// Whether the connection ends without another byte.
     pub(crate) async fn is_over(&mut self) -> bool {
         self.ahead.is_empty() && !self.more().await
