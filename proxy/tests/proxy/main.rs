@@ -3,7 +3,9 @@
 
 extern crate pointsman_proxy as proxy;
 
+mod access_log;
 mod bodies;
+mod descriptors;
 mod drain;
 mod exchanges;
 mod fleet;
