@@ -4,6 +4,7 @@ use crate::frames::{DATA, END_STREAM, Ended, Fields, Frames, request};
 use crate::recorder::Recorder;
 use crate::site::Site;
 use crate::support::HOST;
+use crate::wire::table;
 
 /// A good head, with these fields behind it.
 fn post(more: &[(&'static str, &'static [u8])]) -> Fields {
@@ -123,5 +124,23 @@ async fn hostile_h24_a_body_is_as_long_as_it_says_and_trailers_end_it() {
     assert!(!seen.contains("and more"), "{seen}");
     // What was announced is what the upstream was told, so half of it can be taken for nothing else.
     assert!(!seen.contains("transfer-encoding"), "{seen}");
+    site.settles().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_h40_a_path_of_http_2_is_forwarded_byte_for_byte_or_refused() {
+    let site = Site::start(Recorder::ok().await).await;
+    for (_, target) in table("h40_forwarded.txt") {
+        let shown = target.escape_ascii().to_string();
+        let mut frames = Frames::connect(site.proxy.http, &[]).await;
+        let mut fields: Vec<(&[u8], &[u8])> = request("GET", b"");
+        fields[3].1 = &target;
+        frames.open(1, END_STREAM, &fields).await;
+        let ended = frames.ended(1).await;
+        let seen = site.upstream.count(&format!("GET {} HTTP/1.1\r\n", String::from_utf8_lossy(&target)));
+        let refused = matches!(ended, Ended::Reset | Ended::Closed | Ended::Answered(400));
+        assert!((ended == Ended::Answered(200) && seen == 1) || (refused && seen == 0), "{shown}: {ended:?}, {seen}");
+    }
+    assert!(site.upstream.count("GET ") > 20, "most of them are served");
     site.settles().await;
 }

@@ -180,6 +180,36 @@ async fn hostile_h26_garbage_behind_an_answer_is_nobodys_answer() {
 }
 
 #[tokio::test]
+async fn hostile_h07_a_body_where_none_may_be_is_nobodys_answer() {
+    let answer = |head: &str| {
+        let body = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
+        let status = match head.split(' ').nth(1).expect("a target") {
+            "/normal" => return OK.to_owned(),
+            "/204" => "204 No Content",
+            "/304" => "304 Not Modified",
+            _ => "200 OK",
+        };
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
+    let site = Site::start(Recorder::answering(answer).await).await;
+    let mut wire = site.wire().await;
+    for line in ["HEAD / HTTP/1.1", "GET /204 HTTP/1.1", "GET /304 HTTP/1.1", "HEAD /304 HTTP/1.1"] {
+        wire.ask(line, "").await;
+        let (status, head) = wire.head().await.expect("a head");
+        assert!(matches!(status, 200 | 204 | 304) && !head.contains("transfer-encoding"), "{line}: {head}");
+        assert!(status != 204 || !head.contains("content-length"), "RFC 9110 §8.6: {head}");
+        // The connection of the client goes on; the other carries no request again.
+        wire.ask("GET /normal HTTP/1.1", "").await;
+        assert_eq!(wire.answer().await.expect("an answer").text(), "ok", "{line}");
+    }
+    for connection in site.upstream.connections() {
+        let lines: Vec<&str> = connection.lines().filter(|line| line.ends_with(" HTTP/1.1")).collect();
+        let before = lines.split_last().map(|(_, before)| before).unwrap_or_default();
+        assert!(before.iter().all(|line| line.contains("/normal")), "used again: {lines:?}");
+    }
+}
+
+#[tokio::test]
 async fn hostile_h26_a_stale_connection_is_tried_again_only_when_that_is_harmless() {
     // Reads a second request on each connection, and closes without a word.
     let upstream = Recorder::start(|mut peer| async move {

@@ -33,7 +33,7 @@ async fn https(folder: &Path) -> (TestProxy, Upstream, rustls::RootCertStore) {
     let ca = DevelopmentCa::open_or_create(&folder.join("ca")).expect("authority");
     let any = "127.0.0.1:0".parse().expect("an address");
     let mut settings = proxy::Settings { https: Some(any), ..settings(&folder.join("data"), 1) };
-    settings.limits.handshake = Duration::from_secs(2);
+    settings.limits.handshake = Duration::from_secs(1);
     let proxy = TestProxy::with(settings).await;
     let upstream = Upstream::start("r1", Protocol::H1).await;
     let mut state = hello(Protocol::H1, &[(1, upstream.address, 1)]);
