@@ -27,12 +27,25 @@ pub(crate) enum Own {
     Overloaded,
     /// A gRPC call to a backend that speaks HTTP/1.1.
     GrpcOverHttp1,
-    /// The client's body stopped or broke.
-    ClientBody,
+    /// The client's body cannot be read to its end.
+    ClientBody(BodyFault),
     /// A head was begun and did not come.
     HeadTooSlow,
     /// A page asks before it calls, and may not.
     OriginRefused,
+}
+
+/// What is wrong with a client's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyFault {
+    /// It stopped.
+    TooSlow,
+    /// It broke off, or has more than one reading.
+    Broken,
+    /// More chunk extensions than anybody needs.
+    Extensions,
+    /// More trailers than we hold.
+    Trailers,
 }
 
 /// gRPC status codes (grpc/doc/statuscodes.md).
@@ -51,7 +64,7 @@ impl Own {
     /// HTTP status.
     pub(crate) fn status(self) -> u16 {
         match self {
-            Self::Refused(Refusal::Ambiguous(_)) => 400,
+            Self::Refused(Refusal::Ambiguous(_) | Refusal::HostTooLong) => 400,
             Self::Refused(Refusal::Trace) => 405,
             Self::Refused(Refusal::Connect) => 501,
             Self::Refused(Refusal::Expectation) => 417,
@@ -64,7 +77,9 @@ impl Own {
             Self::NotReady | Self::NoEndpoint | Self::Overloaded => 503,
             Self::ConnectFailed | Self::BadAnswer | Self::GrpcOverHttp1 => 502,
             Self::TooSlow => 504,
-            Self::ClientBody | Self::HeadTooSlow => 408,
+            Self::ClientBody(BodyFault::TooSlow) | Self::HeadTooSlow => 408,
+            Self::ClientBody(BodyFault::Broken | BodyFault::Extensions) => 400,
+            Self::ClientBody(BodyFault::Trailers) => 431,
         }
     }
 
@@ -77,6 +92,7 @@ impl Own {
             Self::Refused(Refusal::Expectation) => "Expectation failed\n",
             Self::Refused(Refusal::Version) => "HTTP version not supported\n",
             Self::Refused(Refusal::Misdirected) => "Misdirected request\n",
+            Self::Refused(Refusal::HostTooLong) => "The host is longer than 255 bytes\n",
             Self::Refused(Refusal::TargetTooLong) => "The target is longer than 8 KiB\n",
             Self::Refused(Refusal::HeadTooLarge) => "The head has more than 32 KiB or 100 fields\n",
             Self::UnknownHost => "Not found\n",
@@ -87,7 +103,10 @@ impl Own {
             Self::BadAnswer => "The service did not answer properly\n",
             Self::GrpcOverHttp1 => "The service does not speak gRPC\n",
             Self::TooSlow => "The service did not answer in time\n",
-            Self::ClientBody => "The request's body stopped\n",
+            Self::ClientBody(BodyFault::TooSlow) => "The request's body did not come in time\n",
+            Self::ClientBody(BodyFault::Broken) => "The request's body is malformed or was cut\n",
+            Self::ClientBody(BodyFault::Extensions) => "The chunk extensions have more than 1 KiB\n",
+            Self::ClientBody(BodyFault::Trailers) => "The trailers have more than 8 KiB or 32 fields\n",
             Self::OriginRefused => "This origin may not call the service\n",
             Self::HeadTooSlow => "The request's head did not come in time\n",
         }
@@ -105,8 +124,8 @@ impl Own {
     /// Status for gRPC callers.
     pub(crate) fn grpc_code(self) -> u8 {
         match self {
-            Self::Refused(Refusal::HeadTooLarge) => code::RESOURCE_EXHAUSTED,
-            Self::Refused(_) | Self::ClientBody | Self::HeadTooSlow => code::INTERNAL,
+            Self::Refused(Refusal::HeadTooLarge) | Self::ClientBody(BodyFault::Trailers) => code::RESOURCE_EXHAUSTED,
+            Self::Refused(_) | Self::ClientBody(_) | Self::HeadTooSlow => code::INTERNAL,
             Self::OriginRefused => code::PERMISSION_DENIED,
             Self::UnknownHost | Self::GrpcOverHttp1 => code::UNIMPLEMENTED,
             Self::TooSlow => code::DEADLINE_EXCEEDED,

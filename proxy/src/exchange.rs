@@ -159,7 +159,7 @@ async fn pass(worker: &Worker, inbound: Inbound, flight: &mut Flight, dialect: D
     let mut request = Prepared::new(inbound, authority, told, backend.protocol)?;
     let answered = forward(worker, backend, &mut request, flight, dialect).await.inspect_err(|own| {
         // A client that broke off says nothing about the release, nor do limits of ours.
-        if !matches!(own, Own::ClientBody | Own::Overloaded) {
+        if !matches!(own, Own::ClientBody(_) | Own::Overloaded) {
             ticket.unanswered();
         }
     })?;
@@ -195,7 +195,7 @@ async fn forward(
             Failed::Connect(_) => return Err(Own::ConnectFailed),
             Failed::Full => return Err(Own::Overloaded),
             Failed::TooSlow => return Err(Own::TooSlow),
-            Failed::ClientBody => return Err(Own::ClientBody),
+            Failed::ClientBody(fault) => return Err(Own::ClientBody(fault)),
             Failed::Broken(_) => return Err(Own::BadAnswer),
         }
     }

@@ -45,6 +45,8 @@ pub(crate) enum Refusal {
     Misdirected,
     /// 414.
     TargetTooLong,
+    /// 400.
+    HostTooLong,
     /// 431.
     HeadTooLarge,
 }
@@ -149,8 +151,11 @@ pub(crate) fn host_of(written: &str) -> Option<String> {
 /// The one form of an authority. Default ports are kept: the upstream gets what the client named.
 fn normal_form(written: &str) -> Result<Head<'_>, Refusal> {
     let wrong = Refusal::Ambiguous("the host is not a name");
-    if written.is_empty() || written.len() > HOST_BYTES + 6 {
+    if written.is_empty() {
         return Err(wrong);
+    }
+    if written.len() > HOST_BYTES + ":65535".len() {
+        return Err(Refusal::HostTooLong);
     }
     let (host, port) = match written.strip_prefix('[') {
         Some(rest) => {
@@ -175,7 +180,10 @@ fn normal_form(written: &str) -> Result<Head<'_>, Refusal> {
     }
     let bare = host.strip_suffix('.').unwrap_or(host);
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
-    if bare.is_empty() || bare.len() > HOST_BYTES || !(bare.bytes().all(is_name) || bare.starts_with('[')) {
+    if bare.len() > HOST_BYTES {
+        return Err(Refusal::HostTooLong);
+    }
+    if bare.is_empty() || !(bare.bytes().all(is_name) || bare.starts_with('[')) {
         return Err(wrong);
     }
     if bare.len() == host.len() && !host.bytes().any(|b| b.is_ascii_uppercase()) {

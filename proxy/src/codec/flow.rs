@@ -12,6 +12,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::answer::BodyFault;
+
 /// A body that comes piece by piece.
 pub(crate) trait Source {
     /// Ready with true when there is a piece, with false at the end, which may be asked for again.
@@ -57,10 +59,14 @@ pub(crate) enum SourceError {
     Idle,
     /// It broke off or is malformed, as the text says.
     Broken(String),
+    /// Chunk extensions beyond the limit.
+    Extensions,
     /// Trailers beyond the limits.
     Trailers,
     /// The exchange that it belongs to is over.
     Over,
+    /// Of an answer: the request broke off or is malformed.
+    Request,
 }
 
 /// Why moving ended early.
@@ -70,13 +76,27 @@ pub(crate) enum Stopped {
     Sink(io::Error),
 }
 
+impl SourceError {
+    /// As it is told to the client whose body this is.
+    pub(crate) fn fault(&self) -> BodyFault {
+        match self {
+            Self::Idle => BodyFault::TooSlow,
+            Self::Extensions => BodyFault::Extensions,
+            Self::Trailers => BodyFault::Trailers,
+            Self::Broken(_) | Self::Over | Self::Request => BodyFault::Broken,
+        }
+    }
+}
+
 impl std::fmt::Display for SourceError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Idle => f.write_str("nothing came for too long"),
             Self::Broken(why) => write!(f, "the body broke off: {why}"),
+            Self::Extensions => f.write_str("too many chunk extensions"),
             Self::Trailers => f.write_str("too many trailers"),
             Self::Over => f.write_str("the exchange is over"),
+            Self::Request => f.write_str("the request broke off or is malformed"),
         }
     }
 }

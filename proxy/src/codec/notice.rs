@@ -54,7 +54,7 @@ impl Notice {
 
     /// Whether the connection ends with it: what cannot be read for certain has no certain end either.
     pub(crate) fn ends(&self) -> bool {
-        matches!(self, Self::Http(Own::Refused(_) | Own::HeadTooSlow | Own::ClientBody))
+        matches!(self, Self::Http(Own::Refused(_) | Own::HeadTooSlow | Own::ClientBody(_)))
     }
 
     fn each_field(&self, mut put: impl FnMut(&'static str, &[u8])) {

@@ -21,6 +21,7 @@ use super::prepared::Prepared;
 use super::relay::Download;
 use super::stream::Stream;
 use super::view::AnswerHead;
+use crate::answer::BodyFault;
 use crate::deadline::Deadlines;
 use crate::settings::Limits;
 use crate::snapshot::Protocol;
@@ -81,8 +82,8 @@ pub(crate) enum Failed {
     Full,
     /// No answer in time.
     TooSlow,
-    /// The client's body broke off.
-    ClientBody,
+    /// The client's body cannot be read to its end.
+    ClientBody(BodyFault),
     /// It broke after the request was, or may have been, sent.
     Broken(String),
 }
@@ -93,7 +94,7 @@ impl std::fmt::Display for Failed {
             Self::Connect(why) => write!(f, "no connection: {why}"),
             Self::Full => f.write_str("every connection carries as many streams as it may"),
             Self::TooSlow => f.write_str("no answer in time"),
-            Self::ClientBody => f.write_str("the client's body broke off"),
+            Self::ClientBody(fault) => write!(f, "the client's body cannot be read to its end ({fault:?})"),
             Self::Broken(why) => write!(f, "broken: {why}"),
         }
     }
@@ -104,7 +105,7 @@ impl From<endpoint::Failed> for Failed {
         match failed {
             endpoint::Failed::Stale => Self::Broken("the connection ended without an answer".into()),
             endpoint::Failed::TooSlow => Self::TooSlow,
-            endpoint::Failed::ClientBody => Self::ClientBody,
+            endpoint::Failed::ClientBody(fault) => Self::ClientBody(fault),
             endpoint::Failed::Broken(why) => Self::Broken(why),
         }
     }

@@ -122,10 +122,12 @@ impl Relay {
         }
     }
 
-    /// The answer broke off: the release is to blame. The connection is closed by dropping it.
+    /// The answer broke off: the release is to blame, unless the client is. The connection is closed by dropping it.
     fn broken(&mut self, error: SourceError) -> Poll<Result<bool, SourceError>> {
         (self.body, self.lease) = (None, None);
-        self.ticket.unanswered();
+        if !matches!(error, SourceError::Request) {
+            self.ticket.unanswered();
+        }
         self.flight.log(|entry| entry.text("why", error.to_string().as_bytes()));
         if self.grpc == Grpc::Owed {
             // Counted as unanswered, and once is enough.

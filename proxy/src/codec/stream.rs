@@ -26,6 +26,14 @@ impl Stream {
         }
     }
 
+    /// Closing will be a reset. Within TLS an end that is none is seen by its missing alert (RFC 8446 §6.1).
+    pub(crate) fn will_reset(&self) {
+        if let Self::Clear(stream) = self {
+            // It only fails on a dead socket.
+            let _ = stream.set_zero_linger();
+        }
+    }
+
     /// Whether the other side has closed, or sent what nobody asked for: one look, nothing is waited for.
     pub(crate) fn is_stale(&mut self) -> bool {
         // A socket that the last turn of the reactor saw nothing on is answered without a system call.

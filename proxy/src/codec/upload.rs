@@ -18,6 +18,7 @@ use super::http1::head::ResponseHead;
 use super::http2::body::Incoming;
 use super::idle::Idle;
 use super::rewrite::{clean_trailers, write_interim};
+use crate::answer::BodyFault;
 
 /// See the module.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub(crate) struct Rest(RefCell<Option<Box<Incoming>>>);
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     /// It broke on the client's side: the release is not to blame.
-    pub(crate) failed: Cell<bool>,
+    pub(crate) failed: Cell<Option<BodyFault>>,
     /// Some of it went on since somebody last asked.
     pub(crate) moved: Cell<bool>,
 }
@@ -156,7 +157,7 @@ impl Upload {
 
     fn fail(&mut self, error: SourceError) -> Poll<Result<bool, SourceError>> {
         if let Some(progress) = &self.progress {
-            progress.failed.set(true);
+            progress.failed.set(Some(error.fault()));
         }
         self.from = From::Gone;
         Poll::Ready(Err(error))

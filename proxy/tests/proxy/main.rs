@@ -3,14 +3,30 @@
 
 extern crate pointsman_proxy as proxy;
 
+mod access_log;
+mod bodies;
+mod descriptors;
 mod drain;
+mod exchanges;
 mod fleet;
+mod forwarding;
+mod frames;
 mod grpc;
 mod health;
+mod hostile_downgrade;
+mod hostile_framing;
+mod hostile_http2;
+mod hostile_upstream;
 mod keep_alive;
+mod limits;
 mod overriding;
+mod recorder;
 mod restart;
 mod routing;
+mod site;
 mod split;
 mod support;
 mod tls;
+mod trusted;
+mod upgrade;
+mod wire;

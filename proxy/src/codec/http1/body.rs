@@ -10,6 +10,7 @@ use http::HeaderMap;
 use super::buffer::Buffer;
 use super::chunked::{self, Step};
 use super::framing::Framing;
+use crate::codec::flow::SourceError;
 use crate::codec::stream::Stream;
 
 /// A body or a piece of it of this size is read in large pieces.
@@ -40,6 +41,16 @@ impl std::fmt::Display for Unread {
             Self::Io(error) => write!(f, "{error}"),
             Self::Cut => f.write_str("the connection ended within the body"),
             Self::Chunk(wrong) => write!(f, "the chunked coding is malformed ({wrong:?})"),
+        }
+    }
+}
+
+impl From<Unread> for SourceError {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Chunk(chunked::Wrong::TooManyExtensions) => Self::Extensions,
+            Unread::Chunk(chunked::Wrong::TooManyTrailers) => Self::Trailers,
+            other => Self::Broken(other.to_string()),
         }
     }
 }

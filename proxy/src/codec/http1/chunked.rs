@@ -55,12 +55,16 @@ pub(crate) enum Step {
 pub(crate) enum Wrong {
     /// A size that is not 1 to 16 hexadecimal digits.
     Size,
-    /// An extension that is malformed, or too much of them.
+    /// An extension that is none.
     Extension,
+    /// More than [`EXTENSION_BYTES`].
+    TooManyExtensions,
     /// Something else than CR LF where a line has to end.
     LineEnd,
-    /// Trailers that are none, or too much of them.
+    /// Trailers that are none.
     Trailers,
+    /// More than [`TRAILER_FIELDS`] or [`TRAILER_BYTES`].
+    TooManyTrailers,
 }
 
 impl Decoder {
@@ -139,7 +143,7 @@ impl Decoder {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~;=".contains(&b);
         let length = bytes.iter().take(LINE_BYTES).take_while(|b| plain(**b)).count();
         if self.extensions + length > EXTENSION_BYTES {
-            return Err(Wrong::Extension);
+            return Err(Wrong::TooManyExtensions);
         }
         match bytes.get(length..) {
             Some([b'\r', b'\n', ..]) => {
@@ -164,8 +168,9 @@ impl Decoder {
         let mut room = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
         let (length, fields) = match httparse::parse_headers(window, &mut room) {
             Ok(httparse::Status::Complete(parsed)) => parsed,
-            Ok(httparse::Status::Partial) if window.len() == TRAILER_BYTES + 4 => return Err(Wrong::Trailers),
+            Ok(httparse::Status::Partial) if window.len() == TRAILER_BYTES + 4 => return Err(Wrong::TooManyTrailers),
             Ok(httparse::Status::Partial) => return Ok(Step::More),
+            Err(httparse::Error::TooManyHeaders) => return Err(Wrong::TooManyTrailers),
             Err(_) => return Err(Wrong::Trailers),
         };
         super::head::check_lines(&window[..length]).map_err(|_| Wrong::LineEnd)?;

@@ -16,10 +16,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
-use super::body::{Decoder, Unread};
+use super::body::Decoder;
 use super::buffer::Buffer;
 use super::framing::Framing;
-use super::head::{HEAD_BYTES, Malformed, Parsed, RequestHead};
+use super::head::{HEAD_BYTES, LINE_BYTES, Malformed, Parsed, RequestHead};
 use super::write::Writer;
 use crate::answer::Own;
 use crate::codec::connection::Connection;
@@ -65,6 +65,12 @@ pub(super) enum Next {
     Refused(Own),
     /// Nothing more.
     Gone,
+}
+
+impl Io {
+    fn may_skip_body(&self) -> bool {
+        self.expects && !self.body.is_over()
+    }
 }
 
 impl Client {
@@ -168,8 +174,7 @@ impl Client {
                 self.reads.progress();
                 Poll::Ready(Ok(available > 0))
             }
-            Poll::Ready(Err(Unread::Chunk(super::chunked::Wrong::Trailers))) => Poll::Ready(Err(SourceError::Trailers)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(SourceError::Broken(error.to_string()))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Pending if self.reads.is_over(self.connection.limits().body, cx) => {
                 Poll::Ready(Err(SourceError::Idle))
             }
@@ -234,8 +239,12 @@ impl Client {
     pub(super) fn has_read_all(&self) -> bool {
         let io = &mut *self.io.borrow_mut();
         io.available = 0;
-        // A client that still waits for its 100 may or may not send the body.
-        (!io.expects || io.body.is_over()) && io.body.discard(&mut io.input)
+        !io.may_skip_body() && io.body.discard(&mut io.input)
+    }
+
+    /// Whether the client still waits for its 100: once it has an answer it may send the body, or the next request.
+    pub(super) fn may_skip_body(&self) -> bool {
+        self.io.borrow().may_skip_body()
     }
 
     /// Ends the connection so that the client can still read its answer.
@@ -265,6 +274,11 @@ impl Client {
             }
         })
         .await;
+    }
+
+    /// Closing will be a reset: where the end of the connection is the end of the answer, only that tells that it was cut.
+    pub(super) fn will_reset(&self) {
+        self.io.borrow().stream.will_reset();
     }
 
     /// Gives the connection away, with what was read of it and not used.
@@ -308,12 +322,15 @@ impl Sink for &Client {
     }
 }
 
-/// Whether a whole head may be there: parsing again for each byte of a slow one would cost its square.
+/// Whether a whole head may be there, or too much of one: parsing again for each byte of a slow one would cost its square.
 fn has_end(bytes: &[u8], seen: Option<usize>) -> bool {
     let Some(seen) = seen else { return !bytes.is_empty() };
     let from = seen.saturating_sub(3);
     let ends = [&b"\n\r\n"[..], b"\n\n"];
-    bytes.len() >= HEAD_BYTES || ends.iter().any(|end| memchr::memmem::find(&bytes[from..], end).is_some())
+    let reaches = |size| seen < size && bytes.len() >= size;
+    reaches(LINE_BYTES)
+        || reaches(HEAD_BYTES)
+        || ends.iter().any(|end| memchr::memmem::find(&bytes[from..], end).is_some())
 }
 
 fn refusal(malformed: Malformed) -> Own {

@@ -18,6 +18,7 @@ use super::buffer::Buffer;
 use super::framing::{self, Framing};
 use super::head::{Parsed, ResponseHead};
 use super::write::Writer;
+use crate::answer::BodyFault;
 use crate::codec::flow::{Sink, Source, SourceError, Stopped, poll_pump};
 use crate::codec::idle::Idle;
 use crate::codec::prepared::OutgoingHead;
@@ -53,6 +54,8 @@ pub(crate) struct Answer {
     available: usize,
     /// What is left of the request, which goes on beside the answer.
     upload: Option<Upload>,
+    /// The request will never be complete: the answer goes on as far as it is here.
+    cut: bool,
     /// Nothing speaks against another request on this connection, once this one is over.
     persistent: bool,
 }
@@ -71,8 +74,8 @@ pub(crate) enum Failed {
     Stale,
     /// No answer in time.
     TooSlow,
-    /// The client's body broke off or is malformed.
-    ClientBody,
+    /// The client's body cannot be read to its end.
+    ClientBody(BodyFault),
     /// It broke, or the answer is malformed.
     Broken(String),
 }
@@ -105,7 +108,7 @@ impl Conn {
         self.writes.progress();
         let mut waiting = Waiting { limit, interim: 0, request };
         let head = std::future::poll_fn(|cx| self.poll_head(upload, &mut waiting, cx)).await?;
-        self.into_answer(head, request.is_head(), upload)
+        self.into_answer(head, request, upload)
     }
 
     fn poll_head(
@@ -117,7 +120,7 @@ impl Conn {
         let sent = match poll_pump(upload, &mut Outgoing(self), cx) {
             Poll::Pending => false,
             Poll::Ready(Ok(())) => true,
-            Poll::Ready(Err(Stopped::Source(_))) => return Poll::Ready(Err(Failed::ClientBody)),
+            Poll::Ready(Err(Stopped::Source(error))) => return Poll::Ready(Err(Failed::ClientBody(error.fault()))),
             Poll::Ready(Err(Stopped::Sink(error))) if error.kind() == io::ErrorKind::TimedOut => {
                 return Poll::Ready(Err(Failed::TooSlow));
             }
@@ -133,6 +136,8 @@ impl Conn {
                     return Poll::Ready(Err(Failed::Broken("101 without being asked".into())));
                 }
                 head => {
+                    // It was there when the request came.
+                    self.reused = false;
                     waiting.interim += 1;
                     if waiting.interim > INTERIM {
                         return Poll::Ready(Err(Failed::Broken("a flood of interim answers".into())));
@@ -172,15 +177,17 @@ impl Conn {
     fn into_answer(
         self: Box<Self>,
         head: ResponseHead,
-        head_only: bool,
+        request: &OutgoingHead,
         upload: &mut Upload,
     ) -> Result<(ResponseHead, Answer), Failed> {
-        let framing = framing::of_response(&head, head_only).map_err(|unclear| Failed::Broken(unclear.0.to_owned()))?;
+        let framing =
+            framing::of_response(&head, request.is_head()).map_err(|unclear| Failed::Broken(unclear.0.to_owned()))?;
+        // Whatever an endpoint says to an upgrade, it may take what comes next for the other protocol.
         let persistent =
-            framing != Framing::Close && head.status != 101 && framing::is_persistent(head.fields(), head.minor);
+            framing != Framing::Close && !request.is_upgrade() && framing::is_persistent(head.fields(), head.minor);
         let upload = (!self.writer.is_ended()).then(|| upload.take_over());
         let body = Decoder::new(framing);
-        Ok((head, Answer { conn: self, body, available: 0, upload, persistent }))
+        Ok((head, Answer { conn: self, body, available: 0, upload, cut: false, persistent }))
     }
 
     fn poll_write<T>(&self, result: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
@@ -249,13 +256,15 @@ impl Answer {
         self.conn
     }
 
-    /// Sends on what is left of the request. What goes wrong there shows in the answer.
+    /// Sends on what is left of the request. What goes wrong at the endpoint shows in the answer.
     fn poll_upload(&mut self, cx: &mut Context<'_>) {
         if let Some(upload) = &mut self.upload
             && let Poll::Ready(done) = poll_pump(upload, &mut Outgoing(&mut self.conn), cx)
         {
             self.upload = None;
             self.persistent &= done.is_ok();
+            // One that only stopped may be of a client that waits for the answer.
+            self.cut = matches!(done, Err(Stopped::Source(error)) if !matches!(error, SourceError::Idle));
         }
     }
 }
@@ -268,11 +277,15 @@ impl Source for Answer {
         }
         let Self { conn, body, available, .. } = self;
         let Conn { stream, input, .. } = &mut **conn;
-        *available = match ready!(body.poll(stream, input, cx)) {
-            Ok(count) => count,
-            Err(unread) => return Poll::Ready(Err(SourceError::Broken(unread.to_string()))),
-        };
-        Poll::Ready(Ok(*available > 0))
+        match body.poll(stream, input, cx) {
+            Poll::Ready(Ok(count)) => {
+                *available = count;
+                Poll::Ready(Ok(count > 0))
+            }
+            Poll::Ready(Err(unread)) => Poll::Ready(Err(unread.into())),
+            Poll::Pending if self.cut => Poll::Ready(Err(SourceError::Request)),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn with<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> R {

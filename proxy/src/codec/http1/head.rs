@@ -16,7 +16,7 @@ pub(crate) const FIELDS: usize = 100;
 /// Largest head as it is written. Above the head check's 32 KiB of names and values, so that it can say what was wrong.
 pub(super) const HEAD_BYTES: usize = 40 * 1024;
 /// Longest first line that may still be on its way.
-const LINE_BYTES: usize = 8 * 1024 + 64;
+pub(super) const LINE_BYTES: usize = 8 * 1024 + 64;
 
 /// A request's head.
 #[derive(Debug)]

@@ -162,12 +162,15 @@ async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut re
         None if asked.minor == 1 => Framing::Chunked,
         None => Framing::Close,
     };
-    let keep = keep(client, asked, framing != Framing::Close);
+    let keep = keep(client, asked, framing != Framing::Close && !client.may_skip_body());
     let written = Written { framing, bodiless, keep, flight: relay.flight() };
     client.begin_answer(framing, |out| rewrite::write_answer(head, written, out));
     let mut sink = &**client;
     if let Err(stopped) = std::future::poll_fn(|cx| poll_pump(&mut relay, &mut sink, cx)).await {
         tracing::debug!(%stopped, "an answer broke off");
+        if framing == Framing::Close {
+            client.will_reset();
+        }
         return After::Abort;
     }
     drop(relay);

@@ -110,7 +110,7 @@ pub(super) async fn send(
         };
         match sent {
             Ok(answer) => return Ok((answer, stream)),
-            Err(_) if progress.failed.get() => return Err(Failed::ClientBody),
+            Err(_) if let Some(fault) = progress.failed.get() => return Err(Failed::ClientBody(fault)),
             Err(mut error) => match error.take_message().filter(|_| again) {
                 Some(unsent) => (*request, again) = (Some(Box::new(unsent)), false),
                 None => return Err(Failed::Broken(error.into_error().to_string())),
