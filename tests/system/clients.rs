@@ -89,7 +89,7 @@ async fn curl_speaks_every_version_in_clear_and_through_tls() {
         let (port, ip) = (address.port(), address.ip());
         let answer = until("curl is answered", async || {
             let done = tokio::process::Command::new("curl")
-                .args(["--silent", "--show-error", "--fail-with-body", version, "--cacert"])
+                .args(["--silent", "--show-error", "--fail-with-body", version, "--data", "x=y", "--cacert"])
                 .arg(&ca)
                 .args(["--write-out", " %{http_version}", "--resolve", &format!("{HOST}:{port}:{ip}")])
                 .arg(format!("{scheme}://{HOST}:{port}/"))

@@ -3,7 +3,8 @@
 //! Main type: [`Idle`].
 
 use std::cell::Cell;
-use std::task::Context;
+use std::io;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::deadline::{Deadline, Deadlines};
@@ -23,6 +24,23 @@ impl Idle {
     /// Something moved.
     pub(crate) fn progress(&self) {
         self.armed.set(false);
+    }
+
+    /// Passes what a write gave on; one that stood still for `limit` is an error.
+    pub(crate) fn bound<T>(
+        &self,
+        result: Poll<io::Result<T>>,
+        limit: Duration,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        match result {
+            Poll::Pending if self.is_over(limit, cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+            ready => {
+                self.progress();
+                ready
+            }
+        }
     }
 
     /// Nothing moves now: has that been so for `limit`? Wakes the task when it has.

@@ -43,6 +43,34 @@ struct Text {
 #[derive(Debug, Default)]
 pub(crate) struct Rest(RefCell<Option<Box<Incoming>>>);
 
+/// So much of it is thrown away, and for so long, before the client is told to stop: some clients lose an answer that is
+/// followed by a reset, although they may not (RFC 9113 §8.1; curl before 8.0).
+const REST_BYTES: usize = 64 * 1024;
+/// See [`REST_BYTES`].
+const REST: Duration = Duration::from_secs(1);
+
+impl Rest {
+    /// Whether the client may still send: the body is on its way somewhere, or nobody wants what is left of it.
+    pub(crate) fn is_pending(self: &Rc<Self>) -> bool {
+        Rc::strong_count(self) > 1 || self.0.borrow().as_ref().is_some_and(|body| !body.is_empty())
+    }
+
+    /// Throws it away, within bounds. `thrown`: so much was already.
+    pub(crate) fn poll_end(&self, idle: &Idle, thrown: &mut usize, cx: &mut Context<'_>) -> Poll<()> {
+        let mut rest = self.0.borrow_mut();
+        let Some(body) = rest.as_mut() else { return Poll::Ready(()) };
+        while *thrown <= REST_BYTES {
+            match body.poll_ready(cx) {
+                Poll::Ready(Ok(true)) => *thrown += body.take().len(),
+                Poll::Ready(_) => break,
+                Poll::Pending if idle.is_over(REST, cx) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
 /// How it goes, for those who wait for an answer while another task has the body.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {

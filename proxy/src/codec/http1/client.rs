@@ -110,10 +110,7 @@ impl Client {
                     self.reads.progress();
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Next::Gone),
-                Poll::Pending => {
-                    let limit = if first { limits.first_bytes } else { limits.idle };
-                    return if self.reads.is_over(limit, cx) { Poll::Ready(Next::Gone) } else { Poll::Pending };
-                }
+                Poll::Pending => return self.poll_idle(first, cx),
             }
         }
         loop {
@@ -138,7 +135,10 @@ impl Client {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => return Poll::Ready(Next::Gone),
                 // What became readable was nothing of the application's, such as a TLS key update.
-                Poll::Pending if io.input.is_empty() => return self.poll_again(first, io, cx),
+                Poll::Pending if io.input.is_empty() => {
+                    io.input.rest();
+                    return self.poll_idle(first, cx);
+                }
                 Poll::Pending if self.reads.is_over(limits.head, cx) => {
                     return Poll::Ready(Next::Refused(Own::HeadTooSlow));
                 }
@@ -147,8 +147,8 @@ impl Client {
         }
     }
 
-    fn poll_again(&self, first: bool, io: &mut Io, cx: &Context<'_>) -> Poll<Next> {
-        io.input.rest();
+    /// Nothing is there: for how long that may be so.
+    fn poll_idle(&self, first: bool, cx: &Context<'_>) -> Poll<Next> {
         let limits = self.connection.limits();
         let limit = if first { limits.first_bytes } else { limits.idle };
         if self.reads.is_over(limit, cx) { Poll::Ready(Next::Gone) } else { Poll::Pending }
@@ -286,31 +286,18 @@ impl Client {
         let io = &mut *self.io.borrow_mut();
         work(&mut io.stream, &mut io.input)
     }
-
-    fn poll_write<T>(&self, result: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
-        match result {
-            Poll::Pending if self.writes.is_over(self.connection.limits().body, cx) => {
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-            Poll::Pending => Poll::Pending,
-            ready => {
-                self.writes.progress();
-                ready
-            }
-        }
-    }
 }
 
 /// An answer's body goes to the client.
 impl Sink for &Client {
     fn poll_data(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let io = &mut *self.io.borrow_mut();
-        self.poll_write(io.writer.poll_data(&mut io.stream, data, cx), cx)
+        self.writes.bound(io.writer.poll_data(&mut io.stream, data, cx), self.connection.limits().body, cx)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let io = &mut *self.io.borrow_mut();
-        self.poll_write(io.writer.poll_flush(&mut io.stream, cx), cx)
+        self.writes.bound(io.writer.poll_flush(&mut io.stream, cx), self.connection.limits().body, cx)
     }
 
     fn end(&mut self, trailers: Option<&HeaderMap>) {

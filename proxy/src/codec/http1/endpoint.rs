@@ -189,19 +189,6 @@ impl Conn {
         let body = Decoder::new(framing);
         Ok((head, Answer { conn: self, body, available: 0, upload, cut: false, persistent }))
     }
-
-    fn poll_write<T>(&self, result: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
-        match result {
-            Poll::Pending if self.writes.is_over(self.limits.body, cx) => {
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-            Poll::Pending => Poll::Pending,
-            ready => {
-                self.writes.progress();
-                ready
-            }
-        }
-    }
 }
 
 /// A request's body goes to the endpoint.
@@ -210,12 +197,12 @@ struct Outgoing<'a>(&'a mut Conn);
 impl Sink for Outgoing<'_> {
     fn poll_data(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let result = self.0.writer.poll_data(&mut self.0.stream, data, cx);
-        self.0.poll_write(result, cx)
+        self.0.writes.bound(result, self.0.limits.body, cx)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = self.0.writer.poll_flush(&mut self.0.stream, cx);
-        self.0.poll_write(result, cx)
+        self.0.writes.bound(result, self.0.limits.body, cx)
     }
 
     fn end(&mut self, trailers: Option<&HeaderMap>) {

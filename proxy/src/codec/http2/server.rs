@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,7 +39,14 @@ struct Answer {
     body: Kind,
     /// Tells whether the client takes it.
     taken: Option<Rc<Taken>>,
-    _rest: Option<Rc<Rest>>,
+    /// What is left of the request's body, if it has one.
+    rest: Option<Left>,
+}
+
+struct Left {
+    rest: Rc<Rest>,
+    idle: Idle,
+    thrown: usize,
 }
 
 enum Kind {
@@ -94,7 +101,8 @@ async fn answer(
             (answer, Kind::Relay(Box::new(Frames(relay))))
         }
     };
-    head.map(|()| Answer { body, taken: Taken::current(), _rest: rest })
+    let rest = rest.map(|rest| Left { rest, idle: Idle::new(connection.deadlines()), thrown: 0 });
+    head.map(|()| Answer { body, taken: Taken::current(), rest })
 }
 
 impl Body for Answer {
@@ -111,10 +119,16 @@ impl Body for Answer {
         if let Some(taken) = &self.taken {
             taken.asked(matches!(polled, Poll::Ready(Some(Ok(_)))));
         }
+        if let (Poll::Ready(None), Some(Left { rest, idle, thrown })) = (&polled, &mut self.rest) {
+            ready!(rest.poll_end(idle, thrown, cx));
+        }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.rest.as_ref().is_some_and(|left| left.rest.is_pending()) {
+            return false;
+        }
         match &self.body {
             Kind::Fixed(text) => text.is_none(),
             Kind::Relay(relay) => relay.is_end_stream(),
