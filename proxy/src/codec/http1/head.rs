@@ -188,13 +188,13 @@ impl Fields {
         self.places.iter().map(|(name, value)| (self.text(*name), &self.bytes[value.range()]))
     }
 
-    /// Whether the value of the field at `place` stands beside a tab: allowed (RFC 9110 §5.6.3), and not what everybody
-    /// takes for a blank.
+    /// Whether a tab is in the line of the field at `place`, be it among the blanks round its value: allowed there
+    /// (RFC 9110 §5.6.3), and not what everybody takes for a blank.
     pub(super) fn has_tab(&self, place: usize) -> bool {
-        let Some((_, value)) = self.places.get(place) else { return false };
-        let Range { start, end } = value.range();
-        let beside = [start.checked_sub(1), Some(end)];
-        beside.into_iter().flatten().any(|at| self.bytes.get(at) == Some(&b'\t'))
+        let Some((name, _)) = self.places.get(place) else { return false };
+        let line = &self.bytes[name.range().end..];
+        let line = &line[..memchr::memchr(b'\r', line).unwrap_or(line.len())];
+        line.contains(&b'\t')
     }
 
     /// The values of a field, in order. `name` is lower case.
