@@ -96,7 +96,7 @@ impl Buffer {
 
     /// The first `count` bytes were used.
     pub(super) fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.end);
+        self.start = self.start.saturating_add(count).min(self.end);
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
