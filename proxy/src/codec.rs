@@ -15,6 +15,8 @@ pub(crate) mod page;
 pub(crate) mod pool;
 pub(crate) mod prepared;
 pub(crate) mod probe;
+#[cfg(test)]
+mod reference;
 pub(crate) mod relay;
 pub(crate) mod rewrite;
 pub(crate) mod server;
