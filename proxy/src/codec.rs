@@ -21,7 +21,7 @@ pub(crate) mod relay;
 pub(crate) mod rewrite;
 pub(crate) mod server;
 pub(crate) mod stream;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 pub(crate) mod told;
 pub(crate) mod upload;
