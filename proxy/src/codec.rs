@@ -17,11 +17,13 @@ pub(crate) mod page;
 pub(crate) mod pool;
 pub(crate) mod prepared;
 pub(crate) mod probe;
+#[cfg(test)]
+mod reference;
 pub(crate) mod relay;
 pub(crate) mod rewrite;
 pub(crate) mod server;
 pub(crate) mod stream;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 pub(crate) mod told;
 pub(crate) mod upload;

@@ -179,6 +179,10 @@ fn normal_form(written: &str) -> Result<Head<'_>, Refusal> {
         }
     }
     let bare = host.strip_suffix('.').unwrap_or(host);
+    // A label is never empty (RFC 1035 §2.3.1): `a..` without its dot would still end with one.
+    if bare.starts_with('.') || bare.ends_with('.') || bare.contains("..") {
+        return Err(wrong);
+    }
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
     if bare.len() > HOST_BYTES {
         return Err(Refusal::HostTooLong);
@@ -224,6 +228,11 @@ mod tests {
         for host in [
             "",
             ".",
+            "..",
+            ".a",
+            "a..",
+            "a..b",
+            "a..:80",
             "a b",
             "user@hello",
             "a/b",

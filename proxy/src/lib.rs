@@ -23,6 +23,9 @@ mod exchange;
 mod fleet;
 mod forward_headers;
 mod forwarded;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head_check;
 mod health;
 mod journal;

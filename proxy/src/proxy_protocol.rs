@@ -3,13 +3,13 @@
 //! Must not know: who is trusted to say so. Not a byte behind the header is read. Source: HAProxy,
 //! "The PROXY protocol", 2020; the header itself is read by `ppp`.
 //!
-//! Main function: [`read`].
+//! Main function: [`read`], from any stream that is [`Peek`].
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use ppp::{HeaderResult, v1, v2};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 /// What version 2 begins with; version 1 is longer than this as well.
@@ -19,11 +19,23 @@ const TEXT_BYTES: usize = 107;
 /// Longest part of version 2 behind the first 16 bytes: addresses are 216 at most, the rest are notes nobody reads here.
 const BINARY_BYTES: usize = 2048;
 
+/// A stream whose next bytes can be looked at and left where they are.
+pub(crate) trait Peek: AsyncRead + Unpin {
+    /// Waits for bytes and copies the first of them; 0 at the end.
+    async fn peek(&mut self, first: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Peek for TcpStream {
+    async fn peek(&mut self, first: &mut [u8]) -> io::Result<usize> {
+        Self::peek(self, first).await
+    }
+}
+
 /// Reads a header. The client's address; `None`: the balancer speaks for itself, as its health checks do.
 ///
 /// # Errors
 /// It is malformed, or the connection ended within it.
-pub(crate) async fn read(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+pub(crate) async fn read(stream: &mut impl Peek) -> io::Result<Option<SocketAddr>> {
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
     if header == SIGNATURE {
@@ -34,7 +46,7 @@ pub(crate) async fn read(stream: &mut TcpStream) -> io::Result<Option<SocketAddr
     client(&header)
 }
 
-async fn read_binary(stream: &mut TcpStream, header: &mut Vec<u8>) -> io::Result<()> {
+async fn read_binary(stream: &mut impl Peek, header: &mut Vec<u8>) -> io::Result<()> {
     header.resize(16, 0);
     stream.read_exact(&mut header[12..]).await?;
     let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
@@ -45,7 +57,7 @@ async fn read_binary(stream: &mut TcpStream, header: &mut Vec<u8>) -> io::Result
     stream.read_exact(&mut header[16..]).await.map(drop)
 }
 
-async fn read_text(stream: &mut TcpStream, header: &mut Vec<u8>) -> io::Result<()> {
+async fn read_text(stream: &mut impl Peek, header: &mut Vec<u8>) -> io::Result<()> {
     if !header.starts_with(b"PROXY ") {
         return Err(malformed());
     }

@@ -8,7 +8,7 @@
 mod apply;
 mod check;
 mod compile;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fixture;
 mod resources;
 mod slots;

@@ -129,7 +129,7 @@ impl Upload {
     }
 
     /// Of a request without a body.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn nothing() -> Self {
         Self { from: From::Nothing, framing: Framing::Length(0), progress: None, touched: false, text: None }
     }

@@ -56,6 +56,7 @@ pub(crate) fn full(version: Version, resources: &[Resource]) -> Incoming {
     Incoming { version, base: None, set, fingerprint: fingerprint(resources) }
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "fuzzers apply what they get"))]
 pub(crate) fn snapshot(resources: &[Resource]) -> Arc<Snapshot> {
     Compiler::default().apply(full(Version::first_of(1), resources)).expect("good resources").snapshot
 }

@@ -204,7 +204,7 @@ fn hex(digit: u8) -> u8 {
 }
 
 /// Writes the line before a chunk.
-pub(super) fn write_size(size: usize, out: &mut Vec<u8>) {
+pub(crate) fn write_size(size: usize, out: &mut Vec<u8>) {
     let mut digits = [0; 16];
     let mut place = digits.len();
     let mut left = size;
@@ -221,7 +221,7 @@ pub(super) fn write_size(size: usize, out: &mut Vec<u8>) {
 }
 
 /// Writes the last chunk, with trailers.
-pub(super) fn write_end(trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
+pub(crate) fn write_end(trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {
         super::write::field(name.as_str(), value.as_bytes(), out);

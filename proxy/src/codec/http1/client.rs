@@ -73,6 +73,15 @@ impl Io {
     }
 }
 
+/// How far the next head was looked at.
+#[derive(Default)]
+struct Looked {
+    /// An empty line was passed over.
+    empty_line: bool,
+    /// So many bytes in vain.
+    bytes: Option<usize>,
+}
+
 impl Client {
     pub(super) fn new(stream: Stream, ahead: &[u8], connection: Rc<Connection>) -> Self {
         let (reads, writes) = (Idle::new(connection.deadlines()), Idle::new(connection.deadlines()));
@@ -90,12 +99,11 @@ impl Client {
     /// Waits for the next request's head. `first`: there was none before on this connection.
     pub(super) async fn next(&self, first: bool) -> Next {
         self.reads.progress();
-        let mut seen = None;
-        std::future::poll_fn(|cx| self.poll_next(first, &mut seen, cx)).await
+        let mut looked = Looked::default();
+        std::future::poll_fn(|cx| self.poll_next(first, &mut looked, cx)).await
     }
 
-    /// `seen`: so many bytes of the head were looked at in vain.
-    fn poll_next(&self, first: bool, seen: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll_next(&self, first: bool, looked: &mut Looked, cx: &mut Context<'_>) -> Poll<Next> {
         let limits = self.connection.limits();
         let io = &mut *self.io.borrow_mut();
         if io.input.is_empty() {
@@ -115,11 +123,12 @@ impl Client {
         }
         loop {
             // One is passed over, for clients that write it behind a body (RFC 9112 §2.2).
-            if seen.is_none() && io.input.filled().starts_with(b"\r\n") {
+            if !looked.empty_line && io.input.filled().starts_with(b"\r\n") {
                 io.input.consume(2);
-                *seen = (!io.input.is_empty()).then_some(0);
+                *looked = Looked { empty_line: true, bytes: None };
             }
-            if io.input.filled() != b"\r" && has_end(io.input.filled(), *seen) {
+            let is_half = !looked.empty_line && io.input.filled() == b"\r";
+            if !is_half && has_end(io.input.filled(), looked.bytes) {
                 match RequestHead::parse(io.input.filled()) {
                     Ok(Parsed::Whole(head, length)) => {
                         io.input.consume(length);
@@ -130,7 +139,7 @@ impl Client {
                     Err(malformed) => return Poll::Ready(Next::Refused(refusal(malformed))),
                 }
             }
-            *seen = (!io.input.is_empty()).then(|| io.input.filled().len());
+            looked.bytes = (!io.input.is_empty()).then(|| io.input.filled().len());
             match io.input.poll_fill(&mut io.stream, cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => return Poll::Ready(Next::Gone),

@@ -161,8 +161,14 @@ mod tests {
         ] {
             assert!(request(&format!("transfer-encoding: {value}\r\n"), 1).is_err(), "{value}");
         }
-        for fields in ["transfer-encoding:\tchunked\r\n", "transfer-encoding: chunked\t\r\n", "content-length: \t5\r\n"]
-        {
+        for fields in [
+            "transfer-encoding:\tchunked\r\n",
+            "transfer-encoding: chunked\t\r\n",
+            "content-length: \t5\r\n",
+            "content-length: \t 5\r\n",
+            "content-length: 5 \t\r\n",
+            "transfer-encoding:\t chunked\r\n",
+        ] {
             assert!(request(fields, 1).is_err(), "{fields:?}");
         }
         assert!(request("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", 1).is_err());

@@ -15,8 +15,8 @@ use super::buffer::{give_bytes, take_bytes};
 pub(crate) const FIELDS: usize = 100;
 /// Largest head as it is written. Above the head check's 32 KiB of names and values, so that it can say what was wrong.
 pub(super) const HEAD_BYTES: usize = 40 * 1024;
-/// Longest first line that may still be on its way.
-pub(super) const LINE_BYTES: usize = 8 * 1024 + 64;
+/// Longest first line: whatever the head check lets pass, with the longest host in front of the longest path.
+pub(super) const LINE_BYTES: usize = 8 * 1024 + 512;
 
 /// A request's head.
 #[derive(Debug)]
@@ -92,9 +92,7 @@ impl RequestHead {
     /// # Errors
     /// It is none, whatever may follow.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<Self>, Malformed> {
-        if matches!(bytes.first(), Some(b'\r' | b'\n')) {
-            return Err(Malformed::Syntax("an empty line before the request"));
-        }
+        check_begin(bytes)?;
         let window = &bytes[..bytes.len().min(HEAD_BYTES)];
         // Not cleared: most requests have ten.
         let mut room = [const { MaybeUninit::uninit() }; FIELDS];
@@ -103,6 +101,7 @@ impl RequestHead {
             httparse::Status::Partial => partial(window),
             httparse::Status::Complete(length) => {
                 let whole = &window[..length];
+                check_first_line(whole)?;
                 check_lines(whole)?;
                 let of = |piece: Option<&str>| Span::of(whole, piece.unwrap_or_default().as_bytes());
                 let (method, target, minor) = (of(head.method), of(head.path), head.version.unwrap_or_default());
@@ -130,6 +129,7 @@ impl ResponseHead {
     /// # Errors
     /// It is none, whatever may follow.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<Self>, Malformed> {
+        check_begin(bytes)?;
         let window = &bytes[..bytes.len().min(HEAD_BYTES)];
         let mut room = [const { MaybeUninit::uninit() }; FIELDS];
         let mut head = httparse::Response::new(&mut []);
@@ -138,6 +138,7 @@ impl ResponseHead {
             httparse::Status::Partial => partial(window),
             httparse::Status::Complete(length) => {
                 let whole = &window[..length];
+                check_first_line(whole)?;
                 check_lines(whole)?;
                 let status = head.code.unwrap_or_default();
                 if !(100..=599).contains(&status) {
@@ -188,13 +189,13 @@ impl Fields {
         self.places.iter().map(|(name, value)| (self.text(*name), &self.bytes[value.range()]))
     }
 
-    /// Whether the value of the field at `place` stands beside a tab: allowed (RFC 9110 §5.6.3), and not what everybody
-    /// takes for a blank.
+    /// Whether a tab is in the line of the field at `place`, be it among the blanks round its value: allowed there
+    /// (RFC 9110 §5.6.3), and not what everybody takes for a blank.
     pub(super) fn has_tab(&self, place: usize) -> bool {
-        let Some((_, value)) = self.places.get(place) else { return false };
-        let Range { start, end } = value.range();
-        let beside = [start.checked_sub(1), Some(end)];
-        beside.into_iter().flatten().any(|at| self.bytes.get(at) == Some(&b'\t'))
+        let Some((name, _)) = self.places.get(place) else { return false };
+        let line = &self.bytes[name.range().end..];
+        let line = &line[..memchr::memchr(b'\r', line).unwrap_or(line.len())];
+        line.contains(&b'\t')
     }
 
     /// The values of a field, in order. `name` is lower case.
@@ -227,12 +228,25 @@ fn malformed(error: httparse::Error) -> Malformed {
     }
 }
 
+/// A head begins with its first line. `httparse` passes over empty ones.
+fn check_begin(bytes: &[u8]) -> Result<(), Malformed> {
+    match bytes.first() {
+        Some(b'\r' | b'\n') => Err(Malformed::Syntax("an empty line before the first")),
+        _ => Ok(()),
+    }
+}
+
+/// The first line is not too long, whether all of it is here or not: else the pieces in which it came would decide.
+fn check_first_line(window: &[u8]) -> Result<(), Malformed> {
+    match window.get(..LINE_BYTES) {
+        Some(line) if memchr::memchr(b'\n', line).is_none() => Err(Malformed::Line),
+        _ => Ok(()),
+    }
+}
+
 /// More has to come, unless too much came already.
 fn partial<T>(window: &[u8]) -> Result<Parsed<T>, Malformed> {
-    let line = &window[..window.len().min(LINE_BYTES)];
-    if line.len() == LINE_BYTES && !line.contains(&b'\n') {
-        return Err(Malformed::Line);
-    }
+    check_first_line(window)?;
     if window.len() == HEAD_BYTES { Err(Malformed::Size) } else { Ok(Parsed::Partial) }
 }
 

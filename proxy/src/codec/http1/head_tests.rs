@@ -97,6 +97,12 @@ fn a_head_has_limits_just_below_and_just_above() {
     let endless = format!("GET /{}", "a".repeat(LINE_BYTES));
     assert!(matches!(request(&endless.as_bytes()[..LINE_BYTES - 1]), Ok(Parsed::Partial)));
     assert_eq!(request(endless.as_bytes()).err(), Some(Malformed::Line));
+
+    // A line that is here to its end is judged as one that is not.
+    let line = |length: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(length));
+    let around = "GET / HTTP/1.1\r\n".len();
+    assert!(matches!(request(line(LINE_BYTES - around).as_bytes()), Ok(Parsed::Whole(..))));
+    assert_eq!(request(line(LINE_BYTES - around + 1).as_bytes()).err(), Some(Malformed::Line));
 }
 
 #[test]
@@ -116,6 +122,8 @@ fn hostile_h26_an_endpoint_is_read_as_strictly() {
         "HTTP/1.1 +20 x\r\n\r\n",
         "HTTP/1.2 200 x\r\n\r\n",
         "HTTP/1.1 200 x\n\r\n",
+        "\r\nHTTP/1.1 200 x\r\n\r\n",
+        "\nHTTP/1.1 200 x\r\n\r\n",
         "HTTP/1.1 200 x\r\na: b\r\n c\r\n\r\n",
         "HTTP/1.1 200 x\r\na : b\r\n\r\n",
         "HTTP/1.1 200 x\r\na: b\0\r\n\r\n",
