@@ -47,6 +47,8 @@ struct Left {
     rest: Rc<Rest>,
     idle: Idle,
     thrown: usize,
+    /// The answer's end waits for it. Not in gRPC: a status without messages has to end its stream itself.
+    waits: bool,
 }
 
 enum Kind {
@@ -86,7 +88,8 @@ async fn answer(
     let head_only = head.method == http::Method::HEAD;
     let head = Head::Http2(Box::new(head));
     let limits = connection.limits();
-    let limit = if head.view().dialect() == Dialect::Http { limits.body } else { limits.stream_idle };
+    let waits = head.view().dialect() == Dialect::Http;
+    let limit = if waits { limits.body } else { limits.stream_idle };
     let (upload, rest) = Upload::http2(Incoming::new(body), || Idle::new(connection.deadlines()), limit);
     let answered = exchange.answer(Inbound { head, upload, upgrade: None }, Flight::begin(connection)).await;
     let (head, body) = match answered {
@@ -101,7 +104,7 @@ async fn answer(
             (answer, Kind::Relay(Box::new(Frames(relay))))
         }
     };
-    let rest = rest.map(|rest| Left { rest, idle: Idle::new(connection.deadlines()), thrown: 0 });
+    let rest = rest.map(|rest| Left { rest, idle: Idle::new(connection.deadlines()), thrown: 0, waits });
     head.map(|()| Answer { body, taken: Taken::current(), rest })
 }
 
@@ -119,14 +122,14 @@ impl Body for Answer {
         if let Some(taken) = &self.taken {
             taken.asked(matches!(polled, Poll::Ready(Some(Ok(_)))));
         }
-        if let (Poll::Ready(None), Some(Left { rest, idle, thrown })) = (&polled, &mut self.rest) {
+        if let (Poll::Ready(None), Some(Left { rest, idle, thrown, waits: true })) = (&polled, &mut self.rest) {
             ready!(rest.poll_end(idle, thrown, cx));
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        if self.rest.as_ref().is_some_and(|left| left.rest.is_pending()) {
+        if self.rest.as_ref().is_some_and(|left| left.waits && left.rest.is_pending()) {
             return false;
         }
         match &self.body {
