@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
 
-use crate::harness::{House, free_port};
+use crate::harness::{House, PROGRAM, free_port};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn input_a_port_in_use_is_told_and_nothing_is_made() {
@@ -96,4 +97,31 @@ async fn input_a_controller_that_is_away_or_unknown_is_named() {
     house.stop_controller().await;
     house.run(&["status"]).await.ends(1).complains_once(&[&address, "connection refused"]);
     house.run_bare(&["--context", "./none.toml", "status"]).await.ends(1).complains_once(&["none.toml"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn input_a_folder_without_permission_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let house = House::empty();
+    let locked = house.path("locked");
+    fs::create_dir(&locked).expect("a folder");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).expect("set");
+    for part in [&["controller", "--listen", "127.0.0.1:0"][..], &["proxy", "--http", "127.0.0.1:0"], &["agent"]] {
+        // Root obeys no permission, unless it gives that away.
+        let away = "-dac_override,-dac_read_search";
+        let mut command = match rustix::process::geteuid().is_root() {
+            true => Command::new("setpriv"),
+            false => Command::new("env"),
+        };
+        if rustix::process::geteuid().is_root() {
+            command.args([format!("--bounding-set={away}"), format!("--inh-caps={away}")]);
+        }
+        let said = command.arg(PROGRAM).args(part).args(["--data", "locked/x"]).current_dir(house.path("."));
+        let said = said.output().expect("it starts");
+        let errors = String::from_utf8_lossy(&said.stderr);
+        let sentence = errors.lines().filter(|line| line.contains("locked/x")).count();
+        assert_eq!((said.status.code(), sentence), (Some(1), 1), "{part:?}: {errors}");
+        assert!(errors.to_lowercase().contains("permission"), "{part:?}: {errors}");
+    }
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).expect("set");
 }
