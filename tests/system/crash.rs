@@ -204,8 +204,12 @@ async fn crash_of_a_release_is_mended_by_its_agent() {
         (answer.status == 200 && answer.pid != pid).then_some(())
     })
     .await;
-    let status = house.json(&["status", STAGE]).await;
-    assert_eq!(status["services"][0]["stages"][0]["releases"][0]["endpoints"][0]["restarts"], 1, "{status:#}");
+    // The process may serve before the agent has told of it.
+    until("the controller knows of one start more", async || {
+        let status = house.json(&["status", STAGE]).await;
+        (status["services"][0]["stages"][0]["releases"][0]["endpoints"][0]["restarts"] == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
