@@ -6,6 +6,7 @@
 //! events again and asking what is due.
 
 mod clock;
+mod connected;
 mod fault;
 mod inbox;
 mod members;
@@ -16,8 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use api::fleet::{ControllerMessage, Hello};
-use api::{MemberName, ReleaseName, StageName, Version};
+use api::{ReleaseName, StageName, Version};
 use certs::fleet::Role;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -28,7 +28,6 @@ pub(crate) use members::AgentSender;
 pub(crate) use publish::Publisher;
 pub(crate) use records::{event_of, fold};
 
-use crate::core::observe::InstanceSeen;
 use crate::core::state::{Member, MemberProgress};
 use crate::core::{Command, Context, Due, Event, Observations, Refusal, State, decide, due};
 use crate::fleet::Fleet;
@@ -43,9 +42,6 @@ pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(86_400);
 /// A start folds at most so many events after the last checkpoint: some 20 ms.
 const CHECKPOINT_EVERY: u64 = 1_000;
 
-/// A proxy that knows a term so far ahead is not believed: a term is a start, and this is one an hour for a year. The
-/// next term goes above what is believed, and on record.
-const TERMS_AHEAD: u64 = 10_000;
 /// Records read at once to find those of one command: nearly all have one or two.
 const EVENTS_OF_ONE: usize = 8;
 
@@ -379,74 +375,6 @@ impl Engine {
         let (now_ms, warning) = clock::event_time(crate::status::clock_ms(), self.last_ms);
         self.warnings = warning.into_iter().collect();
         now_ms
-    }
-
-    // === Observations ===
-
-    /// A proxy connected: tells it what it needs, and counts it in. In one step, so that no change falls between.
-    pub(crate) fn attach_proxy(
-        &mut self,
-        name: &MemberName,
-        connection: u64,
-        hello: &Hello,
-        messages: mpsc::Sender<ControllerMessage>,
-    ) {
-        let term = hello.have.map_or(0, |have| have.term);
-        if term > self.state.term.saturating_add(TERMS_AHEAD) || term >= members::TERM_END {
-            return error!(proxy = %name, term, "says to have a state of a term that no controller can have had: it is refused");
-        }
-        // Only a controller whose store is older than what the fleet serves (a restored backup, say) can be behind. It was
-        // started on purpose, so it leads; its next term says that its state is the one that counts.
-        if let Some(ahead) = hello.have.map(Version::from).filter(|have| *have > self.publisher.version()) {
-            warn!(proxy = %name, %ahead, "has a newer state than this controller's store: it is brought back to the store's");
-            if let Err(problem) = self.begin_term(ahead.term) {
-                return warn!(?problem, "no new term could be taken; the proxy will ask again");
-            }
-            self.fleet.send_to_all(&self.publisher.everything());
-        }
-        let needed = self.publisher.catch_up(hello);
-        if needed.into_iter().all(|message| messages.try_send(message).is_ok()) {
-            let now_ms = self.now_ms();
-            self.fleet.attach(name, connection, hello, messages, now_ms);
-        }
-    }
-
-    /// An agent connected.
-    pub(crate) fn attach_agent(&mut self, name: MemberName, software: String, sender: AgentSender) {
-        let now_ms = self.now_ms();
-        // What an earlier connection told may be long ago.
-        self.forget_agent(&name);
-        self.agents.attach(name, software, sender, &self.state, now_ms);
-    }
-
-    /// An agent reported all that it runs, in answer to what it was told under `generation`.
-    pub(crate) fn observe_agent(
-        &mut self,
-        name: MemberName,
-        connection: u64,
-        generation: u64,
-        instances: Vec<(String, InstanceSeen)>,
-    ) {
-        if self.agents.is_current(&name, connection) {
-            let now_ms = self.now_ms();
-            self.agents.hear(&name, now_ms);
-            if self.agents.answers(&name, generation) {
-                self.seen.agents.insert(name, instances.into_iter().collect());
-            }
-        }
-    }
-
-    /// An agent's connection ended.
-    pub(crate) fn detach_agent(&mut self, name: &MemberName, connection: u64) {
-        if self.agents.is_current(name, connection) {
-            self.forget_agent(name);
-        }
-    }
-
-    /// What is not connected is not seen.
-    fn forget_agent(&mut self, name: &MemberName) {
-        self.agents.disconnect(name);
-        self.seen.agents.remove(name);
     }
 }
 

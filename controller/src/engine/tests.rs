@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use api::{EnvironmentName, Scope};
+use api::fleet::Hello;
+use api::{EnvironmentName, MemberName, Scope};
 
 use super::*;
 use crate::core::Mark;
