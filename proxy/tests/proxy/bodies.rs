@@ -2,6 +2,7 @@
 
 use api::fleet::Protocol;
 
+use crate::reading::Reading;
 use crate::recorder::{Recorder, field};
 use crate::site::Site;
 use crate::support::{Client, Upstream, hello};

@@ -1,5 +1,6 @@
 //! One request after the other on a connection: expectations, early answers, interim ones, and ends in the middle.
 
+use crate::reading::Reading;
 use crate::recorder::{OK, Recorder};
 use crate::site::Site;
 use crate::support::{Client, HOST, until};

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use crate::reading::Reading;
 use crate::support::HOST;
 use crate::wire::Wire;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use api::fleet::Protocol;
 
 use crate::frames::{DATA, END_STREAM, Ended, Frames, GOAWAY, HEADERS, PING, RESET, SETTINGS, WINDOW, request};
+use crate::reading::Reading;
 use crate::recorder::Recorder;
 use crate::site::Site;
 use crate::support::{Client, HOST, hello, until};

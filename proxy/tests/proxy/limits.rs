@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::reading::Reading;
 use crate::recorder::{OK, Recorder};
 use crate::site::Site;
 use crate::support::{Client, HOST, fed};

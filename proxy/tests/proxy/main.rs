@@ -20,6 +20,7 @@ mod hostile_upstream;
 mod keep_alive;
 mod limits;
 mod overriding;
+mod reading;
 mod recorder;
 mod restart;
 mod routing;

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::reading::Reading;
+
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// See the module.
@@ -108,8 +110,11 @@ impl Recorder {
     }
 }
 
-impl Peer {
-    /// Reads once more; false when nothing comes any more.
+impl Reading for Peer {
+    fn ahead(&mut self) -> &mut Vec<u8> {
+        &mut self.ahead
+    }
+
     async fn more(&mut self) -> bool {
         let before = self.ahead.len();
         self.ahead.reserve(64 * 1024);
@@ -117,65 +122,17 @@ impl Peer {
         self.recorder.seen.lock().expect("whole")[self.number].extend_from_slice(&self.ahead[before..]);
         count > 0
     }
+}
 
-    /// So many bytes; fewer when the connection ends.
-    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
-        while self.ahead.len() < count && self.more().await {}
-        self.ahead.drain(..count.min(self.ahead.len())).collect()
-    }
-
-    /// Up to `end` and with it.
-    async fn until(&mut self, end: &str) -> Option<String> {
-        loop {
-            if let Some(at) = self.ahead.windows(end.len()).position(|window| window == end.as_bytes()) {
-                return Some(String::from_utf8_lossy(&self.bytes(at + end.len()).await).into_owned());
-            }
-            if !self.more().await {
-                return None;
-            }
-        }
-    }
-
+impl Peer {
     pub(crate) async fn head(&mut self) -> Option<String> {
         self.until("\r\n\r\n").await
-    }
-
-    /// A chunk with its size; empty: the last.
-    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
-        let size = usize::from_str_radix(self.until("\r\n").await?.trim_end(), 16).expect("a size");
-        let chunk = self.bytes(size).await;
-        if size > 0 {
-            self.until("\r\n").await?;
-        }
-        (chunk.len() == size).then_some(chunk)
     }
 
     /// The next request to its end; `None`: the connection ended before.
     pub(crate) async fn request(&mut self) -> Option<Asked> {
         let head = self.head().await?;
-        let (mut body, mut trailers) = (Vec::new(), String::new());
-        if field(&head, "transfer-encoding").is_some() {
-            loop {
-                let chunk = self.chunk().await?;
-                if chunk.is_empty() {
-                    break;
-                }
-                body.extend_from_slice(&chunk);
-            }
-            loop {
-                let line = self.until("\r\n").await?;
-                if line == "\r\n" {
-                    break;
-                }
-                trailers.push_str(&line);
-            }
-        } else if let Some(length) = field(&head, "content-length") {
-            let length = length.parse().expect("a length");
-            body = self.bytes(length).await;
-            if body.len() < length {
-                return None;
-            }
-        }
+        let (body, trailers) = self.framed(&head).await?.unwrap_or_default();
         Some(Asked { head, body, trailers })
     }
 

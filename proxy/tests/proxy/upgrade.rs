@@ -1,5 +1,6 @@
 //! A change of protocol: asked for, refused, ignored, and carried out.
 
+use crate::reading::Reading;
 use crate::recorder::Recorder;
 use crate::site::Site;
 use crate::support::{HOST, until};

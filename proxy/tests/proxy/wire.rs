@@ -13,6 +13,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::reading::Reading;
 use crate::recorder::field;
 use crate::support::HOST;
 
@@ -33,6 +34,18 @@ pub(crate) struct Said {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: String,
+}
+
+impl Reading for Wire {
+    fn ahead(&mut self) -> &mut Vec<u8> {
+        &mut self.ahead
+    }
+
+    async fn more(&mut self) -> bool {
+        self.ahead.reserve(64 * 1024);
+        let read = tokio::time::timeout(PATIENCE, self.reader.read_buf(&mut self.ahead)).await;
+        read.expect("something comes, or the end").unwrap_or(0) > 0
+    }
 }
 
 impl Wire {
@@ -93,43 +106,11 @@ impl Wire {
         writer.forget();
     }
 
-    async fn more(&mut self) -> bool {
-        self.ahead.reserve(64 * 1024);
-        let read = tokio::time::timeout(PATIENCE, self.reader.read_buf(&mut self.ahead)).await;
-        read.expect("something comes, or the end").unwrap_or(0) > 0
-    }
-
-    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
-        while self.ahead.len() < count && self.more().await {}
-        self.ahead.drain(..count.min(self.ahead.len())).collect()
-    }
-
-    async fn until(&mut self, end: &str) -> Option<String> {
-        loop {
-            if let Some(at) = self.ahead.windows(end.len()).position(|window| window == end.as_bytes()) {
-                return Some(String::from_utf8_lossy(&self.bytes(at + end.len()).await).into_owned());
-            }
-            if !self.more().await {
-                return None;
-            }
-        }
-    }
-
     /// The next head, interim ones as well; `None`: the connection ended instead.
     pub(crate) async fn head(&mut self) -> Option<(u16, String)> {
         let head = self.until("\r\n\r\n").await?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         Some((status.unwrap_or_else(|| panic!("no status: {head:?}")), head))
-    }
-
-    /// A chunk; empty: the last; `None`: it was cut.
-    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
-        let size = usize::from_str_radix(self.until("\r\n").await?.trim_end(), 16).expect("a size");
-        let chunk = self.bytes(size).await;
-        if size > 0 {
-            self.until("\r\n").await?;
-        }
-        (chunk.len() == size).then_some(chunk)
     }
 
     /// The next answer to its end, interim ones passed over; `None`: it was cut, or there is none.
@@ -138,33 +119,13 @@ impl Wire {
         while status < 200 && status != 101 {
             (status, head) = self.head().await?;
         }
-        let (mut body, mut trailers) = (Vec::new(), String::new());
-        if matches!(status, 101 | 204 | 304) {
-        } else if let Some(coding) = field(&head, "transfer-encoding") {
-            assert_eq!((coding.as_str(), field(&head, "content-length")), ("chunked", None), "{head}");
-            loop {
-                let chunk = self.chunk().await?;
-                if chunk.is_empty() {
-                    break;
-                }
-                body.extend_from_slice(&chunk);
-            }
-            loop {
-                let line = self.until("\r\n").await?;
-                if line == "\r\n" {
-                    break;
-                }
-                trailers.push_str(&line);
-            }
-        } else if let Some(length) = field(&head, "content-length") {
-            let length = length.parse().expect("a length");
-            body = self.bytes(length).await;
-            if body.len() < length {
-                return None;
-            }
-        } else {
-            body = self.rest().await;
-        }
+        let (body, trailers) = match status {
+            101 | 204 | 304 => Default::default(),
+            _ => match self.framed(&head).await? {
+                Some(framed) => framed,
+                None => (self.rest().await, String::new()),
+            },
+        };
         Some(Said { status, head, body, trailers })
     }
 
