@@ -85,7 +85,7 @@ def decode(schema, data):
 def _encode_field(out, number, kind, value):
     if kind in ("int", "bool"):
         if value:
-            out += [_varint(number << 3), _varint(int(value))]
+            out += [varint(number << 3), varint(int(value))]
         return
     if isinstance(kind, dict):
         data = encode(kind, value)
@@ -93,7 +93,7 @@ def _encode_field(out, number, kind, value):
         data = value.encode() if kind == "string" else value
         if not data:
             return
-    out += [_varint(number << 3 | 2), _varint(len(data)), data]
+    out += [varint(number << 3 | 2), varint(len(data)), data]
 
 
 def _decode_value(kind, wire, value):
@@ -108,7 +108,8 @@ def _decode_value(kind, wire, value):
     return value.decode() if kind == "string" else decode(kind, value)
 
 
-def _varint(value):
+def varint(value):
+    """Seven bits a byte, the lowest first; all but the last with the eighth set."""
     out = bytearray()
     while True:
         out.append(value & 0x7F | (0x80 if value > 0x7F else 0))

@@ -15,6 +15,8 @@ import time
 
 import hpack
 
+from grpc_messages import varint
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
@@ -85,7 +87,7 @@ class Target:
         """The body of an ordinary request; None when it has none."""
         if not self.grpc:
             return None
-        message = b"\x10" + _varint(self.answer_bytes) if self.answer_bytes else b""
+        message = b"\x10" + varint(self.answer_bytes) if self.answer_bytes else b""
         return b"\0" + len(message).to_bytes(4, "big") + message
 
 
@@ -276,12 +278,3 @@ class Peer:
                 self.status_of[stream] = int(status)
             if "grpc-status" in fields:
                 self.statuses[f"grpc {fields['grpc-status']}"] += 1
-
-
-def _varint(value):
-    out = bytearray()
-    while True:
-        out.append(value & 0x7F | (0x80 if value > 0x7F else 0))
-        value >>= 7
-        if not value:
-            return bytes(out)

@@ -1,7 +1,6 @@
 //! Nothing answers without a credential, and a credential opens only what it is for.
 
 use std::fs;
-use std::path::PathBuf;
 
 use api::agent::agents_client::AgentsClient;
 use api::agent::{AgentMessage, FetchRequest};
@@ -162,25 +161,14 @@ async fn input_a_revoked_proxy_does_not_come_back() {
     assert_eq!(of("p2").expect("listed")["state"], "active");
 }
 
-/// An operator file with a token of this scope.
-async fn operator(house: &House, name: &str, scope: &[&str]) -> PathBuf {
-    let reply = house.json(&[&["token", "create", name], scope].concat()).await;
-    let token = reply["token"].as_str().expect("a token").to_owned();
-    let mut table: toml::Table = fs::read_to_string(house.context()).expect("a file").parse().expect("TOML");
-    table.insert("token".into(), token.into());
-    let path = house.path(&format!("{name}.toml"));
-    fs::write(&path, table.to_string()).expect("written");
-    path
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn input_a_token_opens_its_scope_and_nothing_else() {
     let house = House::with_hello().await;
     let (_r1, _r2) = house.two_releases().await;
-    let reader = operator(&house, "reader", &["--allow", "read"]).await;
-    let elsewhere = operator(&house, "elsewhere", &["--allow", "read,promote,rollback", "--service", "other"]).await;
-    let staging = operator(&house, "staging", &["--allow", "promote,rollback", "--environment", "staging"]).await;
-    let saviour = operator(&house, "saviour", &["--allow", "read,rollback", "--service", "hello"]).await;
+    let reader = house.operator_with("reader", &["--allow", "read"]).await;
+    let elsewhere = house.operator_with("elsewhere", &["--allow", "read,promote,rollback", "--service", "other"]).await;
+    let staging = house.operator_with("staging", &["--allow", "promote,rollback", "--environment", "staging"]).await;
+    let saviour = house.operator_with("saviour", &["--allow", "read,rollback", "--service", "hello"]).await;
     let before = house.history().await.len();
 
     let promote: &[&str] = &["promote", "hello@r2", "--to", "production", "--weight", "1%"];
@@ -223,7 +211,7 @@ async fn input_a_token_opens_its_scope_and_nothing_else() {
 async fn input_a_token_revoked_while_it_watches_is_cut_off() {
     let house = House::with_hello().await;
     let (_r1, _r2) = house.two_releases().await;
-    let watcher = operator(&house, "watcher", &["--allow", "read"]).await;
+    let watcher = house.operator_with("watcher", &["--allow", "read"]).await;
     let mut operator = crate::harness::Operator::new(&watcher);
     let request = StatusRequest { selector: String::new(), watch: true };
     let mut stream = operator.calls.status(request).await.expect("it may").into_inner();

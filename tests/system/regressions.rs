@@ -1,8 +1,5 @@
 //! Defects that were found in use or by reading, each as the story that showed it.
 
-use std::fs;
-use std::path::PathBuf;
-
 use api::fleet::fleet_client::FleetClient;
 use api::fleet::{Hello, ProxyMessage, controller_message, proxy_message};
 use api::operator::change_update::Kind;
@@ -99,24 +96,13 @@ async fn a_promotion_that_is_asked_for_again_waits_until_the_release_has_started
     assert_eq!(serving.of(STAGE, 1), Some(("stable", 1_000_000)), "answered before it had started");
 }
 
-/// An operator file with a token of this scope.
-async fn operator(house: &House, name: &str, scope: &[&str]) -> PathBuf {
-    let reply = house.json(&[&["token", "create", name], scope].concat()).await;
-    let token = reply["token"].as_str().expect("a token").to_owned();
-    let mut table: toml::Table = fs::read_to_string(house.context()).expect("a file").parse().expect("TOML");
-    table.insert("token".into(), token.into());
-    let path = house.path(&format!("{name}.toml"));
-    fs::write(&path, table.to_string()).expect("written");
-    path
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_for_one_environment_sees_that_one_and_no_more() {
     let mut house = House::with_hello().await;
     let (_r1, _r2) = house.two_releases().await;
     house.proxy("p1", 1).await;
-    let here = operator(&house, "here", &["--allow", "read", "--environment", "production"]).await;
-    let elsewhere = operator(&house, "elsewhere", &["--allow", "read", "--environment", "staging"]).await;
+    let here = house.operator_with("here", &["--allow", "read", "--environment", "production"]).await;
+    let elsewhere = house.operator_with("elsewhere", &["--allow", "read", "--environment", "staging"]).await;
     for selector in [&["status"][..], &["status", "hello"], &["status", STAGE]] {
         let seen = house.run_as(&here, &[&["-o", "json"], selector].concat()).await.ends(0).json();
         assert_eq!(seen["services"][0]["stages"][0]["stage"], STAGE, "{selector:?}: {seen:#}");

@@ -122,6 +122,17 @@ impl House {
         self.run(&[&["-o", "json"], arguments].concat()).await.ends(0).json()
     }
 
+    /// An operator file with a token of this scope.
+    pub(crate) async fn operator_with(&self, name: &str, scope: &[&str]) -> PathBuf {
+        let reply = self.json(&[&["token", "create", name], scope].concat()).await;
+        let token = reply["token"].as_str().expect("a token").to_owned();
+        let mut table: toml::Table = fs::read_to_string(self.context()).expect("a file").parse().expect("TOML");
+        table.insert("token".into(), token.into());
+        let path = self.path(&format!("{name}.toml"));
+        fs::write(&path, table.to_string()).expect("written");
+        path
+    }
+
     /// A connection with the first operator's token.
     pub(crate) fn operator(&self) -> Operator {
         Operator::new(&self.context())
