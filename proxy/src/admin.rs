@@ -2,6 +2,7 @@
 //!
 //! Must not know: how counts are made. Main types: [`Observed`], all there is to see; [`serve`].
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use prometheus_client::registry::Registry;
@@ -22,6 +23,8 @@ pub(crate) struct Observed {
     pub(crate) ledger: Mutex<Ledger>,
     /// By worker.
     pub(crate) totals: Vec<Arc<Totals>>,
+    /// Lines that the access log lost, if there is one.
+    pub(crate) log_dropped: Option<Arc<AtomicU64>>,
 }
 
 /// Serves `/metrics`, `/healthz` and `/readyz` until it is dropped.

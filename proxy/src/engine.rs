@@ -3,13 +3,15 @@
 //! Main type: [`Engine`]. `run` adds the controller's stream to it.
 
 use std::fs::File;
+use std::net::TcpListener;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use api::Version;
 use api::fleet::{Rejection, ResourceSet};
+use arc_swap::ArcSwap;
 use certs::resolver::{SniResolver, public_server_config};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -19,13 +21,13 @@ use tonic::transport::Channel;
 use crate::access_log::writer;
 use crate::admin::{self, Observed};
 use crate::control::Control;
-use crate::count::Ledger;
+use crate::count::{Ledger, Opened};
 use crate::fleet::Follower;
 use crate::forwarded::Trusted;
 use crate::listen::listen;
 use crate::request_id::IdKey;
-use crate::settings::{Bound, ProxyError, Settings};
-use crate::snapshot::Incoming;
+use crate::settings::{Bound, Limits, ProxyError, Settings};
+use crate::snapshot::{Incoming, Snapshot};
 use crate::split::Phase;
 use crate::worker::{self, Setup, Totals};
 use crate::{health, journal, local};
@@ -83,32 +85,26 @@ impl Engine {
         let control = Arc::new(control);
         let (ledger, opened) = Ledger::new();
         let (stop, stopping) = watch::channel(None);
-        let tls = public_server_config(resolver);
-        let ids = IdKey::draw().map_err(ProxyError::Thread)?;
         let log = settings.access_log.take().map(writer::start).transpose()?;
-        let mut http = http.map(|(_, listeners)| listeners).unwrap_or_default().into_iter();
-        let mut https = https.map(|(_, listeners)| listeners).unwrap_or_default().into_iter();
-        let (mut workers, mut totals) = (Vec::new(), Vec::new());
-        for index in 0..count {
-            let own = Arc::<Totals>::default();
-            totals.push(own.clone());
-            let setup = Setup {
-                phase: Phase { index: index as u32, workers: count as u32 },
-                http: http.next(),
-                https: https.next().map(|listener| (listener, tls.clone())),
-                snapshot: control.published().clone(),
-                opened: opened.clone(),
-                limits: settings.limits.clone(),
-                stop: stopping.clone(),
-                totals: own,
-                trusted: Trusted::new(settings.trusted.clone()),
-                proxy_protocol: settings.proxy_protocol,
-                ids: ids.clone(),
-                log: log.clone(),
-            };
-            workers.push(worker::start(setup).map_err(ProxyError::Thread)?);
-        }
-        let observed = Arc::new(Observed { control: control.clone(), ledger: Mutex::new(ledger), totals });
+        let common = Common {
+            tls: public_server_config(resolver),
+            snapshot: control.published().clone(),
+            opened,
+            limits: settings.limits.clone(),
+            stop: stopping,
+            trusted: Trusted::new(std::mem::take(&mut settings.trusted)),
+            proxy_protocol: settings.proxy_protocol,
+            ids: IdKey::draw().map_err(ProxyError::Thread)?,
+            log: log.clone(),
+        };
+        let listeners = |bound: Option<(_, Vec<_>)>| bound.map(|(_, listeners)| listeners).unwrap_or_default();
+        let (workers, totals) = start_workers(count, listeners(http), listeners(https), &common)?;
+        let observed = Arc::new(Observed {
+            control: control.clone(),
+            ledger: Mutex::new(ledger),
+            totals,
+            log_dropped: log.as_ref().map(|log| log.dropped.clone()),
+        });
         let mut engine = Self {
             control,
             observed,
@@ -132,7 +128,7 @@ impl Engine {
         Ok(engine)
     }
 
-    fn spawn(&mut self, data: &Path, admin: Vec<std::net::TcpListener>) -> Result<(), ProxyError> {
+    fn spawn(&mut self, data: &Path, admin: Vec<TcpListener>) -> Result<(), ProxyError> {
         let address = self.bound.admin;
         for listener in admin {
             let listener =
@@ -200,6 +196,52 @@ impl Engine {
         });
         joined.await.unwrap_or_default()
     }
+}
+
+/// What every worker is given alike.
+struct Common {
+    tls: Arc<rustls::ServerConfig>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    opened: mpsc::Sender<Opened>,
+    limits: Limits,
+    stop: watch::Receiver<Option<Instant>>,
+    trusted: Trusted,
+    proxy_protocol: bool,
+    ids: IdKey,
+    log: Option<writer::Handle>,
+}
+
+type Workers = (Vec<JoinHandle<u64>>, Vec<Arc<Totals>>);
+
+/// Starts `count` workers, each with a listener of its own of either kind.
+fn start_workers(
+    count: usize,
+    http: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+    common: &Common,
+) -> Result<Workers, ProxyError> {
+    let (mut http, mut https) = (http.into_iter(), https.into_iter());
+    let (mut workers, mut totals) = (Vec::new(), Vec::new());
+    for index in 0..count {
+        let own = Arc::<Totals>::default();
+        totals.push(own.clone());
+        let setup = Setup {
+            phase: Phase { index: index as u32, workers: count as u32 },
+            http: http.next(),
+            https: https.next().map(|listener| (listener, common.tls.clone())),
+            snapshot: common.snapshot.clone(),
+            opened: common.opened.clone(),
+            limits: common.limits.clone(),
+            stop: common.stop.clone(),
+            totals: own,
+            trusted: common.trusted.clone(),
+            proxy_protocol: common.proxy_protocol,
+            ids: common.ids.clone(),
+            log: common.log.clone(),
+        };
+        workers.push(worker::start(setup).map_err(ProxyError::Thread)?);
+    }
+    Ok((workers, totals))
 }
 
 /// Begins the access log anew when somebody has moved its file.

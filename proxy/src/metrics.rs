@@ -71,10 +71,14 @@ impl Metrics {
             ("unknown_host", "Requests to unknown hosts", sum(|totals| &totals.unknown)),
             ("refused", "Other requests that the proxy answered itself", sum(|totals| &totals.refused)),
         ] {
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(value).encode(metric)?;
+            total(encoder, name, help, value)?;
         }
-        Ok(())
+        match &self.0.log_dropped {
+            Some(dropped) => {
+                total(encoder, "access_log_dropped", "Lines that could not be logged", dropped.load(Relaxed))
+            }
+            None => Ok(()),
+        }
     }
 
     fn state(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -99,6 +103,11 @@ impl Metrics {
         }
         Ok(())
     }
+}
+
+fn total(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), Error> {
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    ConstCounter::new(value).encode(metric)
 }
 
 fn labels(one: &Release) -> [(&'static str, &str); 2] {

@@ -89,3 +89,22 @@ async fn hostile_h48_nothing_that_a_client_says_breaks_a_line_of_the_log() {
         assert!(line.get("x").is_none() && line["user_agent"].is_string(), "{line}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_h63_a_log_on_a_full_disk_loses_lines_which_are_counted_and_no_request() {
+    let site = logging(Recorder::ok().await, Path::new("/dev/full")).await;
+    let mut client = Client::http1(site.proxy.http).await;
+    for _ in 0..5 {
+        assert_eq!(client.get(HOST, "/").await.status, 200);
+    }
+    let lost = async || {
+        let metrics = Client::http1(site.proxy.admin).await.get("admin", "/metrics").await.body;
+        metrics.lines().any(|line| line == "pointsman_proxy_access_log_dropped_total 5")
+    };
+    let begun = std::time::Instant::now();
+    while !lost().await {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "five lines are never counted");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+}
