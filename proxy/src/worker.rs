@@ -36,6 +36,9 @@ use crate::split::{Phase, Split};
 /// How long accepting pauses after an error such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// How often it is said that connections cannot be accepted.
+const COMPLAIN_AGAIN: Duration = Duration::from_secs(10);
+
 /// What a worker is made of.
 pub(crate) struct Setup {
     pub(crate) phase: Phase,
@@ -260,6 +263,7 @@ async fn keep_log(worker: Rc<Worker>) {
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, shared: Rc<Listener>, tls: Option<TlsAcceptor>) {
+    let mut complained: Option<Instant> = None;
     while !worker.draining.get() {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -269,7 +273,10 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, shared: Rc<Listener>,
             Ok((stream, peer)) => open(&worker, stream, peer, &shared, tls.clone()),
             Err(error) => {
                 // The client is gone, or descriptors are: others end and free some.
-                tracing::warn!(%error, "cannot accept a connection");
+                if complained.is_none_or(|since| since.elapsed() >= COMPLAIN_AGAIN) {
+                    complained = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept connections; it is tried again all the time");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

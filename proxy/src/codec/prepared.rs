@@ -60,6 +60,7 @@ impl Prepared {
         let dialect = head.view().dialect();
         if protocol == Protocol::Http1 {
             let head = OutgoingHead { head, authority, told, upgrade };
+            // Allocates: it is moved from room to room, and is large.
             return Ok(Self::Http1(Box::new(Outgoing { head, upload })));
         }
         // The library cannot ask the endpoint whether the body may come.

@@ -114,14 +114,21 @@ mod tests {
         news.iter().map(|one| one.release).collect()
     }
 
-    #[test]
-    fn an_ending_is_told_on_every_stream_until_one_has_stayed_open() {
-        let (mut told, mut overrides, start) = (Told::default(), Overrides::default(), Instant::now());
-        let after = |seconds| start + Duration::from_secs(seconds);
+    /// A stream has begun while one override is in force.
+    fn with_one() -> (Told, Overrides, Override) {
+        let (mut told, mut overrides) = (Told::default(), Overrides::default());
         let (stage, release) = ("hello/staging".parse().expect("a stage"), ReleaseNumber::new(41).expect("a number"));
         let one = Override { stage, release, since_ms: 1, until_ms: 9, by: "ops".into(), reason: "x".into() };
         overrides.set(one.clone());
         told.begin();
+        (told, overrides, one)
+    }
+
+    #[test]
+    fn an_ending_is_told_on_every_stream_until_one_has_stayed_open() {
+        let (mut told, mut overrides, one) = with_one();
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(releases(&told.news(&overrides.in_force, &overrides.ended, after(0))), [41]);
         assert!(told.news(&overrides.in_force, &overrides.ended, after(1)).is_empty(), "told already");
         assert!(told.settled(&overrides.in_force, after(2)).is_empty());
@@ -135,12 +142,9 @@ mod tests {
 
     #[test]
     fn a_beginning_that_is_known_is_not_told_again_with_its_end() {
-        let (mut told, mut overrides, start) = (Told::default(), Overrides::default(), Instant::now());
+        let (mut told, mut overrides, one) = with_one();
+        let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let (stage, release) = ("hello/staging".parse().expect("a stage"), ReleaseNumber::new(41).expect("a number"));
-        let one = Override { stage, release, since_ms: 1, until_ms: 9, by: "ops".into(), reason: "x".into() };
-        overrides.set(one.clone());
-        told.begin();
         told.news(&overrides.in_force, &overrides.ended, after(0));
         assert!(told.settled(&overrides.in_force, after(20)).is_empty());
         overrides.end(&one.stage, 5, "ops".into(), "y".into());
