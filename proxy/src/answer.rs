@@ -23,6 +23,8 @@ pub(crate) enum Own {
     BadAnswer,
     /// No answer within the deadline.
     TooSlow,
+    /// No answer for as long as the caller of a gRPC call waits.
+    Late,
     /// Every connection to the endpoint carries as many streams as it may.
     Overloaded,
     /// A gRPC call to a backend that speaks HTTP/1.1.
@@ -76,7 +78,7 @@ impl Own {
             Self::OriginRefused => 403,
             Self::NotReady | Self::NoEndpoint | Self::Overloaded => 503,
             Self::ConnectFailed | Self::BadAnswer | Self::GrpcOverHttp1 => 502,
-            Self::TooSlow => 504,
+            Self::TooSlow | Self::Late => 504,
             Self::ClientBody(BodyFault::TooSlow) | Self::HeadTooSlow => 408,
             Self::ClientBody(BodyFault::Broken | BodyFault::Extensions) => 400,
             Self::ClientBody(BodyFault::Trailers) => 431,
@@ -103,6 +105,7 @@ impl Own {
             Self::BadAnswer => "The service did not answer properly\n",
             Self::GrpcOverHttp1 => "The service does not speak gRPC\n",
             Self::TooSlow => "The service did not answer in time\n",
+            Self::Late => "The call took longer than its grpc-timeout\n",
             Self::ClientBody(BodyFault::TooSlow) => "The request's body did not come in time\n",
             Self::ClientBody(BodyFault::Broken) => "The request's body is malformed or was cut\n",
             Self::ClientBody(BodyFault::Extensions) => "The chunk extensions have more than 1 KiB\n",
@@ -128,7 +131,7 @@ impl Own {
             Self::Refused(_) | Self::ClientBody(_) | Self::HeadTooSlow => code::INTERNAL,
             Self::OriginRefused => code::PERMISSION_DENIED,
             Self::UnknownHost | Self::GrpcOverHttp1 => code::UNIMPLEMENTED,
-            Self::TooSlow => code::DEADLINE_EXCEEDED,
+            Self::TooSlow | Self::Late => code::DEADLINE_EXCEEDED,
             Self::NotReady | Self::NoEndpoint | Self::ConnectFailed | Self::BadAnswer | Self::Overloaded => {
                 code::UNAVAILABLE
             }
@@ -152,6 +155,8 @@ pub(crate) fn grpc_code_of_http(status: u16) -> u8 {
 pub(crate) const GRPC_BROKEN: u8 = code::UNAVAILABLE;
 /// See [`GRPC_BROKEN`].
 pub(crate) const GRPC_NO_STATUS: u8 = code::UNKNOWN;
+/// For a call that took longer than its caller waits.
+pub(crate) const GRPC_LATE: u8 = code::DEADLINE_EXCEEDED;
 
 #[cfg(test)]
 mod tests {

@@ -5,10 +5,11 @@
 //! Main function: [`pass`]. INVARIANT: nothing here takes a lock or writes memory that another thread writes.
 
 use std::borrow::Cow;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::answer::{Own, grpc_code_of_http};
 use crate::codec::connection::Flight;
@@ -23,7 +24,7 @@ use crate::request_id::RequestId;
 use crate::route::{Routed, route};
 use crate::snapshot::{Backend, Protocol};
 use crate::worker::Worker;
-use crate::{balance, forwarded, head_check};
+use crate::{balance, forwarded, grpc_timeout, head_check};
 
 impl Exchange for Rc<Worker> {
     /// Answers one request: with what the chosen endpoint says, or with why there is nothing.
@@ -78,6 +79,9 @@ fn introduce(view: RequestView<'_>, flight: &mut Flight) {
     });
 }
 
+/// When the caller of a gRPC call stops waiting. Allocates: only for calls that say so.
+type End = Option<Pin<Box<Sleep>>>;
+
 /// What is answered.
 #[expect(clippy::large_enum_variant, reason = "nearly all are relays, which a box would cost an allocation each")]
 enum Passed {
@@ -90,6 +94,7 @@ enum Passed {
         limit: Duration,
         grpc: Grpc,
         web: Option<Web>,
+        end: End,
     },
     /// By us.
     Said(Notice),
@@ -104,8 +109,9 @@ impl Passed {
             {
                 Outbound::Tunnel(head, answer.into_tunnel(), Relay::new(None, lease, ticket, flight, limit, grpc))
             }
-            Self::Relay { mut head, body, lease, ticket, limit, grpc, web } => {
+            Self::Relay { mut head, body, lease, ticket, limit, grpc, web, end } => {
                 let mut relay = Relay::new(Some(body), lease, ticket, flight, limit, grpc);
+                relay.end_at(end);
                 if let Some(web) = web {
                     head.turn_into_web(web);
                     relay.turn_into_web(web);
@@ -145,8 +151,13 @@ async fn pass(worker: &Worker, inbound: Inbound, flight: &mut Flight, dialect: D
         entry.text("stage", stage.text.as_bytes());
         entry.number("release", backend.release.into());
     });
-    if dialect != Dialect::Http && backend.protocol == Protocol::Http1 {
-        return Err(Own::GrpcOverHttp1);
+    let mut end = None;
+    if dialect != Dialect::Http {
+        if backend.protocol == Protocol::Http1 {
+            return Err(Own::GrpcOverHttp1);
+        }
+        let timeout = grpc_timeout::read(inbound.head.view()).map_err(Own::Refused)?;
+        end = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
     }
     let ticket = Ticket::begin(worker.counters.block(backend.slot, &stage.text, backend.release), started);
 
@@ -157,13 +168,24 @@ async fn pass(worker: &Worker, inbound: Inbound, flight: &mut Flight, dialect: D
     };
     let told = Told::new(inbound.head.view(), flight.connection().clone(), flight.id.clone());
     let mut request = Prepared::new(inbound, authority, told, backend.protocol)?;
-    let answered = forward(worker, backend, &mut request, flight, dialect).await.inspect_err(|own| {
+    let forwarded = in_time(forward(worker, backend, &mut request, flight, dialect), &mut end);
+    let answered = forwarded.await.inspect_err(|own| match own {
         // A client that broke off says nothing about the release, nor do limits of ours.
-        if !matches!(own, Own::ClientBody(_) | Own::Overloaded) {
-            ticket.unanswered();
-        }
+        Own::ClientBody(_) | Own::Overloaded => {}
+        Own::Late => ticket.grpc_status(b"4"),
+        _ => ticket.unanswered(),
     })?;
-    Ok(record(worker, answered, ticket, flight, dialect))
+    Ok(record(worker, answered, ticket, flight, dialect, end))
+}
+
+/// Waits for an answer as long as its caller does.
+async fn in_time<T>(answer: impl Future<Output = Result<T, Own>>, end: &mut End) -> Result<T, Own> {
+    let Some(end) = end else { return answer.await };
+    tokio::select! {
+        biased;
+        answered = answer => answered,
+        () = end => Err(Own::Late),
+    }
 }
 
 /// Sends the request to the best endpoint; to others when no connection comes about, which harms nobody.
@@ -220,6 +242,7 @@ fn record(
     ticket: Ticket,
     flight: &mut Flight,
     dialect: Dialect,
+    end: End,
 ) -> Passed {
     let status = head.status();
     ticket.answered(status);
@@ -239,5 +262,5 @@ fn record(
         }
     }
     let limit = if head.is_stream() { worker.limits.stream_idle } else { worker.limits.answer };
-    Passed::Relay { head, body, lease, ticket, limit, grpc, web: dialect.web() }
+    Passed::Relay { head, body, lease, ticket, limit, grpc, web: dialect.web(), end }
 }

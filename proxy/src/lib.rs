@@ -26,6 +26,7 @@ mod forwarded;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod grpc_timeout;
 mod head_check;
 mod health;
 mod journal;

@@ -3,11 +3,13 @@
 //! Main type: [`Relay`]. However it ends, the connection goes back to its pool or is closed, the request is recorded
 //! as over, and a gRPC caller gets a status.
 
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue};
+use tokio::time::Sleep;
 
 use super::connection::Flight;
 use super::flow::{Source, SourceError};
@@ -32,6 +34,8 @@ pub(crate) struct Relay {
     /// Keeps the client's connection busy as long as the answer lives.
     flight: Flight,
     grpc: Grpc,
+    /// When the caller of a gRPC call stops waiting, if it said so.
+    end: Option<Pin<Box<Sleep>>>,
     trailers: Option<HeaderMap>,
     /// The caller is a browser, which gets another form.
     web: Option<Web>,
@@ -65,7 +69,13 @@ impl Relay {
         limit: Duration,
         grpc: Grpc,
     ) -> Self {
-        Self { body, limit, lease: Some(lease), ticket, flight, grpc, trailers: None, web: None, piece: Bytes::new() }
+        let (lease, piece) = (Some(lease), Bytes::new());
+        Self { body, limit, lease, ticket, flight, grpc, end: None, trailers: None, web: None, piece }
+    }
+
+    /// The call ends then, with a status that says so.
+    pub(crate) fn end_at(&mut self, end: Option<Pin<Box<Sleep>>>) {
+        self.end = end;
     }
 
     /// The caller gets gRPC-Web.
@@ -137,6 +147,15 @@ impl Relay {
         Poll::Ready(Err(error))
     }
 
+    /// The caller does not wait any longer. The stream is reset by dropping it.
+    fn late(&mut self) -> Poll<Result<bool, SourceError>> {
+        (self.body, self.lease) = (None, None);
+        self.ticket.grpc_status(b"4");
+        self.flight.log(|entry| entry.text("why", b"the call took longer than its grpc-timeout"));
+        self.owe(answer::GRPC_LATE);
+        self.last()
+    }
+
     fn owe(&mut self, code: u8) {
         self.grpc = Grpc::Told;
         self.trailers.get_or_insert_default().insert("grpc-status", HeaderValue::from(u16::from(code)));
@@ -147,6 +166,11 @@ impl Source for Relay {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, SourceError>> {
         if !self.piece.is_empty() {
             return Poll::Ready(Ok(true));
+        }
+        if let (Some(end), Grpc::Owed, true) = (&mut self.end, self.grpc, self.body.is_some())
+            && end.as_mut().poll(cx).is_ready()
+        {
+            return self.late();
         }
         let (polled, idle) = match &mut self.body {
             None => return Poll::Ready(Ok(false)),

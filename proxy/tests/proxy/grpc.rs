@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 
-use crate::support::{Client, HOST, TestProxy, Upstream, fed, hello};
+use crate::support::{Body, Client, HOST, TestProxy, Upstream, fed, hello, until};
 
 const GRPC: &str = "application/grpc";
 
@@ -81,6 +81,42 @@ async fn grpc_hostile_h25_every_failure_is_a_status() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
     proxy.apply(hello(Protocol::H2c, &[(1, free, 1)]));
     assert_eq!(status(client.post("/call", GRPC, vec![message("x")]).await), "14");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_hostile_h25_a_call_ends_when_its_caller_stops_waiting() {
+    let folder = tempfile::tempdir().expect("folder");
+    let proxy = TestProxy::start(folder.path(), 1).await;
+    let upstream = Upstream::start("r1", Protocol::H2c).await;
+    proxy.apply(hello(Protocol::H2c, &[(1, upstream.address, 1)]));
+    let mut client = Client::http2(proxy.http).await;
+    let call = |client: &Client, path: &str, timeout: &str| {
+        client.request(HOST, path).method("POST").header("content-type", GRPC).header("grpc-timeout", timeout)
+    };
+    // Nothing was answered: the status is all there is, and the service is told that nobody waits.
+    let request = call(&client, "/hold", "50m").body(fed().1).expect("a request");
+    let answer = client.send(request).await.expect("answered");
+    assert_eq!((answer.status, &answer.headers["grpc-status"]), (200, &"4".parse().expect("a value")));
+    until("the stream was reset", || upstream.state.given_up.load(std::sync::atomic::Ordering::Relaxed) == 1).await;
+    // Something was answered: the status comes as trailers, behind it.
+    let (feed, body) = fed();
+    let answer = client.open(call(&client, "/call", "500000u").body(body).expect("a request"));
+    let mut answer = answer.await.expect("answered").into_body();
+    feed.send(Ok(message("one"))).await.expect("taken");
+    let echoed = answer.frame().await.expect("a frame").expect("whole").into_data().expect("data");
+    assert_eq!(&echoed[5..], b"one");
+    let trailers = answer.frame().await.expect("a frame").expect("whole").into_trailers().expect("trailers");
+    assert_eq!(trailers["grpc-status"], "4");
+    // In time; and who waits for a time that is none does not get to the service.
+    let request = call(&client, "/call", "99999999H").body(Body::default()).expect("a request");
+    assert_eq!(client.send(request).await.expect("answered").trailers["grpc-status"], "0");
+    let before = upstream.requests();
+    for garbage in ["1s", "", "100000000S", "-1S", "1S, 1S"] {
+        let request = call(&client, "/call", garbage).body(Body::default()).expect("a request");
+        let answer = client.send(request).await.expect("answered");
+        assert_eq!((answer.status, &answer.headers["grpc-status"]), (200, &"13".parse().expect("a value")), "{garbage}");
+    }
+    assert_eq!(upstream.requests(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -112,7 +112,7 @@ impl TestProxy {
 
 // === An upstream ===
 
-type Body = BoxBody<Bytes, std::convert::Infallible>;
+pub(crate) type Body = BoxBody<Bytes, std::convert::Infallible>;
 
 /// A server that says its name and remembers what it was asked.
 ///
@@ -132,6 +132,17 @@ pub(crate) struct State {
     /// Heads in the order they came.
     pub(crate) seen: Mutex<Vec<(http::Uri, HeaderMap)>>,
     hold: Notify,
+    /// Requests at `/hold` whose client went away.
+    pub(crate) given_up: AtomicU64,
+}
+
+/// Counts a request that is dropped before it was answered.
+struct Held(Arc<State>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.given_up.fetch_add(1, Relaxed);
+    }
 }
 
 impl Upstream {
@@ -218,7 +229,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     Ok(match head.uri.path() {
         "/echo" => plain(full(body.collect().await.map_err(std::io::Error::other)?.to_bytes())),
         "/hold" => {
+            let held = Held(state.clone());
             state.hold.notified().await;
+            std::mem::forget(held);
             plain(full(state.name.clone()))
         }
         "/break" => return Err(std::io::Error::other("on purpose")),
@@ -226,7 +239,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         "/call" => {
             // As it comes, so that a stream in both directions works.
             let data = body.into_data_stream();
-            let echoed = tokio_stream::StreamExt::filter_map(data, |piece| Some(Ok(Frame::data(piece.ok()?))));
+            let echoed = tokio_stream::StreamExt::map_while(data, |piece| Some(Ok(Frame::data(piece.ok()?))));
             let end = tokio_stream::iter([Ok(trailers("0"))]);
             grpc(passed_on(tokio_stream::StreamExt::chain(echoed, end)))
         }
