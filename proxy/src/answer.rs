@@ -29,6 +29,8 @@ pub(crate) enum Own {
     Overloaded,
     /// A gRPC call to a backend that speaks HTTP/1.1.
     GrpcOverHttp1,
+    /// WebSocket over a stream (RFC 8441) to a backend that speaks HTTP/2.
+    NoWebSocket,
     /// The client's body cannot be read to its end.
     ClientBody(BodyFault),
     /// A head was begun and did not come.
@@ -77,7 +79,7 @@ impl Own {
             Self::UnknownHost => 404,
             Self::OriginRefused => 403,
             Self::NotReady | Self::NoEndpoint | Self::Overloaded => 503,
-            Self::ConnectFailed | Self::BadAnswer | Self::GrpcOverHttp1 => 502,
+            Self::ConnectFailed | Self::BadAnswer | Self::GrpcOverHttp1 | Self::NoWebSocket => 502,
             Self::TooSlow | Self::Late => 504,
             Self::ClientBody(BodyFault::TooSlow) | Self::HeadTooSlow => 408,
             Self::ClientBody(BodyFault::Broken | BodyFault::Extensions) => 400,
@@ -104,6 +106,7 @@ impl Own {
             Self::ConnectFailed => "The service cannot be reached\n",
             Self::BadAnswer => "The service did not answer properly\n",
             Self::GrpcOverHttp1 => "The service does not speak gRPC\n",
+            Self::NoWebSocket => "The service does not speak WebSocket\n",
             Self::TooSlow => "The service did not answer in time\n",
             Self::Late => "The call took longer than its grpc-timeout\n",
             Self::ClientBody(BodyFault::TooSlow) => "The request's body did not come in time\n",
@@ -130,7 +133,7 @@ impl Own {
             Self::Refused(Refusal::HeadTooLarge) | Self::ClientBody(BodyFault::Trailers) => code::RESOURCE_EXHAUSTED,
             Self::Refused(_) | Self::ClientBody(_) | Self::HeadTooSlow => code::INTERNAL,
             Self::OriginRefused => code::PERMISSION_DENIED,
-            Self::UnknownHost | Self::GrpcOverHttp1 => code::UNIMPLEMENTED,
+            Self::UnknownHost | Self::GrpcOverHttp1 | Self::NoWebSocket => code::UNIMPLEMENTED,
             Self::TooSlow | Self::Late => code::DEADLINE_EXCEEDED,
             Self::NotReady | Self::NoEndpoint | Self::ConnectFailed | Self::BadAnswer | Self::Overloaded => {
                 code::UNAVAILABLE

@@ -151,6 +151,9 @@ async fn pass(worker: &Worker, inbound: Inbound, flight: &mut Flight, dialect: D
         entry.text("stage", stage.text.as_bytes());
         entry.number("release", backend.release.into());
     });
+    if inbound.upgrade.is_some() && inbound.head.view().is_http_2() && backend.protocol == Protocol::Http2 {
+        return Err(Own::NoWebSocket);
+    }
     let mut end = None;
     if dialect != Dialect::Http {
         if backend.protocol == Protocol::Http1 {

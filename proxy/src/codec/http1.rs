@@ -15,5 +15,5 @@ pub(crate) mod framing;
 pub(crate) mod head;
 pub(crate) mod server;
 pub(crate) mod target;
-mod tunnel;
+pub(super) mod tunnel;
 pub(crate) mod write;

@@ -4,6 +4,7 @@ pub(crate) mod body;
 pub(crate) mod server;
 mod streams;
 mod watched;
+mod websocket;
 
 /// Spawns on the worker's own thread, so that nothing has to be `Send`.
 #[derive(Debug, Clone, Copy)]

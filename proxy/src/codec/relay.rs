@@ -83,6 +83,11 @@ impl Relay {
         self.web = Some(web);
     }
 
+    /// Adds to the line in the log why the endpoint's answer is not passed on.
+    pub(crate) fn refuse(&mut self, why: &str) {
+        self.flight.log(|entry| entry.text("why", why.as_bytes()));
+    }
+
     /// The request that is answered.
     pub(crate) fn flight(&self) -> &Flight {
         &self.flight

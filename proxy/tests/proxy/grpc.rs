@@ -114,7 +114,11 @@ async fn grpc_hostile_h25_a_call_ends_when_its_caller_stops_waiting() {
     for garbage in ["1s", "", "100000000S", "-1S", "1S, 1S"] {
         let request = call(&client, "/call", garbage).body(Body::default()).expect("a request");
         let answer = client.send(request).await.expect("answered");
-        assert_eq!((answer.status, &answer.headers["grpc-status"]), (200, &"13".parse().expect("a value")), "{garbage}");
+        assert_eq!(
+            (answer.status, &answer.headers["grpc-status"]),
+            (200, &"13".parse().expect("a value")),
+            "{garbage}"
+        );
     }
     assert_eq!(upstream.requests(), before);
 }

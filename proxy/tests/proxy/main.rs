@@ -30,4 +30,5 @@ mod support;
 mod tls;
 mod trusted;
 mod upgrade;
+mod websocket;
 mod wire;

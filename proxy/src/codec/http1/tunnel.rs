@@ -1,13 +1,15 @@
-//! What is left of HTTP after a 101: bytes both ways, until both sides have ended or nothing moves for too long.
+//! What is left of HTTP after a change of protocol: bytes both ways, until both sides have ended or nothing moves for too
+//! long.
 //!
-//! Must not know: what the bytes say. Main function: [`run`].
+//! Must not know: what the bytes say. Main functions: [`run`], for a client on HTTP/1; [`run_on`], for one on a stream of
+//! HTTP/2.
 
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffer;
 use super::client::Client;
@@ -15,7 +17,6 @@ use super::endpoint::Conn;
 use crate::codec::flow::Sink;
 use crate::codec::idle::Idle;
 use crate::codec::relay::Relay;
-use crate::codec::stream::Stream;
 
 /// One direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,44 +27,76 @@ enum Way {
     Ended,
 }
 
-/// Passes bytes on. The head that changed the protocol goes out first. `relay` counts as outstanding until the end.
-pub(super) async fn run(client: &Rc<Client>, mut conn: Conn, relay: Relay) {
-    let connection = relay.flight().connection();
-    let (idle, limit) = (Idle::new(connection.deadlines()), connection.limits().stream_idle);
+/// Bytes between a client and an endpoint. The relay counts as outstanding as long as they pass.
+#[derive(Debug)]
+struct Tunnel {
+    conn: Conn,
+    relay: Relay,
+    idle: Idle,
+    up: Way,
+    down: Way,
+}
+
+/// Passes bytes on. The head that changed the protocol goes out first.
+pub(super) async fn run(client: &Rc<Client>, conn: Conn, relay: Relay) {
+    let mut tunnel = Tunnel::new(conn, relay);
     let mut head_is_out = false;
-    let (mut up, mut down) = (Way::Open, Way::Open);
     let done = std::future::poll_fn(|cx| {
         if !head_is_out {
             ready!((&**client).poll_flush(cx))?;
             head_is_out = true;
         }
+        client.with_stream(|stream, input| tunnel.poll(stream, input, cx))
+    });
+    note(done.await);
+}
+
+/// Passes bytes on between a stream and an endpoint.
+pub(crate) async fn run_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, conn: Conn, relay: Relay) {
+    let (mut tunnel, mut input) = (Tunnel::new(conn, relay), Buffer::default());
+    note(std::future::poll_fn(|cx| tunnel.poll(&mut stream, &mut input, cx)).await);
+}
+
+/// However it ended: both connections are closed by dropping them, and neither ever carries a request again.
+fn note(done: io::Result<()>) {
+    if let Err(error) = done {
+        tracing::debug!(%error, "an upgraded connection broke off");
+    }
+}
+
+impl Tunnel {
+    fn new(conn: Conn, relay: Relay) -> Self {
+        let idle = Idle::new(relay.flight().connection().deadlines());
+        Self { conn, relay, idle, up: Way::Open, down: Way::Open }
+    }
+
+    fn poll<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        input: &mut Buffer,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut moved = false;
-        let polled = client.with_stream(|stream, input| {
-            let Conn { stream: other, input: from_other, .. } = &mut conn;
-            let up_done = poll_way(&mut up, (stream, input), other, &mut moved, cx)?;
-            let down_done = poll_way(&mut down, (other, from_other), stream, &mut moved, cx)?;
-            Ok::<_, io::Error>(up_done && down_done)
-        })?;
+        let Conn { stream: other, input: from_other, .. } = &mut self.conn;
+        let up = poll_way(&mut self.up, (stream, input), other, &mut moved, cx)?;
+        let down = poll_way(&mut self.down, (other, from_other), stream, &mut moved, cx)?;
         if moved {
-            idle.progress();
+            self.idle.progress();
         }
-        match polled {
-            true => Poll::Ready(Ok::<_, io::Error>(())),
-            false if idle.is_over(limit, cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+        let limit = self.relay.flight().connection().limits().stream_idle;
+        match up && down {
+            true => Poll::Ready(Ok(())),
+            false if self.idle.is_over(limit, cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             false => Poll::Pending,
         }
-    });
-    // However it ended: both connections are closed by dropping them, and neither ever carries a request again.
-    if let Err(error) = done.await {
-        tracing::debug!(%error, "an upgraded connection broke off");
     }
 }
 
 /// Moves what there is; true once this direction has ended.
 fn poll_way(
     way: &mut Way,
-    (from, held): (&mut Stream, &mut Buffer),
-    to: &mut Stream,
+    (from, held): (&mut (impl AsyncRead + Unpin), &mut Buffer),
+    to: &mut (impl AsyncWrite + Unpin),
     moved: &mut bool,
     cx: &mut Context<'_>,
 ) -> io::Result<bool> {
@@ -103,7 +136,7 @@ fn poll_way(
     Ok(*way == Way::Ended)
 }
 
-fn flush(to: &mut Stream, cx: &mut Context<'_>) -> io::Result<()> {
+fn flush(to: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>) -> io::Result<()> {
     match Pin::new(to).poll_flush(cx) {
         Poll::Ready(flushed) => flushed,
         Poll::Pending => Ok(()),

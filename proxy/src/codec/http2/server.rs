@@ -17,6 +17,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::body::Incoming;
 use super::streams::{Streams, Taken};
 use super::watched::{Watched, drive};
+use super::websocket::Ask;
+use crate::answer::Own;
 use crate::codec::connection::{Connection, Flight};
 use crate::codec::flow::{Frames, SourceError};
 use crate::codec::idle::Idle;
@@ -25,7 +27,7 @@ use crate::codec::server::Ahead;
 use crate::codec::stream::Stream;
 use crate::codec::upload::{Rest, Upload};
 use crate::codec::view::Head;
-use crate::codec::{Dialect, Exchange, Inbound, Outbound, rewrite};
+use crate::codec::{Dialect, Exchange, Inbound, Notice, Outbound, rewrite};
 
 /// Largest head, with 32 bytes per field on top (RFC 9113 §6.5.2): above what the head check lets through, which says why.
 const HEADER_LIST: u32 = 40 * 1024;
@@ -71,6 +73,7 @@ pub(crate) async fn serve(stream: Stream, ahead: Ahead, connection: Rc<Connectio
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADER_LIST)
         .max_send_buf_size(SEND_BUFFER)
+        .enable_connect_protocol()
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
@@ -80,10 +83,11 @@ pub(crate) async fn serve(stream: Stream, ahead: Ahead, connection: Rc<Connectio
 }
 
 async fn answer(
-    request: Request<hyper::body::Incoming>,
+    mut request: Request<hyper::body::Incoming>,
     connection: &Rc<Connection>,
     exchange: &impl Exchange,
 ) -> Response<Answer> {
+    let ask = Ask::read(&mut request);
     let (head, body) = request.into_parts();
     let head_only = head.method == http::Method::HEAD;
     let head = Head::Http2(Box::new(head));
@@ -91,21 +95,35 @@ async fn answer(
     let waits = head.view().dialect() == Dialect::Http;
     let limit = if waits { limits.body } else { limits.stream_idle };
     let (upload, rest) = Upload::http2(Incoming::new(body), || Idle::new(connection.deadlines()), limit);
-    let answered = exchange.answer(Inbound { head, upload, upgrade: None }, Flight::begin(connection)).await;
-    let (head, body) = match answered {
-        Outbound::Own(notice, flight) => {
-            let (answer, text) = notice.to_http2(&flight);
-            (answer, Kind::Fixed((!head_only && !text.is_empty()).then_some(text)))
+    let upgrade = ask.is_some().then(|| "websocket".into());
+    let answered = exchange.answer(Inbound { head, upload, upgrade }, Flight::begin(connection)).await;
+    let (head, body) = match (answered, ask) {
+        (Outbound::Own(notice, flight), _) => own(&notice, &flight, head_only),
+        (Outbound::Tunnel(head, conn, relay), Some(ask)) if ask.is_accepted(&head) => {
+            (ask.accept(head, *conn, relay), Kind::Fixed(None))
         }
-        // No `Upgrade` goes out for a client on HTTP/2, so there is no tunnel.
-        Outbound::Relay(head, mut relay) | Outbound::Tunnel(head, _, mut relay) => {
+        // To its client a 2xx would mean that the protocol has changed.
+        (Outbound::Relay(head, relay), Some(_)) if (200..300).contains(&head.status()) => not_changed(relay),
+        (Outbound::Relay(head, mut relay), _) => {
             let answer = rewrite::to_http2(head, relay.flight());
             relay.read_in_small_pieces();
             (answer, Kind::Relay(Box::new(Frames(relay))))
         }
+        (Outbound::Tunnel(_, _, relay), _) => not_changed(relay),
     };
     let rest = rest.map(|rest| Left { rest, idle: Idle::new(connection.deadlines()), thrown: 0, waits });
     head.map(|()| Answer { body, taken: Taken::current(), rest })
+}
+
+fn own(notice: &Notice, flight: &Flight, head_only: bool) -> (Response<()>, Kind) {
+    let (answer, text) = notice.to_http2(flight);
+    (answer, Kind::Fixed((!head_only && !text.is_empty()).then_some(text)))
+}
+
+/// The endpoint did not change the protocol, and did not say no either.
+fn not_changed(mut relay: Relay) -> (Response<()>, Kind) {
+    relay.refuse("the endpoint did not change to WebSocket with the key that it was given");
+    own(&Notice::Http(Own::BadAnswer), relay.flight(), false)
 }
 
 impl Body for Answer {
