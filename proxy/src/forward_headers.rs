@@ -34,6 +34,13 @@ pub(crate) fn fate(name: &str) -> Fate {
     }
 }
 
+/// Whether `Connection` names anything that is not hop-by-hop by itself. `values`: of all its lines.
+pub(crate) fn names_others<'a>(values: impl Iterator<Item = &'a [u8]>) -> bool {
+    let usual: [&[u8]; 5] = [b"", b"close", b"keep-alive", b"upgrade", b"te"];
+    let mut tokens = values.flat_map(|value| value.split(|b| *b == b',')).map(<[u8]>::trim_ascii);
+    tokens.any(|token| !usual.iter().any(|usual| token.eq_ignore_ascii_case(usual)))
+}
+
 /// Whether a field named by `Connection` is kept all the same: taking it away would change who is asking or for what.
 pub(crate) fn is_protected(name: &str) -> bool {
     matches!(name, "authorization" | "cookie" | "host" | "content-length" | "content-type" | "trailer")

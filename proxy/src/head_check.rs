@@ -179,15 +179,10 @@ fn normal_form(written: &str) -> Result<Head<'_>, Refusal> {
         }
     }
     let bare = host.strip_suffix('.').unwrap_or(host);
-    // A label is never empty (RFC 1035 §2.3.1): `a..` without its dot would still end with one.
-    if bare.starts_with('.') || bare.ends_with('.') || bare.contains("..") {
-        return Err(wrong);
-    }
-    let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
     if bare.len() > HOST_BYTES {
         return Err(Refusal::HostTooLong);
     }
-    if bare.is_empty() || !(bare.bytes().all(is_name) || bare.starts_with('[')) {
+    if !(bare.starts_with('[') || is_name(bare)) {
         return Err(wrong);
     }
     if bare.len() == host.len() && !host.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -200,6 +195,18 @@ fn normal_form(written: &str) -> Result<Head<'_>, Refusal> {
         None => bare.clone(),
     };
     Ok(Head { host: Cow::Owned(bare), authority: Cow::Owned(authority) })
+}
+
+/// Labels with a dot between each two. A label is never empty (RFC 1035 §2.3.1): `a..` without its dot would still end
+/// with one.
+fn is_name(host: &str) -> bool {
+    let mut before = b'.';
+    let fits = host.bytes().all(|b| {
+        let fits = b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || (b == b'.' && before != b'.');
+        before = b;
+        fits
+    });
+    fits && before != b'.'
 }
 
 #[cfg(test)]

@@ -25,8 +25,12 @@ pub(crate) use resources::{Delta, Resources};
 
 use crate::health::Health;
 
+/// A table that requests look things up in. Its hash is fast, and seeded once a process; clients ask for keys and do not
+/// choose which are in it, so they cannot make any collide.
+pub(crate) type Table<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// Stages of one environment by service.
-type Services = HashMap<Arc<str>, Arc<Stage>>;
+type Services = Table<Arc<str>, Arc<Stage>>;
 
 /// Immutable compiled state; a change makes a new one that shares what did not change.
 #[derive(Debug, Default)]
@@ -34,8 +38,8 @@ pub(crate) struct Snapshot {
     /// `None`: nothing was ever applied, and nothing may be served.
     pub(crate) version: Option<Version>,
     /// By domain. Rebuilt from `environments` with each change: there are few zones.
-    zones: HashMap<Arc<str>, Arc<Services>>,
-    environments: HashMap<Arc<str>, Arc<Services>>,
+    zones: Table<Arc<str>, Arc<Services>>,
+    environments: Table<Arc<str>, Arc<Services>>,
 }
 
 /// One service in one environment.

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, watch};
-use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
@@ -187,15 +187,24 @@ impl Worker {
 
 /// Starts the thread of a worker. It ends with the number of requests that were cut at the drain's deadline.
 pub(crate) fn start(setup: Setup) -> std::io::Result<std::thread::JoinHandle<u64>> {
-    // Made here, so that its error is an error of the start.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name(format!("worker-{}", setup.phase.index)).spawn(move || {
-        let local = LocalSet::new();
-        let cut = runtime.block_on(local.run_until(run(setup)));
-        // Everything still on the thread is dropped with it.
-        drop(local);
-        cut
-    })
+    let (made, making) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name(format!("worker-{}", setup.phase.index)).spawn(move || {
+        // Made here, because it does not leave its thread. Everything still on it is dropped with it.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                let _ = made.send(Ok(()));
+                runtime.block_on(run(setup))
+            }
+            Err(error) => {
+                let _ = made.send(Err(error));
+                0
+            }
+        }
+    })?;
+    // Its error is an error of the start.
+    making.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker's thread ended at once")))?;
+    Ok(thread)
 }
 
 async fn run(setup: Setup) -> u64 {

@@ -6,7 +6,6 @@ mod http1;
 mod http2;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,7 +23,7 @@ use super::view::AnswerHead;
 use crate::answer::BodyFault;
 use crate::deadline::Deadlines;
 use crate::settings::Limits;
-use crate::snapshot::Protocol;
+use crate::snapshot::{Protocol, Table};
 
 /// An endpoint that refused a connection is not asked again for so long, while there are others.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -32,7 +31,7 @@ const REFUSED: Duration = Duration::from_secs(1);
 /// All connections of one worker.
 #[derive(Debug)]
 pub(crate) struct Pools {
-    by_address: RefCell<HashMap<(SocketAddr, Protocol), Rc<Pool>>>,
+    by_address: RefCell<Table<(SocketAddr, Protocol), Rc<Pool>>>,
     refused: Rc<Refused>,
     limits: Rc<Limits>,
     deadlines: Deadlines,

@@ -18,7 +18,7 @@ use super::upload::Upload;
 use super::view::{Head, RequestView};
 use super::{Dialect, Inbound};
 use crate::answer::Own;
-use crate::forward_headers::{Fate, fate, is_protected};
+use crate::forward_headers::{Fate, fate, is_protected, names_others};
 use crate::head_check::Refusal;
 use crate::snapshot::Protocol;
 
@@ -104,7 +104,7 @@ impl OutgoingHead {
         }
         let authority = self.authority.as_deref().map_or_else(|| view.named_host(), str::as_bytes);
         write::field("host", authority, out);
-        let named = names_others(view);
+        let named = names_others(view.header("connection"));
         for (name, value) in view.fields() {
             let passes = match name {
                 "host" | "content-length" => false,
@@ -149,13 +149,6 @@ fn wants_trailers(view: RequestView<'_>) -> bool {
     view.has_token("te", b"trailers")
 }
 
-/// Whether `Connection` names anything that is not hop-by-hop by itself.
-fn names_others(view: RequestView<'_>) -> bool {
-    let mut tokens = view.header("connection").flat_map(|value| value.split(|b| *b == b',')).map(<[u8]>::trim_ascii);
-    let usual: [&[u8]; 5] = [b"", b"close", b"keep-alive", b"upgrade", b"te"];
-    tokens.any(|token| !usual.iter().any(|usual| token.eq_ignore_ascii_case(usual)))
-}
-
 /// Whether `Connection` takes a field away: not one that says who asks for what.
 fn is_named(view: RequestView<'_>, name: &str) -> bool {
     view.has_token("connection", name.as_bytes()) && !is_protected(name)
@@ -195,7 +188,7 @@ fn from_http1(view: RequestView<'_>, told: &Told) -> Result<Parts, Own> {
     let wrong = |_| Own::Refused(Refusal::Ambiguous("the head cannot be written as HTTP/2"));
     let method = Method::from_bytes(view.method().as_bytes()).map_err(|_| wrong(()))?;
     let path = PathAndQuery::try_from(view.path()).map_err(|_| wrong(()))?;
-    let named = names_others(view);
+    let named = names_others(view.header("connection"));
     // Allocates: names, values and the map, for an HTTP/2 endpoint behind an HTTP/1 client.
     let mut headers = HeaderMap::with_capacity(24);
     for (name, value) in view.fields() {

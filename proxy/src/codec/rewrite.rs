@@ -11,7 +11,7 @@ use super::http1::head::ResponseHead;
 use super::http1::write;
 use super::view::AnswerHead;
 use crate::cors;
-use crate::forward_headers::passes_in_trailers;
+use crate::forward_headers::{names_others, passes_in_trailers};
 
 const X_REQUEST_ID: &str = "x-request-id";
 
@@ -35,10 +35,18 @@ fn is_ours(name: &str, flight: &Flight) -> bool {
     name == X_REQUEST_ID || (flight.answers_cors && cors::is_ours(name))
 }
 
-/// Whether `Connection` names a field of an answer. Usually it says `close`, or nothing.
+/// Whether `Connection` of an answer names fields of its own. Seldom: usually it says `close` or `keep-alive`, if anything.
+fn names_fields(head: &AnswerHead) -> bool {
+    names_others(connection(head))
+}
+
+fn connection(head: &AnswerHead) -> impl Iterator<Item = &[u8]> {
+    head.fields().filter(|(name, _)| *name == "connection").map(|(_, value)| value)
+}
+
+/// Whether `Connection` takes a field of an answer away.
 fn is_named(head: &AnswerHead, name: &str) -> bool {
-    let values = head.fields().filter(|(name, _)| *name == "connection").map(|(_, value)| value);
-    let mut tokens = values.flat_map(|value| value.split(|b| *b == b','));
+    let mut tokens = connection(head).flat_map(|value| value.split(|b| *b == b','));
     tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_bytes())) && !is_kept(name)
 }
 
@@ -80,7 +88,7 @@ pub(crate) fn write_answer(head: &AnswerHead, written: Written<'_>, out: &mut Ve
     let Written { framing, bodiless, keep, flight } = written;
     let reason = if let AnswerHead::Http1(head) = head { head.reason() } else { "" };
     write_line(head.status(), reason, out);
-    let names = head.first("connection").is_some();
+    let names = names_fields(head);
     for (name, value) in head.fields() {
         // The length of what a GET would have got (RFC 9110 §8.6).
         let told = bodiless && name == "content-length" && head.status() != 204;
@@ -125,7 +133,7 @@ pub(crate) fn write_interim(head: &ResponseHead, out: &mut Vec<u8>) {
 /// An endpoint's answer as the HTTP/2 library takes it.
 pub(crate) fn to_http2(head: AnswerHead, flight: &Flight) -> Response<()> {
     let mut answer = Response::new(());
-    let named = head.first("connection").is_some();
+    let named = names_fields(&head);
     let status = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
     match head {
         AnswerHead::Http2(parts) => {

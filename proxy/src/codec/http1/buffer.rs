@@ -1,7 +1,8 @@
 //! Bytes that were read and not used yet. Memory comes from a free list of the thread and goes back to it when a
 //! connection waits, so that an idle one holds none.
 //!
-//! Main types: [`Buffer`]; [`take_bytes`] and [`give_bytes`], growing memory for heads and what is written.
+//! Main types: [`Buffer`]; [`take_bytes`], [`take_text`] and [`give_bytes`], growing memory for heads and what is
+//! written.
 
 use std::cell::RefCell;
 use std::io;
@@ -9,8 +10,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
-
-use crate::codec::stream::Stream;
 
 /// For heads and small bodies.
 const SMALL: usize = 8 * 1024;
@@ -51,6 +50,11 @@ fn keep(block: Box<[u8]>) {
 /// Empty memory that grows.
 pub(super) fn take_bytes() -> Vec<u8> {
     FREE.with_borrow_mut(|free| free.growing.pop()).unwrap_or_default()
+}
+
+/// The same, for text.
+pub(super) fn take_text() -> String {
+    String::from_utf8(take_bytes()).expect("empty memory holds nothing but text")
 }
 
 /// Gives memory back. What it held is gone.
@@ -125,7 +129,11 @@ impl Buffer {
     /// Reads what is there, behind what is there already; 0 at the end of the stream.
     ///
     /// Full, it grows to the large size; beyond that it is an error of kind `FileTooLarge`.
-    pub(super) fn poll_fill(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_fill(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         if self.end == self.bytes.len() {
             self.make_room()?;
         }

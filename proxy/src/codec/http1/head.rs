@@ -9,7 +9,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::buffer::{give_bytes, take_bytes};
+use super::buffer::{give_bytes, take_bytes, take_text};
 
 /// Most fields in a head.
 pub(crate) const FIELDS: usize = 100;
@@ -40,8 +40,22 @@ pub(crate) struct ResponseHead {
 /// The fields of a head in the order in which they came. Names are lower case.
 #[derive(Debug)]
 pub(crate) struct Fields {
+    /// The head as it came.
     bytes: Vec<u8>,
-    places: Vec<(Span, Span)>,
+    /// Whatever of it is text by its syntax: kept as such, so that nobody has to make sure again at every look.
+    text: String,
+    places: Vec<Place>,
+}
+
+/// Where a field is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its name, within the text.
+    name: Span,
+    /// Where its line begins, within the bytes.
+    line: u16,
+    /// Its value, within the bytes.
+    value: Span,
 }
 
 /// A piece of a head. A head is shorter than 64 KiB.
@@ -74,11 +88,15 @@ pub(crate) enum Parsed<T> {
 }
 
 impl Span {
+    fn new(start: usize, end: usize) -> Self {
+        let narrow = |n: usize| u16::try_from(n).expect("a head is shorter than 64 KiB");
+        Self { start: narrow(start), end: narrow(end) }
+    }
+
     /// Of a piece within `all`.
     fn of(all: &[u8], piece: &[u8]) -> Self {
         let start = piece.as_ptr().addr() - all.as_ptr().addr();
-        let narrow = |n: usize| u16::try_from(n).expect("a head is shorter than 64 KiB");
-        Self { start: narrow(start), end: narrow(start + piece.len()) }
+        Self::new(start, start + piece.len())
     }
 
     fn range(self) -> Range<usize> {
@@ -103,9 +121,10 @@ impl RequestHead {
                 let whole = &window[..length];
                 check_first_line(whole)?;
                 check_lines(whole)?;
-                let of = |piece: Option<&str>| Span::of(whole, piece.unwrap_or_default().as_bytes());
-                let (method, target, minor) = (of(head.method), of(head.path), head.version.unwrap_or_default());
-                Ok(Parsed::Whole(Self { fields: Fields::copy(whole, head.headers), method, target, minor }, length))
+                let mut fields = Fields::copy(whole, head.headers);
+                let method = fields.keep(head.method.unwrap_or_default());
+                let target = fields.keep(head.path.unwrap_or_default());
+                Ok(Parsed::Whole(Self { fields, method, target, minor: head.version.unwrap_or_default() }, length))
             }
         }
     }
@@ -144,11 +163,9 @@ impl ResponseHead {
                 if !(100..=599).contains(&status) {
                     return Err(Malformed::Syntax("a status outside 100 to 599"));
                 }
-                let reason = match head.reason {
-                    Some(reason) if !reason.is_empty() => Span::of(whole, reason.as_bytes()),
-                    _ => Span::default(),
-                };
-                let (fields, minor) = (Fields::copy(whole, head.headers), head.version.unwrap_or_default());
+                let mut fields = Fields::copy(whole, head.headers);
+                let reason = fields.keep(head.reason.unwrap_or_default());
+                let minor = head.version.unwrap_or_default();
                 Ok(Parsed::Whole(Self { fields, reason, status, minor }, length))
             }
         }
@@ -165,43 +182,52 @@ impl ResponseHead {
 }
 
 impl Fields {
-    /// One copy of the head: what follows it in the buffer can then move, and names are brought to lower case in place.
+    /// One copy of the head: what follows it in the buffer can then move.
     fn copy(whole: &[u8], parsed: &[httparse::Header<'_>]) -> Self {
-        let mut bytes = take_bytes();
+        let (mut bytes, mut text) = (take_bytes(), take_text());
         bytes.extend_from_slice(whole);
-        // Allocates: 8 bytes a field.
+        // Allocates: 10 bytes a field.
         let mut places = Vec::with_capacity(parsed.len());
         for field in parsed {
-            let name = Span::of(whole, field.name.as_bytes());
-            bytes[name.range()].make_ascii_lowercase();
+            let name = Span::new(text.len(), text.len() + field.name.len());
+            text.push_str(field.name);
             let value = field.value.trim_ascii_end();
-            places.push((name, if value.is_empty() { Span::default() } else { Span::of(whole, value) }));
+            let value = if value.is_empty() { Span::default() } else { Span::of(whole, value) };
+            places.push(Place { name, line: Span::of(whole, field.name.as_bytes()).start, value });
         }
-        Self { bytes, places }
+        text.make_ascii_lowercase();
+        Self { bytes, text, places }
+    }
+
+    /// Keeps a piece of the first line.
+    fn keep(&mut self, piece: &str) -> Span {
+        let start = self.text.len();
+        self.text.push_str(piece);
+        Span::new(start, self.text.len())
     }
 
     fn text(&self, span: Span) -> &str {
-        std::str::from_utf8(&self.bytes[span.range()]).expect("httparse gave text")
+        &self.text[span.range()]
     }
 
     /// All of them, in order, repeated ones one by one.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
-        self.places.iter().map(|(name, value)| (self.text(*name), &self.bytes[value.range()]))
+        self.places.iter().map(|place| (self.text(place.name), &self.bytes[place.value.range()]))
     }
 
     /// Whether a tab is in the line of the field at `place`, be it among the blanks round its value: allowed there
     /// (RFC 9110 §5.6.3), and not what everybody takes for a blank.
     pub(super) fn has_tab(&self, place: usize) -> bool {
-        let Some((name, _)) = self.places.get(place) else { return false };
-        let line = &self.bytes[name.range().end..];
+        let Some(Place { line, .. }) = self.places.get(place) else { return false };
+        let line = &self.bytes[usize::from(*line)..];
         let line = &line[..memchr::memchr(b'\r', line).unwrap_or(line.len())];
         line.contains(&b'\t')
     }
 
     /// The values of a field, in order. `name` is lower case.
     pub(crate) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let is = move |span: &Span| self.bytes[span.range()] == *name.as_bytes();
-        self.places.iter().filter(move |(name, _)| is(name)).map(|(_, value)| &self.bytes[value.range()])
+        let is = move |place: &&Place| self.text.as_bytes()[place.name.range()] == *name.as_bytes();
+        self.places.iter().filter(is).map(|place| &self.bytes[place.value.range()])
     }
 
     /// The first value of a field. `name` is lower case.
@@ -213,6 +239,7 @@ impl Fields {
 impl Drop for Fields {
     fn drop(&mut self) {
         give_bytes(std::mem::take(&mut self.bytes));
+        give_bytes(std::mem::take(&mut self.text).into_bytes());
     }
 }
 
