@@ -56,15 +56,15 @@ pub(crate) enum Outbound {
     /// Ours.
     Own(Notice, Flight),
     /// An endpoint's.
-    Relay(AnswerHead, Relay),
+    Relay(AnswerHead, Box<Relay>),
     /// The endpoint changed the protocol (101): from here on bytes go both ways.
-    Tunnel(AnswerHead, Box<Conn>, Relay),
+    Tunnel(AnswerHead, Box<Conn>, Box<Relay>),
 }
 
 /// What answers requests.
 pub(crate) trait Exchange: Clone + 'static {
     /// Answers one.
-    fn answer(&self, inbound: Inbound, flight: Flight) -> impl Future<Output = Outbound>;
+    fn answer(&self, inbound: Box<Inbound>, flight: Flight) -> impl Future<Output = Outbound>;
 
     /// Something came that is no request, and is answered with `own`.
     fn refused(&self, own: Own, flight: &mut Flight);

@@ -5,11 +5,11 @@
 //! Main function: [`pass`]. INVARIANT: nothing here takes a lock or writes memory that another thread writes.
 
 use std::borrow::Cow;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::answer::{Own, grpc_code_of_http};
 use crate::codec::connection::Flight;
@@ -22,20 +22,23 @@ use crate::cors::{self, Preflight, Verdict};
 use crate::record::Ticket;
 use crate::request_id::RequestId;
 use crate::route::{Routed, route};
-use crate::snapshot::{Backend, Protocol};
+use crate::snapshot::{Backend, Protocol, Snapshot, Stage};
 use crate::worker::Worker;
 use crate::{balance, forwarded, grpc_timeout, head_check};
 
 impl Exchange for Rc<Worker> {
     /// Answers one request: with what the chosen endpoint says, or with why there is nothing.
-    async fn answer(&self, inbound: Inbound, mut flight: Flight) -> Outbound {
-        let dialect = inbound.head.view().dialect();
-        introduce(inbound.head.view(), &mut flight);
-        match pass(self, inbound, &mut flight, dialect).await {
-            Ok(passed) => passed.into_outbound(flight),
-            Err(own) => {
-                self.refused(own, &mut flight);
-                Outbound::Own(Notice::of(own, dialect), flight)
+    #[expect(clippy::manual_async_fn, reason = "a block holds what it is given once, an async fn twice")]
+    fn answer(&self, inbound: Box<Inbound>, mut flight: Flight) -> impl Future<Output = Outbound> {
+        async move {
+            let dialect = inbound.head.view().dialect();
+            introduce(inbound.head.view(), &mut flight);
+            match pass(self, inbound, &mut flight, dialect).await {
+                Ok(passed) => passed.into_outbound(flight),
+                Err(own) => {
+                    self.refused(own, &mut flight);
+                    Outbound::Own(Notice::of(own, dialect), flight)
+                }
             }
         }
     }
@@ -83,7 +86,6 @@ fn introduce(view: RequestView<'_>, flight: &mut Flight) {
 type End = Option<Pin<Box<Sleep>>>;
 
 /// What is answered.
-#[expect(clippy::large_enum_variant, reason = "nearly all are relays, which a box would cost an allocation each")]
 enum Passed {
     /// By an endpoint.
     Relay {
@@ -102,15 +104,20 @@ enum Passed {
 
 impl Passed {
     fn into_outbound(self, flight: Flight) -> Outbound {
-        match self {
-            Self::Said(notice) => Outbound::Own(notice, flight),
-            Self::Relay { head, body: Download::Http1(answer), lease, ticket, limit, grpc, .. }
-                if head.status() == 101 =>
-            {
-                Outbound::Tunnel(head, answer.into_tunnel(), Relay::new(None, lease, ticket, flight, limit, grpc))
+        let (mut head, body, lease, ticket, limit, grpc, web, end) = match self {
+            Self::Said(notice) => return Outbound::Own(notice, flight),
+            Self::Relay { head, body, lease, ticket, limit, grpc, web, end } => {
+                (head, body, lease, ticket, limit, grpc, web, end)
             }
-            Self::Relay { mut head, body, lease, ticket, limit, grpc, web, end } => {
-                let mut relay = Relay::new(Some(body), lease, ticket, flight, limit, grpc);
+        };
+        // Allocates: it is large, and goes from here to the client's connection.
+        let relay = |body| Box::new(Relay::new(body, lease, ticket, flight, limit, grpc));
+        match body {
+            Download::Http1(answer) if head.status() == 101 => {
+                Outbound::Tunnel(head, answer.into_tunnel(), relay(None))
+            }
+            body => {
+                let mut relay = relay(Some(body));
                 relay.end_at(end);
                 if let Some(web) = web {
                     head.turn_into_web(web);
@@ -122,26 +129,56 @@ impl Passed {
     }
 }
 
-async fn pass(worker: &Worker, inbound: Inbound, flight: &mut Flight, dialect: Dialect) -> Result<Passed, Own> {
-    let started = Instant::now();
+async fn pass(worker: &Worker, inbound: Box<Inbound>, flight: &mut Flight, dialect: Dialect) -> Result<Passed, Own> {
     // One snapshot to the end, whatever is swapped in meanwhile. The count of the handle is this worker's own.
     let snapshot = worker.snapshot();
+    let Chosen { backend, ticket, mut request, mut end } = match choose_release(worker, &snapshot, inbound, flight)? {
+        Next::Forward(chosen) => chosen,
+        Next::Say(notice) => return Ok(Passed::Said(notice)),
+    };
+    let answered = {
+        let forwarded = pin!(forward(worker, backend, &mut request, flight, dialect));
+        in_time(forwarded, &mut end).await
+    };
+    let answered = answered.inspect_err(|own| match own {
+        // A client that broke off says nothing about the release, nor do limits of ours.
+        Own::ClientBody(_) | Own::Overloaded => {}
+        Own::Late => ticket.grpc_status(b"4"),
+        _ => ticket.unanswered(),
+    })?;
+    Ok(record(worker, answered, ticket, flight, dialect, end))
+}
 
-    let head = head_check::check(inbound.head.view(), flight.connection().sni()).map_err(Own::Refused)?;
+/// What happens to a request.
+enum Next<'a> {
+    Forward(Chosen<'a>),
+    /// We answer it, though nothing is wrong.
+    Say(Notice),
+}
+
+/// The release that answers.
+struct Chosen<'a> {
+    backend: &'a Backend,
+    ticket: Ticket,
+    request: Prepared,
+    end: End,
+}
+
+/// Head check, route, split: all that is decided before anything is waited for.
+fn choose_release<'a>(
+    worker: &Worker,
+    snapshot: &'a Snapshot,
+    inbound: Box<Inbound>,
+    flight: &mut Flight,
+) -> Result<Next<'a>, Own> {
+    let view = inbound.head.view();
+    let head = head_check::check(view, flight.connection().sni()).map_err(Own::Refused)?;
     if snapshot.version.is_none() {
         return Err(Own::NotReady);
     }
-    let Routed { stage, release } = route(&snapshot, &head.host).ok_or(Own::UnknownHost)?;
-    flight.answers_cors = !stage.cors.is_empty();
-    match cors::judge(inbound.head.view(), &stage.cors) {
-        Verdict::Allowed(origin) => {
-            flight.cors = Some(origin);
-            if let Some(preflight) = Preflight::read(inbound.head.view()) {
-                return Ok(Passed::Said(Notice::Preflight(preflight)));
-            }
-        }
-        Verdict::Refused if Preflight::read(inbound.head.view()).is_some() => return Err(Own::OriginRefused),
-        Verdict::Refused | Verdict::Unasked => {}
+    let Routed { stage, release } = route(snapshot, &head.host).ok_or(Own::UnknownHost)?;
+    if let Some(preflight) = share(view, stage, flight)? {
+        return Ok(Next::Say(Notice::Preflight(preflight)));
     }
     let backend = match release {
         Some(backend) => backend,
@@ -151,38 +188,49 @@ async fn pass(worker: &Worker, inbound: Inbound, flight: &mut Flight, dialect: D
         entry.text("stage", stage.text.as_bytes());
         entry.number("release", backend.release.into());
     });
-    if inbound.upgrade.is_some() && inbound.head.view().is_http_2() && backend.protocol == Protocol::Http2 {
-        return Err(Own::NoWebSocket);
-    }
-    let mut end = None;
-    if dialect != Dialect::Http {
-        if backend.protocol == Protocol::Http1 {
-            return Err(Own::GrpcOverHttp1);
-        }
-        let timeout = grpc_timeout::read(inbound.head.view()).map_err(Own::Refused)?;
-        end = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
-    }
-    let ticket = Ticket::begin(worker.counters.block(backend.slot, &stage.text, backend.release), started);
-
+    let end = check_dialect(&inbound, backend)?;
+    let ticket = Ticket::begin(worker.counters.block(backend.slot, &stage.text, backend.release), flight.begun);
     // What was decided on is what the endpoint is told.
     let authority = match head.authority {
         Cow::Borrowed(_) => None,
         Cow::Owned(authority) => Some(authority.into()),
     };
-    let told = Told::new(inbound.head.view(), flight.connection().clone(), flight.id.clone());
-    let mut request = Prepared::new(inbound, authority, told, backend.protocol)?;
-    let forwarded = in_time(forward(worker, backend, &mut request, flight, dialect), &mut end);
-    let answered = forwarded.await.inspect_err(|own| match own {
-        // A client that broke off says nothing about the release, nor do limits of ours.
-        Own::ClientBody(_) | Own::Overloaded => {}
-        Own::Late => ticket.grpc_status(b"4"),
-        _ => ticket.unanswered(),
-    })?;
-    Ok(record(worker, answered, ticket, flight, dialect, end))
+    let told = Told::new(view, flight.connection().clone(), flight.id.clone());
+    let request = Prepared::new(inbound, authority, told, backend.protocol)?;
+    Ok(Next::Forward(Chosen { backend, ticket, request, end }))
+}
+
+/// Which page may read the answer; with a preflight, the answer to that.
+fn share(view: RequestView<'_>, stage: &Stage, flight: &mut Flight) -> Result<Option<Preflight>, Own> {
+    flight.answers_cors = !stage.cors.is_empty();
+    match cors::judge(view, &stage.cors) {
+        Verdict::Allowed(origin) => {
+            flight.cors = Some(origin);
+            Ok(Preflight::read(view))
+        }
+        Verdict::Refused if Preflight::read(view).is_some() => Err(Own::OriginRefused),
+        Verdict::Refused | Verdict::Unasked => Ok(None),
+    }
+}
+
+/// What a backend's protocol cannot carry is refused; for a gRPC call, how long its caller waits.
+fn check_dialect(inbound: &Inbound, backend: &Backend) -> Result<End, Own> {
+    let view = inbound.head.view();
+    if inbound.upgrade.is_some() && view.is_http_2() && backend.protocol == Protocol::Http2 {
+        return Err(Own::NoWebSocket);
+    }
+    if view.dialect() == Dialect::Http {
+        return Ok(None);
+    }
+    if backend.protocol == Protocol::Http1 {
+        return Err(Own::GrpcOverHttp1);
+    }
+    let timeout = grpc_timeout::read(view).map_err(Own::Refused)?;
+    Ok(timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout))))
 }
 
 /// Waits for an answer as long as its caller does.
-async fn in_time<T>(answer: impl Future<Output = Result<T, Own>>, end: &mut End) -> Result<T, Own> {
+async fn in_time<T>(answer: Pin<&mut impl Future<Output = Result<T, Own>>>, end: &mut End) -> Result<T, Own> {
     let Some(end) = end else { return answer.await };
     tokio::select! {
         biased;
@@ -200,7 +248,6 @@ async fn forward(
     dialect: Dialect,
 ) -> Result<Answered, Own> {
     let limit = if dialect == Dialect::Http { worker.limits.answer } else { worker.limits.stream_idle };
-    let begun = Instant::now();
     let mut failed_at = None;
     for _ in 0..backend.endpoints.len() {
         let place = choose(worker, backend, failed_at);
@@ -216,7 +263,7 @@ async fn forward(
         };
         tracing::debug!(address = %endpoint.address, %failed, "no answer");
         match failed {
-            Failed::Connect(_) if begun.elapsed() < limit => failed_at = place,
+            Failed::Connect(_) if flight.begun.elapsed() < limit => failed_at = place,
             Failed::Connect(_) => return Err(Own::ConnectFailed),
             Failed::Full => return Err(Own::Overloaded),
             Failed::TooSlow => return Err(Own::TooSlow),

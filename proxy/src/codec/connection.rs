@@ -124,8 +124,8 @@ impl Connection {
 
     /// Whether it has been there long enough. Asked when something has come or gone: one that only waits ends by its
     /// idle time, and so nobody's request meets a connection that closes.
-    pub(crate) fn is_old(&self) -> bool {
-        self.old <= Instant::now()
+    pub(crate) fn is_old(&self, now: Instant) -> bool {
+        self.old <= now
     }
 
     /// Lets what is in progress finish, then closes.
@@ -213,6 +213,8 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct Flight {
     connection: Rc<Connection>,
+    /// When its head was here.
+    pub(crate) begun: Instant,
     pub(crate) id: RequestId,
     /// The page that may read the answer.
     pub(crate) cors: Option<Box<str>>,
@@ -229,7 +231,8 @@ impl Flight {
         connection.begun_exchanges.set(connection.begun_exchanges.get() + 1);
         outstanding.set(outstanding.get() + 1);
         let id = connection.listener.ids.next();
-        Self { connection: connection.clone(), id, cors: None, answers_cors: false, entry: None }
+        let begun = Instant::now();
+        Self { connection: connection.clone(), begun, id, cors: None, answers_cors: false, entry: None }
     }
 
     pub(crate) fn connection(&self) -> &Rc<Connection> {

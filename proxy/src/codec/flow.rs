@@ -38,6 +38,36 @@ pub(crate) trait Source {
     fn length(&self) -> Option<u64>;
 }
 
+impl<S: Source> Source for Box<S> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, SourceError>> {
+        (**self).poll_ready(cx)
+    }
+
+    fn with<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> R {
+        (**self).with(look)
+    }
+
+    fn consume(&mut self, count: usize) {
+        (**self).consume(count);
+    }
+
+    fn take(&mut self) -> Bytes {
+        (**self).take()
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        (**self).take_trailers()
+    }
+
+    fn is_empty(&self) -> bool {
+        (**self).is_empty()
+    }
+
+    fn length(&self) -> Option<u64> {
+        (**self).length()
+    }
+}
+
 /// Where a body goes.
 pub(crate) trait Sink {
     /// Takes bytes: how many. They may be held back until [`Sink::poll_flush`].

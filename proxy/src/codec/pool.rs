@@ -150,7 +150,7 @@ impl Pools {
                 // Allocates: its state is large, and every client's connection would hold the room for it.
                 let (answer, stream) = Box::pin(http2::send(&pool, request, limit)).await?;
                 let (head, body) = answer.into_parts();
-                let body = Download::Http2(Incoming::new(body), Idle::new(&self.deadlines));
+                let body = Download::Http2(Box::new(Incoming::new(body)), Idle::new(&self.deadlines));
                 let head = AnswerHead::Http2(Box::new(head));
                 Ok(Answered { head, body, lease: Lease { occupied, _stream: Some(stream) } })
             }

@@ -26,7 +26,7 @@ use crate::snapshot::Protocol;
 #[derive(Debug)]
 pub(crate) enum Prepared {
     /// The head is written when there is a connection, and again when that turns out to be closed.
-    Http1(Box<Outgoing>),
+    Http1(Outgoing),
     /// As the library takes it; away while the library has it.
     Http2(Option<Box<Request<Frames<Upload>>>>),
 }
@@ -34,35 +34,34 @@ pub(crate) enum Prepared {
 /// A request to an HTTP/1 endpoint.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    pub(crate) head: OutgoingHead,
-    pub(crate) upload: Upload,
-}
-
-/// Its head, which is written to a connection as often as it takes.
-#[derive(Debug)]
-pub(crate) struct OutgoingHead {
-    head: Head,
+    inbound: Box<Inbound>,
     /// The host as it was decided on, when it was not written so.
     authority: Option<Box<str>>,
     told: Told,
-    upgrade: Option<Box<str>>,
+}
+
+/// Its head, which is written to a connection as often as it takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutgoingHead<'a> {
+    head: RequestView<'a>,
+    authority: Option<&'a str>,
+    told: &'a Told,
+    upgrade: Option<&'a str>,
 }
 
 impl Prepared {
     /// Of a request whose head was checked. `authority`: the host as it was decided on, unless it was written so.
     pub(crate) fn new(
-        inbound: Inbound,
+        inbound: Box<Inbound>,
         authority: Option<Box<str>>,
         told: Told,
         protocol: Protocol,
     ) -> Result<Self, Own> {
-        let Inbound { head, mut upload, upgrade } = inbound;
-        let dialect = head.view().dialect();
         if protocol == Protocol::Http1 {
-            let head = OutgoingHead { head, authority, told, upgrade };
-            // Allocates: it is moved from room to room, and is large.
-            return Ok(Self::Http1(Box::new(Outgoing { head, upload })));
+            return Ok(Self::Http1(Outgoing { inbound, authority, told }));
         }
+        let Inbound { head, mut upload, .. } = *inbound;
+        let dialect = head.view().dialect();
         // The library cannot ask the endpoint whether the body may come.
         upload.invite();
         // Allocates unless the authority was decided on in another form than it came in.
@@ -80,15 +79,22 @@ impl Prepared {
 impl Outgoing {
     /// Whether it may be sent twice without harm (RFC 9110 §9.2.2), and all of it is still here.
     pub(crate) fn can_repeat(&self) -> bool {
-        let method = self.head.head.view().method();
-        matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE") && self.upload.is_untouched()
+        let method = self.inbound.head.view().method();
+        matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE") && self.inbound.upload.is_untouched()
+    }
+
+    /// The head as it is written, and the body that follows it.
+    pub(crate) fn parts(&mut self) -> (OutgoingHead<'_>, &mut Upload) {
+        let Inbound { head, upload, upgrade } = &mut *self.inbound;
+        let (authority, told, upgrade) = (self.authority.as_deref(), &self.told, upgrade.as_deref());
+        (OutgoingHead { head: head.view(), authority, told, upgrade }, upload)
     }
 }
 
-impl OutgoingHead {
+impl OutgoingHead<'_> {
     /// HEAD: the answer has no body.
     pub(crate) fn is_head(&self) -> bool {
-        self.head.view().method() == "HEAD"
+        self.head.method() == "HEAD"
     }
 
     /// An `Upgrade` goes with it.
@@ -98,11 +104,11 @@ impl OutgoingHead {
 
     /// Writes it, for a body of this framing.
     pub(crate) fn write(&self, framing: Framing, out: &mut Vec<u8>) {
-        let view = self.head.view();
+        let view = self.head;
         for part in [view.method(), " ", view.path(), " HTTP/1.1\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
-        let authority = self.authority.as_deref().map_or_else(|| view.named_host(), str::as_bytes);
+        let authority = self.authority.map_or_else(|| view.named_host(), str::as_bytes);
         write::field("host", authority, out);
         let named = names_others(view.header("connection"));
         for (name, value) in view.fields() {

@@ -3,7 +3,7 @@ use crate::codec::testing::{connection, head};
 use crate::request_id::RequestId;
 
 fn prepare(text: &str, trusted: &[&str], protocol: Protocol) -> Prepared {
-    let inbound = Inbound { head: head(text), upload: Upload::nothing(), upgrade: None };
+    let inbound = Box::new(Inbound { head: head(text), upload: Upload::nothing(), upgrade: None });
     let id = RequestId::given(b"id").expect("a name");
     let told = Told::new(inbound.head.view(), connection("192.0.2.7", trusted), id);
     Prepared::new(inbound, None, told, protocol).expect("it can be written")
@@ -11,9 +11,9 @@ fn prepare(text: &str, trusted: &[&str], protocol: Protocol) -> Prepared {
 
 /// The lines that go to an HTTP/1 endpoint.
 fn sent_http1(text: &str, trusted: &[&str]) -> Vec<String> {
-    let Prepared::Http1(outgoing) = prepare(text, trusted, Protocol::Http1) else { panic!("not prepared: {text}") };
+    let Prepared::Http1(mut outgoing) = prepare(text, trusted, Protocol::Http1) else { panic!("not prepared: {text}") };
     let mut out = Vec::new();
-    outgoing.head.write(Framing::Length(0), &mut out);
+    outgoing.parts().0.write(Framing::Length(0), &mut out);
     let text = String::from_utf8(out).expect("text");
     let lines = text.strip_suffix("\r\n\r\n").expect("a head's end");
     lines.split("\r\n").map(str::to_owned).collect()

@@ -47,7 +47,7 @@ pub(crate) struct Relay {
 #[derive(Debug)]
 pub(crate) enum Download {
     Http1(Box<Answer>),
-    Http2(Incoming, Idle),
+    Http2(Box<Incoming>, Idle),
 }
 
 /// What a gRPC caller still has to be told.

@@ -70,13 +70,13 @@ fn forward(bytes: &[u8], head: RequestHead, framing: Framing) {
     let (method, path) = (view.method().to_owned(), view.path().to_owned());
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let Ok(Parsed::Whole(again, _)) = RequestHead::parse(bytes) else { unreachable!("parsed before") };
-        let inbound = Inbound { head: Head::Http1(again), upload: Upload::nothing(), upgrade: None };
+        let inbound = Box::new(Inbound { head: Head::Http1(again), upload: Upload::nothing(), upgrade: None });
         let id = RequestId::given(b"id").expect("a name");
         let told = Told::new(inbound.head.view(), testing::connection("192.0.2.7", &["192.0.2.0/24"]), id);
         let prepared = Prepared::new(inbound, Some(authority.as_str().into()), told, protocol);
-        let Ok(Prepared::Http1(outgoing)) = prepared else { continue };
+        let Ok(Prepared::Http1(mut outgoing)) = prepared else { continue };
         let mut written = Vec::new();
-        outgoing.head.write(framing, &mut written);
+        outgoing.parts().0.write(framing, &mut written);
         let (sent, length) = match RequestHead::parse(&written) {
             Ok(Parsed::Whole(sent, length)) => (sent, length),
             // Ours come on top of what came, which may have been all that a head may have.

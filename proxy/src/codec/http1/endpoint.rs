@@ -64,7 +64,7 @@ pub(crate) struct Answer {
 struct Waiting<'a> {
     limit: Duration,
     interim: usize,
-    request: &'a OutgoingHead,
+    request: &'a OutgoingHead<'a>,
 }
 
 /// Why there is no answer.
@@ -98,7 +98,7 @@ impl Conn {
     /// Dropping it closes the connection.
     pub(crate) async fn send(
         mut self: Box<Self>,
-        request: &OutgoingHead,
+        request: &OutgoingHead<'_>,
         upload: &mut Upload,
         limit: Duration,
     ) -> Result<(ResponseHead, Answer), Failed> {
@@ -177,7 +177,7 @@ impl Conn {
     fn into_answer(
         self: Box<Self>,
         head: ResponseHead,
-        request: &OutgoingHead,
+        request: &OutgoingHead<'_>,
         upload: &mut Upload,
     ) -> Result<(ResponseHead, Answer), Failed> {
         let framing =

@@ -54,8 +54,9 @@ pub(crate) async fn serve(stream: Stream, ahead: &[u8], connection: Rc<Connectio
             }
             Next::Request(head) => {
                 let flight = Flight::begin(&connection);
-                // Allocates: some kilobytes for as long as it takes, which every idle connection would hold otherwise.
-                Box::pin(answer(&client, head, flight, &exchange)).await
+                // Allocates: about a kilobyte for as long as it takes, which every idle connection would hold otherwise.
+                // That much the allocator has at hand; beyond it, it would have to look for it at each request.
+                Box::pin(answer(&client, inbound(&client, head), flight, &exchange)).await
             }
         };
         first = false;
@@ -67,27 +68,42 @@ pub(crate) async fn serve(stream: Stream, ahead: &[u8], connection: Rc<Connectio
     }
 }
 
-async fn answer(client: &Rc<Client>, head: RequestHead, mut flight: Flight, exchange: &impl Exchange) -> After {
-    let (asked, inbound) = match inbound(client, head) {
-        Ok(understood) => understood,
-        Err(own) => {
-            exchange.refused(own, &mut flight);
-            return say(client, own, &flight).await;
+#[expect(clippy::manual_async_fn, reason = "a block holds what it is given once, an async fn twice")]
+fn answer(
+    client: &Rc<Client>,
+    understood: Result<(Asked, Box<Inbound>), Own>,
+    mut flight: Flight,
+    exchange: &impl Exchange,
+) -> impl Future<Output = After> {
+    async move {
+        match understood {
+            Ok((asked, inbound)) => {
+                // In one expression: in a variable it would be held twice.
+                send(client, asked, exchange.answer(inbound, flight).await).await
+            }
+            Err(own) => {
+                exchange.refused(own, &mut flight);
+                say(client, own, &flight).await
+            }
         }
-    };
-    match exchange.answer(inbound, flight).await {
+    }
+}
+
+async fn send(client: &Rc<Client>, asked: Asked, outbound: Outbound) -> After {
+    match outbound {
         Outbound::Own(notice, flight) => send_notice(client, asked, &notice, &flight).await,
-        Outbound::Relay(head, relay) => send_relay(client, asked, &head, relay).await,
+        Outbound::Relay(head, relay) => send_relay(client, asked, head, relay).await,
         Outbound::Tunnel(head, conn, relay) => {
             client.begin_answer(Framing::Close, |out| rewrite::write_upgrade(&head, relay.flight(), out));
-            tunnel::run(client, *conn, relay).await;
+            // Allocates: once for a connection that will carry no other request.
+            Box::pin(tunnel::run(client, conn, relay)).await;
             After::Abort
         }
     }
 }
 
 /// What a head asks for, and how its body will be read.
-fn inbound(client: &Rc<Client>, head: RequestHead) -> Result<(Asked, Inbound), Own> {
+fn inbound(client: &Rc<Client>, head: RequestHead) -> Result<(Asked, Box<Inbound>), Own> {
     let framing = framing::of_request(&head).map_err(|unclear| Own::Refused(Refusal::Ambiguous(unclear.0)))?;
     let upgrade = upgrade(&head, framing);
     let asked = Asked {
@@ -108,7 +124,8 @@ fn inbound(client: &Rc<Client>, head: RequestHead) -> Result<(Asked, Inbound), O
     };
     client.begin_body(framing, expects);
     let upload = Upload::http1(client.clone(), framing, head.minor == 1);
-    Ok((asked, Inbound { head: Head::Http1(head), upload, upgrade }))
+    // Allocates: it goes from room to room and is large.
+    Ok((asked, Box::new(Inbound { head: Head::Http1(head), upload, upgrade })))
 }
 
 /// The protocol that the client wants to change to. What HTTP itself could change to is ignored (RFC 9110 §7.8 lets a
@@ -143,7 +160,7 @@ async fn flush(client: &Rc<Client>) -> std::io::Result<()> {
 
 async fn send_notice(client: &Rc<Client>, asked: Asked, notice: &Notice, flight: &Flight) -> After {
     // Where the next request begins is known only when this one was read to its end.
-    let keep = keep(client, asked, !notice.ends() && client.has_read_all());
+    let keep = keep(client, asked, flight, !notice.ends() && client.has_read_all());
     client.begin_answer(Framing::Length(0), |out| {
         notice.write(asked.head_only, keep, flight, out);
     });
@@ -154,7 +171,7 @@ async fn send_notice(client: &Rc<Client>, asked: Asked, notice: &Notice, flight:
     }
 }
 
-async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut relay: Relay) -> After {
+async fn send_relay(client: &Rc<Client>, asked: Asked, head: AnswerHead, mut relay: Box<Relay>) -> After {
     let bodiless = asked.head_only || matches!(head.status(), 204 | 304);
     let framing = match relay.length() {
         _ if bodiless => Framing::Length(0),
@@ -162,11 +179,12 @@ async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut re
         None if asked.minor == 1 => Framing::Chunked,
         None => Framing::Close,
     };
-    let keep = keep(client, asked, framing != Framing::Close && !client.may_skip_body());
+    let keep = keep(client, asked, relay.flight(), framing != Framing::Close && !client.may_skip_body());
     let written = Written { framing, bodiless, keep, flight: relay.flight() };
-    client.begin_answer(framing, |out| rewrite::write_answer(head, written, out));
+    client.begin_answer(framing, |out| rewrite::write_answer(&head, written, out));
+    drop(head);
     let mut sink = &**client;
-    if let Err(stopped) = std::future::poll_fn(|cx| poll_pump(&mut relay, &mut sink, cx)).await {
+    if let Err(stopped) = std::future::poll_fn(|cx| poll_pump(&mut *relay, &mut sink, cx)).await {
         tracing::debug!(%stopped, "an answer broke off");
         if framing == Framing::Close {
             client.will_reset();
@@ -177,9 +195,11 @@ async fn send_relay(client: &Rc<Client>, asked: Asked, head: &AnswerHead, mut re
     if keep == Keep::Close || !client.has_read_all() { After::Close } else { After::Next }
 }
 
-fn keep(client: &Client, asked: Asked, can: bool) -> Keep {
+fn keep(client: &Client, asked: Asked, flight: &Flight, can: bool) -> Keep {
     // A refused upgrade: what comes next may be what the client wanted to say in the other protocol.
-    match can && asked.persistent && !asked.upgrade && !client.connection.is_leaving() && !client.connection.is_old() {
+    let can = can && asked.persistent && !asked.upgrade;
+    // An age in hours: this request's beginning is near enough.
+    match can && !client.connection.is_leaving() && !client.connection.is_old(flight.begun) {
         false => Keep::Close,
         true if asked.minor == 0 => Keep::Asked,
         true => Keep::Open,

@@ -30,15 +30,15 @@ enum Way {
 /// Bytes between a client and an endpoint. The relay counts as outstanding as long as they pass.
 #[derive(Debug)]
 struct Tunnel {
-    conn: Conn,
-    relay: Relay,
+    conn: Box<Conn>,
+    relay: Box<Relay>,
     idle: Idle,
     up: Way,
     down: Way,
 }
 
 /// Passes bytes on. The head that changed the protocol goes out first.
-pub(super) async fn run(client: &Rc<Client>, conn: Conn, relay: Relay) {
+pub(super) async fn run(client: &Rc<Client>, conn: Box<Conn>, relay: Box<Relay>) {
     let mut tunnel = Tunnel::new(conn, relay);
     let mut head_is_out = false;
     let done = std::future::poll_fn(|cx| {
@@ -52,7 +52,7 @@ pub(super) async fn run(client: &Rc<Client>, conn: Conn, relay: Relay) {
 }
 
 /// Passes bytes on between a stream and an endpoint.
-pub(crate) async fn run_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, conn: Conn, relay: Relay) {
+pub(crate) async fn run_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, conn: Box<Conn>, relay: Box<Relay>) {
     let (mut tunnel, mut input) = (Tunnel::new(conn, relay), Buffer::default());
     note(std::future::poll_fn(|cx| tunnel.poll(&mut stream, &mut input, cx)).await);
 }
@@ -65,7 +65,7 @@ fn note(done: io::Result<()>) {
 }
 
 impl Tunnel {
-    fn new(conn: Conn, relay: Relay) -> Self {
+    fn new(conn: Box<Conn>, relay: Box<Relay>) -> Self {
         let idle = Idle::new(relay.flight().connection().deadlines());
         Self { conn, relay, idle, up: Way::Open, down: Way::Open }
     }
@@ -77,7 +77,7 @@ impl Tunnel {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let mut moved = false;
-        let Conn { stream: other, input: from_other, .. } = &mut self.conn;
+        let Conn { stream: other, input: from_other, .. } = &mut *self.conn;
         let up = poll_way(&mut self.up, (stream, input), other, &mut moved, cx)?;
         let down = poll_way(&mut self.down, (other, from_other), stream, &mut moved, cx)?;
         if moved {

@@ -56,7 +56,7 @@ struct Left {
 enum Kind {
     /// Ours: a fixed text, or nothing.
     Fixed(Option<&'static str>),
-    Relay(Box<Frames<Relay>>),
+    Relay(Frames<Box<Relay>>),
 }
 
 /// Serves a connection until it ends. `ahead`: what was read of it already.
@@ -96,18 +96,19 @@ async fn answer(
     let limit = if waits { limits.body } else { limits.stream_idle };
     let (upload, rest) = Upload::http2(Incoming::new(body), || Idle::new(connection.deadlines()), limit);
     let upgrade = ask.is_some().then(|| "websocket".into());
-    let answered = exchange.answer(Inbound { head, upload, upgrade }, Flight::begin(connection)).await;
+    let inbound = Box::new(Inbound { head, upload, upgrade });
+    let answered = exchange.answer(inbound, Flight::begin(connection)).await;
     let (head, body) = match (answered, ask) {
         (Outbound::Own(notice, flight), _) => own(&notice, &flight, head_only),
         (Outbound::Tunnel(head, conn, relay), Some(ask)) if ask.is_accepted(&head) => {
-            (ask.accept(head, *conn, relay), Kind::Fixed(None))
+            (ask.accept(head, conn, relay), Kind::Fixed(None))
         }
         // To its client a 2xx would mean that the protocol has changed.
         (Outbound::Relay(head, relay), Some(_)) if (200..300).contains(&head.status()) => not_changed(relay),
         (Outbound::Relay(head, mut relay), _) => {
             let answer = rewrite::to_http2(head, relay.flight());
             relay.read_in_small_pieces();
-            (answer, Kind::Relay(Box::new(Frames(relay))))
+            (answer, Kind::Relay(Frames(relay)))
         }
         (Outbound::Tunnel(_, _, relay), _) => not_changed(relay),
     };
@@ -121,7 +122,7 @@ fn own(notice: &Notice, flight: &Flight, head_only: bool) -> (Response<()>, Kind
 }
 
 /// The endpoint did not change the protocol, and did not say no either.
-fn not_changed(mut relay: Relay) -> (Response<()>, Kind) {
+fn not_changed(mut relay: Box<Relay>) -> (Response<()>, Kind) {
     relay.refuse("the endpoint did not change to WebSocket with the key that it was given");
     own(&Notice::Http(Own::BadAnswer), relay.flight(), false)
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use crate::codec::connection::{Connection, End};
 use crate::codec::idle::Idle;
@@ -41,7 +42,7 @@ pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
         if connection.end() == End::Now {
             return Poll::Ready(());
         }
-        if connection.is_old() {
+        if connection.is_old(Instant::now()) {
             connection.leave();
         }
         loop {

@@ -56,7 +56,7 @@ impl Ask {
     }
 
     /// The answer that changes the protocol; from then on bytes pass between the stream and the endpoint.
-    pub(super) fn accept(self, head: AnswerHead, conn: Conn, relay: Relay) -> Response<()> {
+    pub(super) fn accept(self, head: AnswerHead, conn: Box<Conn>, relay: Box<Relay>) -> Response<()> {
         let answer = to_http2(head, relay.flight());
         tokio::task::spawn_local(async move {
             match self.upgraded.await {

@@ -52,12 +52,14 @@ pub(super) async fn send(
     limit: Duration,
 ) -> Result<(ResponseHead, Answer), Failed> {
     if let Some(conn) = pool.http1.take() {
-        match conn.send(&outgoing.head, &mut outgoing.upload, limit).await {
+        let (head, upload) = outgoing.parts();
+        match conn.send(&head, upload, limit).await {
             Err(endpoint::Failed::Stale) if outgoing.can_repeat() => {}
             other => return Ok(other?),
         }
     }
     // Connecting is rare and its state large: it does not belong into every request's.
     let conn = Conn::new(Box::pin(pool.connect()).await?, &pool.deadlines, pool.limits.clone());
-    Ok(Box::new(conn).send(&outgoing.head, &mut outgoing.upload, limit).await?)
+    let (head, upload) = outgoing.parts();
+    Ok(Box::new(conn).send(&head, upload, limit).await?)
 }

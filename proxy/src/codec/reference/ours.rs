@@ -24,7 +24,7 @@ use crate::snapshot::Protocol;
 struct Recorder(Rc<RefCell<Outcome>>);
 
 impl Exchange for Recorder {
-    async fn answer(&self, inbound: Inbound, mut flight: Flight) -> Outbound {
+    async fn answer(&self, inbound: Box<Inbound>, mut flight: Flight) -> Outbound {
         let view = inbound.head.view();
         if let Err(refusal) = head_check::check(view, None) {
             let own = Own::Refused(refusal);
@@ -69,13 +69,14 @@ pub(super) async fn response(bytes: &[u8], piece: usize, head_only: bool) -> Out
 async fn ask(stream: tokio::net::TcpStream, head_only: bool) -> Outcome {
     let method = if head_only { "HEAD" } else { "GET" };
     let head = testing::head(&format!("{method} / HTTP/1.1\nhost: a"));
-    let inbound = Inbound { head, upload: Upload::nothing(), upgrade: None };
+    let inbound = Box::new(Inbound { head, upload: Upload::nothing(), upgrade: None });
     let id = RequestId::given(b"id").expect("a name");
     let told = Told::new(inbound.head.view(), testing::connection("127.0.0.1", &[]), id);
     let prepared = Prepared::new(inbound, None, told, Protocol::Http1).expect("it can be written");
     let Prepared::Http1(mut request) = prepared else { unreachable!("HTTP/1 was asked for") };
     let conn = Box::new(Conn::new(Stream::Clear(stream), &Deadlines::new(), Rc::default()));
-    let (head, mut body) = match conn.send(&request.head, &mut request.upload, Duration::from_secs(60)).await {
+    let (head, upload) = request.parts();
+    let (head, mut body) = match conn.send(&head, upload, Duration::from_secs(60)).await {
         Ok(answer) => answer,
         Err(failed) => return Outcome { refused: Some(format!("{failed:?}")), ..Outcome::default() },
     };
