@@ -109,8 +109,11 @@ pub mod operator {
     }
 }
 
-/// The resource schema this software writes and the highest it understands (see `Resource.schema`).
-pub const RESOURCE_SCHEMA: u32 = 1;
+/// The highest resource schema that this software understands (see `Resource.schema`).
+pub const RESOURCE_SCHEMA: u32 = 2;
+
+/// The schema of a zone whose hosts are for https: a proxy that passed over it would serve them in clear.
+pub const SCHEMA_HTTPS: u32 = 2;
 
 /// Most entries of one artifact: far above any real one, far below what fills a disk. Neither packed nor unpacked beyond.
 pub const ARTIFACT_ENTRIES: usize = 200_000;

@@ -37,6 +37,8 @@ pub(crate) enum Own {
     HeadTooSlow,
     /// A page asks before it calls, and may not.
     OriginRefused,
+    /// A gRPC call in clear to a zone that is for https; others are redirected.
+    HttpsOnly,
 }
 
 /// What is wrong with a client's body.
@@ -58,6 +60,7 @@ mod code {
     pub(super) const DEADLINE_EXCEEDED: u8 = 4;
     pub(super) const PERMISSION_DENIED: u8 = 7;
     pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
+    pub(super) const FAILED_PRECONDITION: u8 = 9;
     pub(super) const UNIMPLEMENTED: u8 = 12;
     pub(super) const INTERNAL: u8 = 13;
     pub(super) const UNAVAILABLE: u8 = 14;
@@ -78,6 +81,7 @@ impl Own {
             Self::Refused(Refusal::HeadTooLarge) => 431,
             Self::UnknownHost => 404,
             Self::OriginRefused => 403,
+            Self::HttpsOnly => 308,
             Self::NotReady | Self::NoEndpoint | Self::Overloaded => 503,
             Self::ConnectFailed | Self::BadAnswer | Self::GrpcOverHttp1 | Self::NoWebSocket => 502,
             Self::TooSlow | Self::Late => 504,
@@ -113,6 +117,7 @@ impl Own {
             Self::ClientBody(BodyFault::Broken) => "The request's body is malformed or was cut\n",
             Self::ClientBody(BodyFault::Extensions) => "The chunk extensions have more than 1 KiB\n",
             Self::ClientBody(BodyFault::Trailers) => "The trailers have more than 8 KiB or 32 fields\n",
+            Self::HttpsOnly => "This host is served over https only\n",
             Self::OriginRefused => "This origin may not call the service\n",
             Self::HeadTooSlow => "The request's head did not come in time\n",
         }
@@ -133,6 +138,7 @@ impl Own {
             Self::Refused(Refusal::HeadTooLarge) | Self::ClientBody(BodyFault::Trailers) => code::RESOURCE_EXHAUSTED,
             Self::Refused(_) | Self::ClientBody(_) | Self::HeadTooSlow => code::INTERNAL,
             Self::OriginRefused => code::PERMISSION_DENIED,
+            Self::HttpsOnly => code::FAILED_PRECONDITION,
             Self::UnknownHost | Self::GrpcOverHttp1 | Self::NoWebSocket => code::UNIMPLEMENTED,
             Self::TooSlow | Self::Late => code::DEADLINE_EXCEEDED,
             Self::NotReady | Self::NoEndpoint | Self::ConnectFailed | Self::BadAnswer | Self::Overloaded => {
@@ -170,6 +176,7 @@ mod tests {
         for (own, status, code) in [
             (Own::UnknownHost, 404, 12),
             (Own::NotReady, 503, 14),
+            (Own::HttpsOnly, 308, 9),
             (Own::NoEndpoint, 503, 14),
             (Own::ConnectFailed, 502, 14),
             (Own::BadAnswer, 502, 14),

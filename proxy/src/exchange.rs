@@ -21,8 +21,8 @@ use crate::codec::{AnswerHead, Dialect, Exchange, Inbound, Notice, Outbound, Pre
 use crate::cors::{self, Preflight, Verdict};
 use crate::record::Ticket;
 use crate::request_id::RequestId;
-use crate::route::{Routed, route};
-use crate::snapshot::{Backend, Protocol, Snapshot, Stage};
+use crate::route::{self, Routed, route};
+use crate::snapshot::{Backend, Https, Protocol, Snapshot, Stage};
 use crate::worker::Worker;
 use crate::{balance, forwarded, grpc_timeout, head_check};
 
@@ -58,17 +58,18 @@ impl Exchange for Rc<Worker> {
 /// Gives the request its name, and says in the log what it is.
 fn introduce(view: RequestView<'_>, flight: &mut Flight) {
     let peer = flight.connection().peer();
-    if peer.is_trusted
-        && let Some(given) = view.header("x-request-id").next().and_then(RequestId::given)
-    {
-        flight.id = given;
+    let (mut client, mut scheme) = (peer.address, flight.connection().scheme());
+    if peer.is_trusted {
+        let origin = forwarded::origin(view, peer.address, &flight.connection().listener.trusted);
+        (client, scheme) = (origin.client, origin.scheme.unwrap_or(scheme));
+        if let Some(given) = view.header("x-request-id").next().and_then(RequestId::given) {
+            flight.id = given;
+        }
     }
+    flight.is_https = scheme == "https";
     if flight.connection().listener.log.is_none() {
         return;
     }
-    let trusted = &flight.connection().listener.trusted;
-    let client = if peer.is_trusted { forwarded::origin(view, peer.address, trusted).client } else { peer.address };
-    let scheme = flight.connection().scheme();
     flight.begin_log(client);
     flight.log(|entry| {
         entry.text("scheme", scheme.as_bytes());
@@ -134,7 +135,10 @@ async fn pass(worker: &Worker, inbound: Box<Inbound>, flight: &mut Flight, diale
     let snapshot = worker.snapshot();
     let Chosen { backend, ticket, mut request, mut end } = match choose_release(worker, &snapshot, inbound, flight)? {
         Next::Forward(chosen) => chosen,
-        Next::Say(notice) => return Ok(Passed::Said(notice)),
+        Next::Say(notice) => {
+            flight.log(|entry| entry.number("status", notice.status().into()));
+            return Ok(Passed::Said(notice));
+        }
     };
     let answered = {
         let forwarded = pin!(forward(worker, backend, &mut request, flight, dialect));
@@ -164,7 +168,7 @@ struct Chosen<'a> {
     end: End,
 }
 
-/// Head check, route, split: all that is decided before anything is waited for.
+/// Head check, redirect to https, route, split: all that is decided before anything is waited for.
 fn choose_release<'a>(
     worker: &Worker,
     snapshot: &'a Snapshot,
@@ -175,6 +179,9 @@ fn choose_release<'a>(
     let head = head_check::check(view, flight.connection().sni()).map_err(Own::Refused)?;
     if snapshot.version.is_none() {
         return Err(Own::NotReady);
+    }
+    if let Some(notice) = keep_to_https(view, route::https(snapshot, &head.host), &head.host, flight)? {
+        return Ok(Next::Say(notice));
     }
     let Routed { stage, release } = route(snapshot, &head.host).ok_or(Own::UnknownHost)?;
     if let Some(preflight) = share(view, stage, flight)? {
@@ -198,6 +205,26 @@ fn choose_release<'a>(
     let told = Told::new(view, flight.connection().clone(), flight.id.clone());
     let request = Prepared::new(inbound, authority, told, backend.protocol)?;
     Ok(Next::Forward(Chosen { backend, ticket, request, end }))
+}
+
+/// Sends requests in clear to where they belong, and has browsers remember it. Before anything asks whether there is such
+/// a stage: hosts of a zone are all alike in this.
+fn keep_to_https(view: RequestView<'_>, https: Https, host: &str, flight: &mut Flight) -> Result<Option<Notice>, Own> {
+    if flight.is_https {
+        flight.hsts_seconds = https.hsts_seconds;
+        return Ok(None);
+    }
+    let Some(port) = https.redirect_port else { return Ok(None) };
+    if view.dialect() != Dialect::Http {
+        return Err(Own::HttpsOnly);
+    }
+    // `OPTIONS *` has no path.
+    let path = if view.path() == "*" { "/" } else { view.path() };
+    // Allocates: whoever is sent away comes back over TLS.
+    Ok(Some(Notice::Redirect(match port.get() {
+        443 => format!("https://{host}{path}").into(),
+        port => format!("https://{host}:{port}{path}").into(),
+    })))
 }
 
 /// Which page may read the answer; with a preflight, the answer to that.

@@ -5,7 +5,7 @@
 //!
 //! Main type: [`Routed`].
 
-use crate::snapshot::{Backend, Snapshot, Stage};
+use crate::snapshot::{Backend, Https, Snapshot, Stage};
 
 /// Where a host leads.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +13,11 @@ pub(crate) struct Routed<'a> {
     pub(crate) stage: &'a Stage,
     /// The host named one release; `None`: whatever the weights say.
     pub(crate) release: Option<&'a Backend>,
+}
+
+/// How a host in normal form is asked for, whether or not it leads anywhere.
+pub(crate) fn https(snapshot: &Snapshot, host: &str) -> Https {
+    host.split_once('.').and_then(|(_, zone)| snapshot.https(zone)).unwrap_or_default()
 }
 
 /// The stage of a host in normal form (lower case, no port, no dot at the end); `None` when it is unknown.

@@ -15,6 +15,7 @@ mod slots;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use api::Version;
@@ -38,8 +39,24 @@ pub(crate) struct Snapshot {
     /// `None`: nothing was ever applied, and nothing may be served.
     pub(crate) version: Option<Version>,
     /// By domain. Rebuilt from `environments` with each change: there are few zones.
-    zones: Table<Arc<str>, Arc<Services>>,
+    zones: Table<Arc<str>, Zone>,
     environments: Table<Arc<str>, Arc<Services>>,
+}
+
+/// A domain whose hosts lead to the stages of an environment.
+#[derive(Debug)]
+struct Zone {
+    services: Arc<Services>,
+    https: Https,
+}
+
+/// How the hosts of a zone are asked for. The same for hosts that lead nowhere: nothing tells those apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Https {
+    /// Port of https that requests in clear are sent to; `None`: they are served.
+    pub(crate) redirect_port: Option<NonZeroU16>,
+    /// What `Strict-Transport-Security` says over TLS, in seconds.
+    pub(crate) hsts_seconds: Option<NonZeroU32>,
 }
 
 /// One service in one environment.
@@ -89,7 +106,12 @@ pub(crate) enum Protocol {
 impl Snapshot {
     /// The stage of a service in the environment of a zone.
     pub(crate) fn stage(&self, zone: &str, service: &str) -> Option<&Stage> {
-        self.zones.get(zone)?.get(service).map(|stage| &**stage)
+        self.zones.get(zone)?.services.get(service).map(|stage| &**stage)
+    }
+
+    /// How the hosts of a zone are asked for.
+    pub(crate) fn https(&self, zone: &str) -> Option<Https> {
+        self.zones.get(zone).map(|zone| zone.https)
     }
 
     /// The stage "hello/staging".

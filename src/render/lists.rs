@@ -29,6 +29,7 @@ pub(crate) fn environment(environment: &Environment) -> Vec<Line> {
         ("target", target(environment)),
         ("time zone", environment.time_zone.clone()),
         ("keep warm", environment.keep_warm.clone()),
+        ("https", environment.https.clone()),
     ] {
         if !value.is_empty() {
             lines.push(Line::of(Style::Dim, format!("  {name:<10} ")).with(Style::Plain, value));

@@ -8,7 +8,7 @@ use api::{MemberName, ReleaseNumber, Span, StageName};
 use super::evolve::Mark;
 use super::observe::InstanceSeen;
 use super::spec::{
-    ComponentSpec, EnvironmentSpec, HealthSpec, KEEP_WARM, Protocol, ServiceSpec, Source, StageSpec, Target,
+    ComponentSpec, EnvironmentSpec, HealthSpec, HttpsSpec, KEEP_WARM, Protocol, ServiceSpec, Source, StageSpec, Target,
 };
 use super::state::{Addresses, Artifact};
 use super::*;
@@ -53,6 +53,7 @@ impl World {
             target: target.clone(),
             keep_warm: KEEP_WARM,
             reason_required: false,
+            https: HttpsSpec::default(),
         };
         let stage = |(at, name): (usize, &&str)| {
             let from = if at == 0 { vec![] } else { vec![names[at - 1].parse().expect("name")] };

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use api::fleet::{self, Resource};
-use api::{EnvironmentName, ReleaseName, ReleaseNumber, StageName};
+use api::{EnvironmentName, ReleaseName, ReleaseNumber, SCHEMA_HTTPS, StageName};
 use prost::Message;
 
-use super::spec::{HEALTH_MOST, HealthSpec, Protocol};
+use super::spec::{HEALTH_MOST, HealthSpec, HttpsSpec, Protocol};
 use super::state::{Stage, State};
 
 /// Backends of one stage that proxies accept.
@@ -37,8 +37,18 @@ fn resource(kind: &str, name: String, body: &impl Message) -> Resource {
 /// The zone of an environment.
 pub fn of_environment(state: &State, name: &EnvironmentName) -> Vec<Resource> {
     let Some(environment) = state.environments.get(name) else { return Vec::new() };
-    let zone = fleet::Zone { environment: name.to_string(), domain: environment.zone.to_string() };
-    vec![resource("zone", environment.zone.to_string(), &zone)]
+    let https = https(&environment.https);
+    let schema = if https.is_some() { SCHEMA_HTTPS } else { 1 };
+    let zone = fleet::Zone { environment: name.to_string(), domain: environment.zone.to_string(), https };
+    vec![Resource { schema, ..resource("zone", environment.zone.to_string(), &zone) }]
+}
+
+fn https(spec: &HttpsSpec) -> Option<fleet::Https> {
+    let redirect_port = spec.redirect_port.map_or(0, |port| port.get().into());
+    let seconds = |span: api::Span| u32::try_from(span.ms() / 1_000).unwrap_or(u32::MAX);
+    let hsts_seconds = spec.hsts.map_or(0, seconds);
+    let https = fleet::Https { redirect_port, hsts_seconds };
+    (https != fleet::Https::default()).then_some(https)
 }
 
 /// A certificate for a zone.

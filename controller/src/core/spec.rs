@@ -4,6 +4,7 @@
 //! by itself; what needs other state (does the environment exist?) is checked by `decide`.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use api::{ComponentName, EnvironmentName, Host, MemberName, ServiceName, Span};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,26 @@ pub struct EnvironmentSpec {
     pub keep_warm: Span,
     /// Whether every change needs a reason; default no.
     pub reason_required: bool,
+    /// How its hosts are asked for; default in clear and over TLS alike.
+    #[serde(default)]
+    pub https: HttpsSpec,
+}
+
+/// How the hosts of an environment are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpsSpec {
+    /// Port of https that requests in clear are redirected to; `None`: they are served.
+    pub redirect_port: Option<NonZeroU16>,
+    /// How long browsers remember to ask over TLS only (`Strict-Transport-Security`, RFC 6797); `None`: they are not told.
+    pub hsts: Option<Span>,
+}
+
+impl std::fmt::Display for HttpsSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let redirect = self.redirect_port.map(|port| format!("clear requests go to port {port}"));
+        let hsts = self.hsts.map(|span| format!("HSTS {span}"));
+        f.write_str(&redirect.into_iter().chain(hsts).collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// Where the releases of an environment run.

@@ -1,11 +1,21 @@
 //! Environment files: `production.toml`, the operator's.
 
-use crate::core::spec::{EnvironmentSpec, KEEP_WARM, Target};
+use std::num::NonZeroU16;
+
+use api::Span;
+
+use crate::core::spec::{EnvironmentSpec, HttpsSpec, KEEP_WARM, Target};
 
 use super::walk::{Section, Walk, nearest, shown};
 
-const KEYS: [&str; 8] = ["schema", "environment", "zone", "time_zone", "target", "tls", "keep_warm", "reason_required"];
+const KEYS: [&str; 9] =
+    ["schema", "environment", "zone", "time_zone", "target", "tls", "https", "keep_warm", "reason_required"];
 const LATER: [&str; 4] = ["denial", "windows", "at_close", "approvals"];
+
+/// Where https is when nobody says otherwise (RFC 9110 §4.2.2).
+const HTTPS_PORT: NonZeroU16 = NonZeroU16::new(443).expect("443 is not 0");
+/// Shortest time that can be told to browsers.
+const HSTS_LEAST: Span = Span::from_ms(1_000).expect("a second is a span");
 
 /// Reads the file; `None` when a value without a default is missing or wrong.
 pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<EnvironmentSpec> {
@@ -16,9 +26,10 @@ pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Environmen
     let time_zone = time_zone(walk, root);
     let target = target(walk, root);
     tls(walk, root);
+    let https = https(walk, root);
     let keep_warm = root.parsed(walk, "keep_warm").unwrap_or(KEEP_WARM);
     let reason_required = root.boolean(walk, "reason_required").unwrap_or(false);
-    Some(EnvironmentSpec { name: name?, zone: zone?, time_zone, target: target?, keep_warm, reason_required })
+    Some(EnvironmentSpec { name: name?, zone: zone?, time_zone, target: target?, keep_warm, reason_required, https })
 }
 
 /// Every file says in which schema it is written, so that a later version can read it as it was meant.
@@ -73,6 +84,23 @@ fn target(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Target> {
             None
         }
     }
+}
+
+/// `https = { redirect = true, port = 8443, hsts = "365d" }`.
+fn https(walk: &mut Walk<'_>, root: &Section<'_>) -> HttpsSpec {
+    let Some(section) = root.section(walk, "https", "`https`") else { return HttpsSpec::default() };
+    section.check_keys(walk, &["redirect", "port", "hsts"], &[]);
+    let redirect = section.boolean(walk, "redirect").unwrap_or(false);
+    let port = section.number(walk, "port", 1..=65_535);
+    if section.has("port") && !redirect {
+        walk.wrong(section.place("port"), "`port` is where requests in clear are sent to: it needs `redirect = true`");
+    }
+    let hsts: Option<Span> = section.parsed(walk, "hsts");
+    if hsts.is_some_and(|hsts| hsts < HSTS_LEAST) {
+        walk.wrong(section.place("hsts"), format!("`hsts` is at least {HSTS_LEAST}: browsers count it in seconds"));
+    }
+    let port = port.and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?)).unwrap_or(HTTPS_PORT);
+    HttpsSpec { redirect_port: redirect.then_some(port), hsts }
 }
 
 fn tls(walk: &mut Walk<'_>, root: &Section<'_>) {

@@ -34,6 +34,7 @@ zone = "production.example.com"
 time_zone = "Australia/Sydney"
 target = { kind = "agent", group = "prod" }
 tls = { source = "development" }
+https = { redirect = true, port = 8443, hsts = "365d" }
 keep_warm = "2h"
 reason_required = true
 "#;
@@ -103,6 +104,16 @@ fn an_environment_file_is_read_as_it_is_meant() {
         ("Australia/Sydney", 7_200_000, true)
     );
     assert_eq!(spec.target, Target::Agent { group: "prod".parse().expect("group") });
+    assert_eq!(spec.https.to_string(), "clear requests go to port 8443, HSTS 365d");
+    for (written, meant) in [
+        ("{ redirect = true }", "clear requests go to port 443"),
+        ("{ redirect = false, hsts = \"1s\" }", "HSTS 1s"),
+        ("{}", ""),
+    ] {
+        let text = ENVIRONMENT.replace("{ redirect = true, port = 8443, hsts = \"365d\" }", written);
+        let Ok(File::Environment(spec)) = parse("f", &text) else { panic!("{text}") };
+        assert_eq!(spec.https.to_string(), meant, "{written}");
+    }
 
     let least = "schema=1\nenvironment=\"dev\"\nzone=\"localhost\"\ntarget={kind=\"static\"}";
     let Ok(File::Environment(spec)) = parse("f", least) else { panic!("least") };
@@ -151,6 +162,14 @@ fn hostile_h83_environment_values_are_refused_with_the_accepted_form() {
             ("target = {}", "`target` needs `kind`"),
             ("tls = { source = \"acme\" }", "\"acme\" is not available yet: accepted is \"development\""),
             ("tls = { source = \"x\" }", "\"x\" is not a source of certificates"),
+            ("https = true", "`https` is a table, not a boolean"),
+            ("https = { redirect = 1 }", "`redirect` is true or false, not an integer"),
+            ("https = { redirect = true, port = 0 }", "`port` is a whole number from 1 to 65535"),
+            ("https = { redirect = true, port = 65536 }", "`port` is a whole number from 1 to 65535"),
+            ("https = { port = 443 }", "it needs `redirect = true`"),
+            ("https = { hsts = 31536000 }", "`hsts` is a string in quotes, not an integer"),
+            ("https = { hsts = \"999ms\" }", "`hsts` is at least 1s"),
+            ("https = { hst = \"1d\" }", "did you mean `hsts`?"),
             ("keep_warm = \"0s\"", "is not a duration: accepted is"),
             ("keep_warm = \"-1h\"", "is not a duration"),
             ("keep_warm = \"10000y\"", "is not a duration"),

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -216,6 +217,10 @@ pub(crate) struct Flight {
     /// When its head was here.
     pub(crate) begun: Instant,
     pub(crate) id: RequestId,
+    /// It came over TLS, be it to a peer that is believed.
+    pub(crate) is_https: bool,
+    /// What the answer says of how long to ask over TLS only (`Strict-Transport-Security`).
+    pub(crate) hsts_seconds: Option<NonZeroU32>,
     /// The page that may read the answer.
     pub(crate) cors: Option<Box<str>>,
     /// The stage says which pages may read its answers, whatever the endpoint says.
@@ -232,7 +237,16 @@ impl Flight {
         outstanding.set(outstanding.get() + 1);
         let id = connection.listener.ids.next();
         let begun = Instant::now();
-        Self { connection: connection.clone(), begun, id, cors: None, answers_cors: false, entry: None }
+        Self {
+            connection: connection.clone(),
+            begun,
+            id,
+            is_https: false,
+            hsts_seconds: None,
+            cors: None,
+            answers_cors: false,
+            entry: None,
+        }
     }
 
     pub(crate) fn connection(&self) -> &Rc<Connection> {

@@ -14,6 +14,8 @@ use super::rewrite::{Keep, tell, write_end, write_line, write_shared};
 use crate::answer::Own;
 use crate::cors::Preflight;
 
+const TEXT: &[u8] = b"text/plain; charset=utf-8";
+
 /// An answer of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Notice {
@@ -26,6 +28,8 @@ pub(crate) enum Notice {
     },
     /// What a browser asks before it sends a request may be done.
     Preflight(Preflight),
+    /// The same request is to be sent there.
+    Redirect(Box<str>),
 }
 
 impl Notice {
@@ -37,17 +41,21 @@ impl Notice {
         }
     }
 
-    fn status(&self) -> u16 {
+    /// HTTP status.
+    pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Http(own) => own.status(),
             Self::Grpc { .. } => 200,
             Self::Preflight(_) => 204,
+            // 301 would let a client make a GET of it (RFC 9110 §15.4.9).
+            Self::Redirect(_) => 308,
         }
     }
 
     fn text(&self) -> &'static str {
         match self {
             Self::Http(own) => own.text(),
+            Self::Redirect(_) => Own::HttpsOnly.text(),
             Self::Grpc { .. } | Self::Preflight(_) => "",
         }
     }
@@ -59,7 +67,11 @@ impl Notice {
 
     fn each_field(&self, mut put: impl FnMut(&'static str, &[u8])) {
         match self {
-            Self::Http(_) => put("content-type", b"text/plain; charset=utf-8"),
+            Self::Http(_) => put("content-type", TEXT),
+            Self::Redirect(location) => {
+                put("location", location.as_bytes());
+                put("content-type", TEXT);
+            }
             Self::Grpc { code, message, web } => {
                 put("content-type", web.map_or("application/grpc", Web::content_type).as_bytes());
                 let mut digits = Vec::with_capacity(3);
@@ -102,7 +114,8 @@ impl Notice {
         *answer.status_mut() = StatusCode::from_u16(self.status()).expect("our own statuses are valid");
         let headers = answer.headers_mut();
         self.each_field(|name, value| {
-            headers.insert(name, HeaderValue::from_bytes(value).expect("our own values are valid"));
+            headers
+                .insert(name, HeaderValue::from_bytes(value).expect("ours, and what a head check let pass, are valid"));
         });
         if !self.text().is_empty() {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.text().len()));

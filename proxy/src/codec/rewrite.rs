@@ -14,6 +14,7 @@ use crate::cors;
 use crate::forward_headers::{names_others, passes_in_trailers};
 
 const X_REQUEST_ID: &str = "x-request-id";
+const HSTS: &str = "strict-transport-security";
 
 /// What becomes of the client's connection after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,9 @@ fn is_hop_by_hop(name: &str) -> bool {
 
 /// What is ours to tell: the request's name, and to which pages the answer belongs when the stage says so.
 fn is_ours(name: &str, flight: &Flight) -> bool {
-    name == X_REQUEST_ID || (flight.answers_cors && cors::is_ours(name))
+    name == X_REQUEST_ID
+        || (flight.answers_cors && cors::is_ours(name))
+        || (flight.hsts_seconds.is_some() && name == HSTS)
 }
 
 /// Whether `Connection` of an answer names fields of its own. Seldom: usually it says `close` or `keep-alive`, if anything.
@@ -66,6 +69,11 @@ pub(super) fn write_line(status: u16, reason: &str, out: &mut Vec<u8>) {
 
 pub(super) fn write_end(keep: Keep, flight: &Flight, out: &mut Vec<u8>) {
     write::field(X_REQUEST_ID, flight.id.as_bytes(), out);
+    if let Some(seconds) = flight.hsts_seconds {
+        out.extend_from_slice(b"strict-transport-security: max-age=");
+        write::number(seconds.get().into(), out);
+        out.extend_from_slice(b"\r\n");
+    }
     out.extend_from_slice(match keep {
         Keep::Open => b"\r\n",
         Keep::Asked => b"connection: keep-alive\r\n\r\n",
@@ -179,6 +187,11 @@ pub(super) fn tell(headers: &mut HeaderMap, flight: &Flight) {
         }
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+    if let Some(seconds) = flight.hsts_seconds
+        && let Ok(value) = HeaderValue::from_str(&format!("max-age={seconds}"))
+    {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
     }
     // Allocates: the library wants to own the value.
     if let Ok(id) = HeaderValue::from_bytes(flight.id.as_bytes()) {

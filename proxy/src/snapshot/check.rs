@@ -35,6 +35,11 @@ impl Problems<'_> {
     }
 }
 
+/// A body that was found good before.
+pub(super) fn read<M: Message + Default>(raw: &Raw) -> Option<M> {
+    M::decode(raw.body.clone()).ok()
+}
+
 pub(super) fn zone(raw: &Raw, problems: &mut Problems<'_>) -> Option<fleet::Zone> {
     let zone: fleet::Zone = problems.decode(raw)?;
     if let Err(wrong) = zone.environment.parse::<EnvironmentName>() {
@@ -45,6 +50,10 @@ pub(super) fn zone(raw: &Raw, problems: &mut Problems<'_>) -> Option<fleet::Zone
     }
     if zone.domain != problems.name {
         problems.add("domain", format!("is {:?}, not the resource's name", zone.domain));
+    }
+    let port = zone.https.as_ref().map_or(0, |https| https.redirect_port);
+    if u16::try_from(port).is_err() {
+        problems.add("https.redirect_port", format!("{port} is no port"));
     }
     Some(zone)
 }

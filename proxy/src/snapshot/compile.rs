@@ -6,6 +6,7 @@
 //! anyone can see, and then committed, which cannot fail.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use api::fleet::{self, Rejection};
@@ -16,7 +17,7 @@ use super::apply::Incoming;
 use super::check::{self, Problems};
 use super::resources::{Delta, Kind, Raw, Resources};
 use super::slots::Slots;
-use super::{Backend, Endpoint, Protocol, Services, Snapshot, Stage};
+use super::{Backend, Endpoint, Https, Protocol, Services, Snapshot, Stage, Zone};
 use crate::health::{Check, Health, HealthBoard};
 
 /// What is applied, and what is needed to apply the next change cheaply.
@@ -49,8 +50,8 @@ struct Prepared {
     version: Version,
     delta: Delta,
     stages: Vec<(Arc<str>, Option<Arc<Stage>>)>,
-    /// Domain to environment, when any zone changed.
-    zones: Option<Vec<(Arc<str>, Arc<str>)>>,
+    /// All of them, when any changed.
+    zones: Option<Vec<fleet::Zone>>,
     certificates: Vec<(Arc<str>, Option<Certified>)>,
 }
 
@@ -193,7 +194,7 @@ impl Compiler {
         touched.into_iter().map(|name| (name.clone(), self.compile_stage(&name, delta, list))).collect()
     }
 
-    fn compile_zones(&self, delta: &Delta, list: &mut Vec<Rejection>) -> Option<Vec<(Arc<str>, Arc<str>)>> {
+    fn compile_zones(&self, delta: &Delta, list: &mut Vec<Rejection>) -> Option<Vec<fleet::Zone>> {
         if !delta.entries.keys().any(|(kind, _)| *kind == Kind::Zone) {
             return None;
         }
@@ -208,8 +209,7 @@ impl Compiler {
         let zones = kept.chain(new).filter_map(|(name, raw)| {
             // A domain is the resource's name, so two zones never share one; and since a service's name has no dot,
             // `<service>.<zone>` never means two things.
-            let zone = check::zone(raw, &mut Problems { list, kind: Kind::Zone, name })?;
-            Some((name.clone(), zone.environment.as_str().into()))
+            check::zone(raw, &mut Problems { list, kind: Kind::Zone, name })
         });
         Some(zones.collect())
     }
@@ -309,7 +309,7 @@ impl Compiler {
         &mut self,
         version: Option<Version>,
         stages: Vec<(Arc<str>, Option<Arc<Stage>>)>,
-        zones: Option<Vec<(Arc<str>, Arc<str>)>>,
+        zones: Option<Vec<fleet::Zone>>,
     ) {
         let mut environments = self.snapshot.environments.clone();
         for (name, stage) in stages {
@@ -326,19 +326,20 @@ impl Compiler {
         }
         let empty: Arc<Services> = Arc::default();
         let services = |environment: &str| environments.get(environment).unwrap_or(&empty).clone();
-        let zones = match zones {
-            Some(zones) => zones.into_iter().map(|(domain, environment)| (domain, services(&environment))).collect(),
-            None => {
-                let environment_of = |raw: &Raw| {
-                    let zone: Option<fleet::Zone> = prost::Message::decode(raw.body.clone()).ok();
-                    zone.map(|zone| services(&zone.environment)).unwrap_or_default()
-                };
-                let all = self.resources.of_kind(Kind::Zone);
-                all.map(|(domain, raw)| (domain.clone(), environment_of(raw))).collect()
-            }
+        let known = || self.resources.of_kind(Kind::Zone).filter_map(|(_, raw)| check::read::<fleet::Zone>(raw));
+        let zones = zones.unwrap_or_else(|| known().collect());
+        let compiled = |zone: fleet::Zone| {
+            let compiled = Zone { services: services(&zone.environment), https: https(zone.https.as_ref()) };
+            (Arc::from(zone.domain), compiled)
         };
+        let zones = zones.into_iter().map(compiled).collect();
         self.snapshot = Arc::new(Snapshot { version, zones, environments });
     }
+}
+
+fn https(told: Option<&fleet::Https>) -> Https {
+    let redirect_port = told.and_then(|told| NonZeroU16::new(u16::try_from(told.redirect_port).ok()?));
+    Https { redirect_port, hsts_seconds: told.and_then(|told| NonZeroU32::new(told.hsts_seconds)) }
 }
 
 fn whole(field: &str, reason: String) -> Rejection {

@@ -22,6 +22,7 @@ mod limits;
 mod overriding;
 mod reading;
 mod recorder;
+mod redirect;
 mod restart;
 mod routing;
 mod site;

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::site::sockets;
-use crate::support::{HOST, TestProxy, Upstream, hello, resource, settings, until};
+use crate::support::{HOST, TestProxy, Upstream, hello, resource, settings, until, zone};
 use crate::wire::Wire;
 
 fn certificate(ca: &DevelopmentCa) -> Resource {
@@ -29,6 +29,11 @@ fn certificate(ca: &DevelopmentCa) -> Resource {
 
 /// A proxy that serves HTTPS to those who trust `roots`.
 async fn https(folder: &Path) -> (TestProxy, Upstream, rustls::RootCertStore) {
+    https_with(folder, zone()).await
+}
+
+/// The same, with this zone.
+pub(crate) async fn https_with(folder: &Path, zone: Resource) -> (TestProxy, Upstream, rustls::RootCertStore) {
     certs::install_provider();
     let ca = DevelopmentCa::open_or_create(&folder.join("ca")).expect("authority");
     let any = "127.0.0.1:0".parse().expect("an address");
@@ -37,7 +42,8 @@ async fn https(folder: &Path) -> (TestProxy, Upstream, rustls::RootCertStore) {
     let proxy = TestProxy::with(settings).await;
     let upstream = Upstream::start("r1", Protocol::H1).await;
     let mut state = hello(Protocol::H1, &[(1, upstream.address, 1)]);
-    state.upserts.push(certificate(&ca));
+    state.upserts.retain(|resource| resource.kind != "zone");
+    state.upserts.extend([zone, certificate(&ca)]);
     proxy.apply(state);
     let mut roots = rustls::RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(ca.certificate_pem().as_bytes()).expect("a certificate");
@@ -45,7 +51,12 @@ async fn https(folder: &Path) -> (TestProxy, Upstream, rustls::RootCertStore) {
     (proxy, upstream, roots)
 }
 
-async fn shaken(proxy: &TestProxy, roots: rustls::RootCertStore, alpn: &str, name: &str) -> TlsStream<TcpStream> {
+pub(crate) async fn shaken(
+    proxy: &TestProxy,
+    roots: rustls::RootCertStore,
+    alpn: &str,
+    name: &str,
+) -> TlsStream<TcpStream> {
     let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     let stream = TcpStream::connect(proxy.engine.bound().https.expect("asked for")).await.expect("connected");

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::core::Mark;
-use crate::core::spec::{EnvironmentSpec, Target};
+use crate::core::spec::{EnvironmentSpec, HttpsSpec, Target};
 use crate::fleet::QUEUE;
 
 struct World {
@@ -58,6 +58,7 @@ fn environment(name: &str, zone: &str) -> EnvironmentSpec {
         target: Target::Static,
         keep_warm: Span::MAX,
         reason_required: false,
+        https: HttpsSpec::default(),
     }
 }
 

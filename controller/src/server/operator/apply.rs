@@ -83,6 +83,7 @@ fn environment(spec: &EnvironmentSpec) -> Environment {
         target: target.to_owned(),
         group,
         keep_warm: spec.keep_warm.to_string(),
+        https: spec.https.to_string(),
     }
 }
 
