@@ -26,6 +26,10 @@ use crate::exit::{Ended, Failure};
 use crate::operator::Session;
 use crate::output::Output;
 
+/// What a request or a stream allocates is mostly more than the system's allocator has at hand.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     certs::install_provider();
     let cli = match mistakes::parse(std::env::args_os()) {

@@ -1,8 +1,7 @@
 //! Bytes that were read and not used yet. Memory comes from a free list of the thread and goes back to it when a
 //! connection waits, so that an idle one holds none.
 //!
-//! Main types: [`Buffer`]; [`take_bytes`], [`take_text`] and [`give_bytes`], growing memory for heads and what is
-//! written.
+//! Main types: [`Buffer`]; [`take_bytes`] and [`give_bytes`], growing memory for what is written.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,11 +14,14 @@ use tokio::io::{AsyncRead, ReadBuf};
 const SMALL: usize = 8 * 1024;
 /// For bodies that go on, and for the largest heads: a system call moves this much.
 const LARGE: usize = 64 * 1024;
-/// Kept of each kind for the next connection that needs one: 1 MiB and 1 MiB a thread at most.
+/// Kept of each kind for the next connection that needs one: 1 MiB a thread at most.
 const KEPT_SMALL: usize = 128;
 const KEPT_LARGE: usize = 16;
+const KEPT_GROWING: usize = 256;
 /// Growing memory is not kept when it has grown beyond this.
-const KEPT_BYTES: usize = 16 * 1024;
+const KEPT_BYTES: usize = 4 * 1024;
+/// Growing memory begins with room for most heads.
+const GROWING: usize = 1024;
 
 #[derive(Default)]
 struct Free {
@@ -49,12 +51,7 @@ fn keep(block: Box<[u8]>) {
 
 /// Empty memory that grows.
 pub(super) fn take_bytes() -> Vec<u8> {
-    FREE.with_borrow_mut(|free| free.growing.pop()).unwrap_or_default()
-}
-
-/// The same, for text.
-pub(super) fn take_text() -> String {
-    String::from_utf8(take_bytes()).expect("empty memory holds nothing but text")
+    FREE.with_borrow_mut(|free| free.growing.pop()).unwrap_or_else(|| Vec::with_capacity(GROWING))
 }
 
 /// Gives memory back. What it held is gone.
@@ -62,7 +59,7 @@ pub(super) fn give_bytes(mut bytes: Vec<u8>) {
     bytes.clear();
     if (1..=KEPT_BYTES).contains(&bytes.capacity()) {
         FREE.with_borrow_mut(|free| {
-            if free.growing.len() < KEPT_SMALL {
+            if free.growing.len() < KEPT_GROWING {
                 free.growing.push(bytes);
             }
         });

@@ -9,8 +9,6 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::buffer::{give_bytes, take_bytes, take_text};
-
 /// Most fields in a head.
 pub(crate) const FIELDS: usize = 100;
 /// Largest head as it is written. Above the head check's 32 KiB of names and values, so that it can say what was wrong.
@@ -41,7 +39,7 @@ pub(crate) struct ResponseHead {
 #[derive(Debug)]
 pub(crate) struct Fields {
     /// The head as it came.
-    bytes: Vec<u8>,
+    bytes: Box<[u8]>,
     /// Whatever of it is text by its syntax: kept as such, so that nobody has to make sure again at every look.
     text: String,
     places: Vec<Place>,
@@ -184,9 +182,8 @@ impl ResponseHead {
 impl Fields {
     /// One copy of the head: what follows it in the buffer can then move.
     fn copy(whole: &[u8], parsed: &[httparse::Header<'_>]) -> Self {
-        let (mut bytes, mut text) = (take_bytes(), take_text());
-        bytes.extend_from_slice(whole);
-        // Allocates: 10 bytes a field.
+        // Allocates: the head, its text, and 10 bytes a field.
+        let (bytes, mut text) = (whole.into(), String::with_capacity(whole.len()));
         let mut places = Vec::with_capacity(parsed.len());
         for field in parsed {
             let name = Span::new(text.len(), text.len() + field.name.len());
@@ -233,13 +230,6 @@ impl Fields {
     /// The first value of a field. `name` is lower case.
     pub(crate) fn first(&self, name: &str) -> Option<&[u8]> {
         self.all(name).next()
-    }
-}
-
-impl Drop for Fields {
-    fn drop(&mut self) {
-        give_bytes(std::mem::take(&mut self.bytes));
-        give_bytes(std::mem::take(&mut self.text).into_bytes());
     }
 }
 
