@@ -109,8 +109,13 @@ pub mod operator {
     }
 }
 
-/// The resource schema this software writes and the highest it understands (see `Resource.schema`).
-pub const RESOURCE_SCHEMA: u32 = 1;
+/// The highest resource schema that this software understands (see `Resource.schema`).
+///
+/// It writes the least that a resource needs, so that a proxy of an earlier version goes on as long as it can.
+pub const RESOURCE_SCHEMA: u32 = SCHEMA_ENDPOINT_TLS;
+
+/// The schema of a stage with endpoints behind TLS: a proxy that passed over it would speak to them in clear.
+pub const SCHEMA_ENDPOINT_TLS: u32 = 2;
 
 /// Most entries of one artifact: far above any real one, far below what fills a disk. Neither packed nor unpacked beyond.
 pub const ARTIFACT_ENTRIES: usize = 200_000;

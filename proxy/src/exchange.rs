@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::uri::Scheme;
 use tokio::time::Instant;
 
 use crate::answer::{Own, grpc_code_of_http};
@@ -156,7 +157,8 @@ async fn pass(worker: &Worker, inbound: Inbound, flight: &mut Flight, dialect: D
         Cow::Owned(authority) => Some(authority.into()),
     };
     let told = Told::new(inbound.head.view(), flight.connection().clone(), flight.id.clone());
-    let mut request = Prepared::new(inbound, authority, told, backend.protocol)?;
+    let scheme = if backend.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+    let mut request = Prepared::new(inbound, authority, told, backend.protocol, scheme)?;
     let answered = forward(worker, backend, &mut request, flight, dialect).await.inspect_err(|own| {
         // A client that broke off says nothing about the release, nor do limits of ours.
         if !matches!(own, Own::ClientBody(_) | Own::Overloaded) {
@@ -180,7 +182,7 @@ async fn forward(
     for _ in 0..backend.endpoints.len() {
         let place = choose(worker, backend, failed_at);
         let Some(endpoint) = place.and_then(|place| backend.endpoints.get(place)) else { break };
-        let sent = worker.pools.forward(endpoint.address, request, limit).await;
+        let sent = worker.pools.forward(endpoint.address, backend, request, limit).await;
         // What it was not sent to has not seen it.
         if !matches!(sent, Err(Failed::Connect(_) | Failed::Full)) {
             flight.log(|entry| entry.text("upstream", endpoint.address.to_string().as_bytes()));
@@ -207,9 +209,9 @@ fn choose(worker: &Worker, backend: &Backend, except: Option<usize>) -> Option<u
     let endpoints = &backend.endpoints;
     let healthy = |place: usize| {
         let endpoint = &endpoints[place];
-        endpoint.health.is_healthy() && !worker.pools.is_refused(endpoint.address)
+        endpoint.health.is_healthy() && !worker.pools.is_refused(endpoint.address, backend)
     };
-    let outstanding = |place: usize| worker.pools.outstanding(endpoints[place].address, backend.protocol);
+    let outstanding = |place: usize| worker.pools.outstanding(endpoints[place].address, backend);
     balance::choose(endpoints.len(), healthy, outstanding, worker.seed(), except)
 }
 

@@ -110,6 +110,7 @@ impl From<Kept> for Instance {
             stop_ms: kept.stop_ms,
             has_port: kept.has_port,
             http2: kept.http2,
+            tls: None,
         }
     }
 }

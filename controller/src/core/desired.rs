@@ -53,6 +53,7 @@ fn instance(
         stop_ms: u32::try_from(component.stop.ms()).unwrap_or(u32::MAX),
         has_port: component.protocol.is_some(),
         http2: component.protocol == Some(Protocol::H2c),
+        tls: None,
     }
 }
 

@@ -115,6 +115,7 @@ fn backend(
         component: component.to_string(),
         protocol: protocol.into(),
         health: Some(health_check(&spec.health)),
+        tls: None,
     };
     Some((backend, fleet::Endpoints { endpoints }))
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 with prior knowledge: a few connections per endpoint, each with many streams.
+//! HTTP/2, with prior knowledge or by ALPN: a few connections per endpoint, each with many streams.
 //!
 //! Streams are counted here, because the library queues without bound what the endpoint does not admit yet.
 
