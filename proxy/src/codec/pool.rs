@@ -211,6 +211,11 @@ impl Refused {
         self.0.borrow().iter().any(|(known, since)| *known == key && since.elapsed() < REFUSED)
     }
 
+    /// Whether one did not come about after `begun`.
+    fn has_since(&self, key: Key, begun: Instant) -> bool {
+        self.0.borrow().iter().any(|(known, since)| *known == key && *since > begun)
+    }
+
     fn put(&self, key: Key) {
         let mut all = self.0.borrow_mut();
         all.retain(|(known, since)| *known != key && since.elapsed() < REFUSED);

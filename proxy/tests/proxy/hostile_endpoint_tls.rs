@@ -122,6 +122,24 @@ async fn hostile_h26_an_endpoint_that_is_not_verified_gets_nothing_and_another_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_h26_those_who_wait_for_one_handshake_fail_with_it() {
+    let (folder, authority) = (tempfile::tempdir().expect("folder"), Authority::new());
+    let proxy = patient(folder.path()).await;
+    let Wrong { address, asked, .. } = saying("silent", b"", false).await;
+    proxy.apply(behind_tls(Protocol::H2Tls, &authority, &[address]));
+    // All of them are there long before the first has waited in vain.
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let mut client = Client::http1(proxy.http).await;
+        requests.spawn(async move { client.get(HOST, "/").await.status });
+    }
+    let answers = requests.join_all().await;
+    assert!(answers.iter().all(|status| *status == 502), "{answers:?}");
+    // One, or a few on a machine that stood still meanwhile; not one each.
+    assert!((1..=4).contains(&asked()), "{} handshakes", asked());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_h26_two_stages_at_one_address_share_neither_connection_nor_trust() {
     let (folder, authority) = (tempfile::tempdir().expect("folder"), Authority::new());
     let proxy = patient(folder.path()).await;
