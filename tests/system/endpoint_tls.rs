@@ -6,10 +6,28 @@ use std::time::SystemTime;
 
 use certs::development::DevelopmentCa;
 
-use crate::harness::{Client, House, Part, STAGE, Speech, free_port, until};
+use crate::harness::{Client, House, Part, Repository, STAGE, Speech, free_port, until};
 
 const ENVIRONMENT: &str = "schema = 1\nenvironment = \"production\"\nzone = \"production.localhost\"\n\
     target = { kind = \"static\" }\n";
+
+/// For every host of the zone, PEM.
+struct Material {
+    ca: String,
+    chain: String,
+    key: String,
+}
+
+impl Material {
+    fn issue(house: &House) -> Self {
+        let ca = DevelopmentCa::open_or_create(&house.path("authority")).expect("an authority");
+        let zone = "production.localhost".parse().expect("a zone");
+        let made = ca.wildcard(&zone, SystemTime::now()).expect("issued");
+        let chain: Vec<_> = made.chain_der.into_iter().map(|der| pem::Pem::new("CERTIFICATE", der)).collect();
+        let key = pem::encode(&pem::Pem::new("PRIVATE KEY", made.key_der));
+        Self { ca: ca.certificate_pem(), chain: pem::encode_many(&chain), key }
+    }
+}
 
 /// nginx with a certificate for every host of the zone; it says how it was reached.
 struct Nginx {
@@ -21,12 +39,9 @@ struct Nginx {
 impl Nginx {
     async fn start(house: &House) -> Self {
         let folder = house.path("nginx");
-        let ca = DevelopmentCa::open_or_create(&folder.join("ca")).expect("an authority");
-        let zone = "production.localhost".parse().expect("a zone");
-        let made = ca.wildcard(&zone, SystemTime::now()).expect("issued");
-        let chain: Vec<_> = made.chain_der.into_iter().map(|der| pem::Pem::new("CERTIFICATE", der)).collect();
-        std::fs::write(folder.join("chain.pem"), pem::encode_many(&chain)).expect("written");
-        let key = pem::encode(&pem::Pem::new("PRIVATE KEY", made.key_der));
+        std::fs::create_dir(&folder).expect("a folder");
+        let Material { ca, chain, key } = Material::issue(house);
+        std::fs::write(folder.join("chain.pem"), chain).expect("written");
         std::fs::write(folder.join("key.pem"), key).expect("written");
         let port = free_port();
         std::fs::write(folder.join("nginx.conf"), configuration(&folder, port)).expect("written");
@@ -35,7 +50,7 @@ impl Nginx {
         command.arg("-e").arg("stderr");
         let running = Part::start("nginx", &house.path("nginx.log"), &mut command);
         until("nginx listens", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
-        Self { address: format!("127.0.0.1:{port}"), ca: ca.certificate_pem(), _running: running }
+        Self { address: format!("127.0.0.1:{port}"), ca, _running: running }
     }
 }
 
@@ -125,4 +140,39 @@ async fn forward_tls_reaches_nginx_over_both_protocols_and_only_when_it_is_verif
     .await;
     house.run(&["rollback", STAGE, "--to", "r2"]).await.ends(0);
     assert_eq!(Client::plain(strict.http, Speech::Http1).asks().await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agent_a_release_behind_tls_starts_and_serves() {
+    const SERVES: &str = "Server((\"127.0.0.1\", int(sys.argv[1])), Handler).serve_forever()\n";
+    const THROUGH_TLS: &str = r#"import ssl
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("both.pem")
+server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"#;
+    let mut house = House::with_controller().await;
+    let repository = Repository::new(house.path("hello"));
+    let Material { ca, chain, key } = Material::issue(&house);
+    let server = std::fs::read_to_string(house.path("hello/server.py")).expect("a server");
+    assert!(server.ends_with(SERVES), "{server}");
+    repository.write("server.py", &server.replace(SERVES, THROUGH_TLS));
+    repository.write("both.pem", &(chain + &key));
+    repository.write("build.sh", "#!/bin/sh\nset -eu\nmkdir -p dist\ncp server.py both.pem dist/\n");
+    let tls = format!("protocol = \"tls\"\ntls = {{ ca = \"\"\"\n{ca}\"\"\" }}");
+    let service = repository.service().replace("protocol = \"h1\"", &tls);
+    repository.write("pointsman.toml", &service);
+    repository.commit("through TLS");
+    let environment = ENVIRONMENT.replace("kind = \"static\"", "kind = \"agent\", group = \"prod\"");
+    house.apply(&[("production.toml", &environment), ("pointsman.toml", &service)]).await;
+    house.agent("a1", "prod").await;
+    let proxy = house.proxy("p1", 1).await;
+    house.run(&["release", "build", "hello"]).await.ends(0);
+    // It ends only once the agent has found it well.
+    house.run(&["promote", "hello@r1", "--to", "production"]).await.ends(0);
+    for speech in [Speech::Http1, Speech::Http2] {
+        let answer = Client::plain(proxy.http, speech).asks().await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "r1"), "{answer:?}");
+    }
 }
