@@ -20,6 +20,7 @@ use std::time::Duration;
 use api::agent::instance_status::State;
 use api::agent::{Instance, InstanceStatus};
 use api::fleet::HealthCheck;
+use certs::endpoint::Authorities;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, interval, sleep};
@@ -27,7 +28,7 @@ use tracing::{info, warn};
 
 use crate::artifact::Artifacts;
 use crate::ports::Ports;
-use health::{Health, probe};
+use health::{Health, Probe};
 use pace::Pace;
 use process::{Process, Start, end_marked};
 pub(crate) use record::{Kept as Spec, Record, folder_name, records};
@@ -46,6 +47,8 @@ pub(crate) struct Host {
     pub(crate) ports: Arc<Ports>,
     /// Where releases are probed.
     pub(crate) probe: IpAddr,
+    /// Who is believed about releases behind TLS that name nobody.
+    pub(crate) authorities: Authorities,
     /// Notified whenever a status changes.
     pub(crate) changed: Arc<Notify>,
 }
@@ -227,12 +230,15 @@ impl Keeper {
         let unwanted = self.unwanted();
         tokio::pin!(unwanted);
         let why = loop {
+            // What is asked, and how, may be said anew.
             self.take_up();
             let check = self.check();
+            // Made anew for the same reason; it costs little beside a handshake.
+            let probe = Probe::new(&self.instance, &self.host.authorities);
             let outcome = tokio::select! {
                 why = process.ended() => break why,
                 () = &mut unwanted => return Turn::Unwanted,
-                outcome = probe(&check, self.instance.http2, self.host.probe, self.record.port) => outcome,
+                outcome = probe.ask(&check, self.host.probe, self.record.port) => outcome,
             };
             health.take_in(outcome.is_ok());
             self.record_health(health.state() == State::Healthy);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::agent::Hello;
+use certs::endpoint::Authorities;
 use certs::fleet::Identity;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -76,6 +77,7 @@ pub async fn run(settings: Settings, identity: Identity, stop: impl Future<Outpu
         data: data.into(),
         ports: Arc::new(Ports::new(settings.ports)),
         probe: probe_address(settings.address),
+        authorities: Authorities::of_machine(),
         changed: changed.clone(),
     };
     let hello = Hello { software: settings.software, address: settings.address.to_string() };

@@ -110,7 +110,12 @@ pub mod operator {
 }
 
 /// The highest resource schema that this software understands (see `Resource.schema`).
-pub const RESOURCE_SCHEMA: u32 = 2;
+///
+/// It writes the least that a resource needs, so that a proxy of an earlier version goes on as long as it can.
+pub const RESOURCE_SCHEMA: u32 = SCHEMA_ENDPOINT_TLS;
+
+/// The schema of a stage with endpoints behind TLS: a proxy that passed over it would speak to them in clear.
+pub const SCHEMA_ENDPOINT_TLS: u32 = 2;
 
 /// The schema of a zone whose hosts are for https: a proxy that passed over it would serve them in clear.
 pub const SCHEMA_HTTPS: u32 = 2;

@@ -3,10 +3,11 @@
 //! Must not know: requests, routes, events, or what a proxy and a controller say to each other beyond joining.
 //!
 //! Main types: [`fleet::FleetCa`] (the controller's authority over its fleet), [`fleet::Identity`] (a member's own key
-//! and certificate), [`development::DevelopmentCa`] (wildcards for zones without a public source) and
-//! [`resolver::SniResolver`] (the certificate for a name).
+//! and certificate), [`development::DevelopmentCa`] (wildcards for zones without a public source),
+//! [`resolver::SniResolver`] (the certificate for a name) and [`endpoint::Connector`] (verified TLS to an endpoint).
 
 pub mod development;
+pub mod endpoint;
 pub mod fleet;
 mod keep;
 pub mod resolver;

@@ -13,6 +13,7 @@ mod service;
 mod source;
 mod stages;
 mod template;
+mod tls;
 mod value;
 mod walk;
 

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use api::fleet::Rejection;
 use api::{ReleaseNumber, StageName, Version};
 use arc_swap::ArcSwap;
+use certs::endpoint::Authorities;
 use certs::resolver::SniResolver;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -54,8 +55,14 @@ struct State {
 }
 
 impl Control {
-    /// Takes over what was on disk and starts the thread that writes, which ends with this.
-    pub(crate) fn start(data: &Path, loaded: Loaded, resolver: Arc<SniResolver>) -> std::io::Result<Self> {
+    /// Takes over what was on disk and starts the thread that writes, which ends with this. `machine`: who is believed
+    /// about endpoints where a stage does not say.
+    pub(crate) fn start(
+        data: &Path,
+        loaded: Loaded,
+        resolver: Arc<SniResolver>,
+        machine: Authorities,
+    ) -> std::io::Result<Self> {
         for damage in &loaded.damage {
             tracing::error!("{damage}");
         }
@@ -65,7 +72,7 @@ impl Control {
             Overrides::default()
         });
         overrides.expire(now_ms());
-        let mut compiler = Compiler::default();
+        let mut compiler = Compiler::new(machine);
         for one in &overrides.in_force {
             compiler.set_override(&one.stage.to_string(), Some(one.release.number()));
         }

@@ -19,7 +19,8 @@ fn at(number: u64) -> Version {
 }
 
 fn start(data: &Path) -> Control {
-    Control::start(data, journal::load(&data.join("state")), SniResolver::new()).expect("started")
+    Control::start(data, journal::load(&data.join("state")), SniResolver::new(), Authorities::default())
+        .expect("started")
 }
 
 /// Whether somebody was notified since this was asked last.

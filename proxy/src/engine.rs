@@ -12,6 +12,7 @@ use std::time::Duration;
 use api::Version;
 use api::fleet::{Rejection, ResourceSet};
 use arc_swap::ArcSwap;
+use certs::endpoint::Authorities;
 use certs::resolver::{SniResolver, public_server_config};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -81,7 +82,8 @@ impl Engine {
 
         let resolver = SniResolver::new();
         let loaded = journal::load(&settings.data.join("state"));
-        let control = Control::start(&settings.data, loaded, resolver.clone()).map_err(ProxyError::Thread)?;
+        let machine = Authorities::of_machine();
+        let control = Control::start(&settings.data, loaded, resolver.clone(), machine).map_err(ProxyError::Thread)?;
         let control = Arc::new(control);
         let (ledger, opened) = Ledger::new();
         let (stop, stopping) = watch::channel(None);

@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::uri::Scheme;
 use tokio::time::Sleep;
 
 use crate::answer::{Own, grpc_code_of_http};
@@ -203,7 +204,8 @@ fn choose_release<'a>(
         Cow::Owned(authority) => Some(authority.into()),
     };
     let told = Told::new(view, flight.connection().clone(), flight.id.clone());
-    let request = Prepared::new(inbound, authority, told, backend.protocol)?;
+    let scheme = if backend.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+    let request = Prepared::new(inbound, authority, told, backend.protocol, scheme)?;
     Ok(Next::Forward(Chosen { backend, ticket, request, end }))
 }
 
@@ -279,7 +281,7 @@ async fn forward(
     for _ in 0..backend.endpoints.len() {
         let place = choose(worker, backend, failed_at);
         let Some(endpoint) = place.and_then(|place| backend.endpoints.get(place)) else { break };
-        let sent = worker.pools.forward(endpoint.address, request, limit).await;
+        let sent = worker.pools.forward(endpoint.address, backend, request, limit).await;
         // What it was not sent to has not seen it.
         if !matches!(sent, Err(Failed::Connect(_) | Failed::Full)) {
             flight.log(|entry| entry.text("upstream", endpoint.address.to_string().as_bytes()));
@@ -306,9 +308,9 @@ fn choose(worker: &Worker, backend: &Backend, except: Option<usize>) -> Option<u
     let endpoints = &backend.endpoints;
     let healthy = |place: usize| {
         let endpoint = &endpoints[place];
-        endpoint.health.is_healthy() && !worker.pools.is_refused(endpoint.address)
+        endpoint.health.is_healthy() && !worker.pools.is_refused(endpoint.address, backend)
     };
-    let outstanding = |place: usize| worker.pools.outstanding(endpoints[place].address, backend.protocol);
+    let outstanding = |place: usize| worker.pools.outstanding(endpoints[place].address, backend);
     balance::choose(endpoints.len(), healthy, outstanding, worker.seed(), except)
 }
 

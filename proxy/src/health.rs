@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use api::fleet;
 
-use crate::snapshot::Protocol;
+use crate::snapshot::{Protocol, Tls};
 use fold::{Fold, Limits};
 
 /// A question to an address. Equal questions are asked once, whoever wants to know.
@@ -24,7 +24,9 @@ use fold::{Fold, Limits};
 pub(crate) struct Check {
     pub(crate) address: SocketAddr,
     pub(crate) protocol: Protocol,
-    /// Asked with GET; `None`: a TCP connection is enough.
+    /// How it is verified; `None`: it is asked in clear.
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// Asked with GET; `None`: a TCP connection is enough, through TLS its handshake.
     pub(crate) path: Option<Arc<str>>,
     pub(crate) every: Duration,
     pub(crate) timeout: Duration,
@@ -67,7 +69,12 @@ impl Check {
     ///
     /// What lies outside of its range counts as the nearest bound: a refusal would keep the whole fleet at an old state
     /// for the sake of one check. `every`: 100 ms to 1 h. `timeout`: 10 ms to 10 s, and above 1 s at most `every`.
-    pub(crate) fn new(address: SocketAddr, protocol: Protocol, asked: Option<&fleet::HealthCheck>) -> Self {
+    pub(crate) fn new(
+        address: SocketAddr,
+        protocol: Protocol,
+        tls: Option<Arc<Tls>>,
+        asked: Option<&fleet::HealthCheck>,
+    ) -> Self {
         let asked = asked.cloned().unwrap_or_default();
         let or = |ms: u32, default: u32| if ms == 0 { default } else { ms };
         let every_ms = or(asked.every_ms, 2_000).clamp(EVERY_MS.0, EVERY_MS.1);
@@ -76,6 +83,7 @@ impl Check {
         Self {
             address,
             protocol,
+            tls,
             path: (!asked.http_path.is_empty()).then(|| asked.http_path.as_str().into()),
             every: Duration::from_millis(every_ms.into()),
             timeout: Duration::from_millis(timeout_ms.into()),

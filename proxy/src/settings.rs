@@ -82,7 +82,7 @@ pub struct Limits {
     /// A client's connection, give or take a tenth: then it takes no further request, so that clients spread anew over
     /// proxies and their workers. Default 1 h.
     pub age: Duration,
-    /// TCP connection to an endpoint. Default 1 s.
+    /// TCP connection to an endpoint; then, as long again each, its TLS handshake and its HTTP/2 preface. Default 1 s.
     pub connect: Duration,
     /// From a request to the head of its answer; gRPC has `stream_idle` instead. Also between two pieces of an
     /// answer. Default 60 s.

@@ -12,6 +12,7 @@ mod compile;
 pub(crate) mod fixture;
 mod resources;
 mod slots;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use api::Version;
 pub(crate) use apply::{Incoming, Received, Receiver};
 pub(crate) use compile::{Compiled, Compiler};
 pub(crate) use resources::{Delta, Resources};
+pub(crate) use tls::Tls;
 
 use crate::health::Health;
 
@@ -83,6 +85,8 @@ pub(crate) struct Stage {
 pub(crate) struct Backend {
     pub(crate) release: u32,
     pub(crate) protocol: Protocol,
+    /// How its endpoints are verified; `None`: they are spoken to in clear.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Place of its counts in each worker; the same as long as the release is in the stage.
     pub(crate) slot: u32,
     pub(crate) endpoints: Box<[Endpoint]>,
@@ -96,7 +100,7 @@ pub(crate) struct Endpoint {
     pub(crate) health: Arc<Health>,
 }
 
-/// What an endpoint speaks.
+/// What an endpoint speaks, in clear or through TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     Http1,

@@ -6,6 +6,7 @@ mod clients;
 mod crash;
 mod crash_points;
 mod differential;
+mod endpoint_tls;
 mod fleet;
 mod harness;
 mod hostile_files;

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use api::agent::{EnvironmentVariable, Instance};
-use api::fleet::HealthCheck;
+use api::fleet::{EndpointTls, HealthCheck};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::remove_unpacked;
@@ -55,6 +55,9 @@ pub(crate) struct Kept {
     /// Absent in files of agents that knew HTTP/1.1 only.
     #[serde(default)]
     http2: bool,
+    /// Authorities and name, when it is asked through TLS. Absent in files of agents that knew none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<(String, String)>,
 }
 
 impl Kept {
@@ -86,6 +89,7 @@ impl From<&Instance> for Kept {
             stop_ms: instance.stop_ms,
             has_port: instance.has_port,
             http2: instance.http2,
+            tls: instance.tls.clone().map(|tls| (tls.ca_pem, tls.server_name)),
         }
     }
 }
@@ -110,6 +114,7 @@ impl From<Kept> for Instance {
             stop_ms: kept.stop_ms,
             has_port: kept.has_port,
             http2: kept.http2,
+            tls: kept.tls.map(|(ca_pem, server_name)| EndpointTls { ca_pem, server_name }),
         }
     }
 }
@@ -214,6 +219,7 @@ mod tests {
             health: Some(HealthCheck { http_path: "/healthz".into(), every_ms: 1, timeout_ms: 2, fall: 3, rise: 4 }),
             run: vec!["./hello".into()],
             http2: true,
+            tls: Some(EndpointTls { ca_pem: "ca".into(), server_name: "hello.internal".into() }),
             ..Instance::default()
         };
         let record = Record { port: Some(7), pid: 8, start_time: 9, ..Record::new(&instance) };

@@ -406,6 +406,7 @@ impl Home {
             stop_ms: 2_000,
             has_port: true,
             http2: false,
+            tls: None,
         }
     }
 

@@ -4,7 +4,7 @@ use api::agent::{EnvironmentVariable, Instance};
 use api::{ComponentName, MemberName, ReleaseName, ReleaseNumber, StageName};
 
 use super::observe::instance_id;
-use super::resources::health_check;
+use super::resources::{endpoint_tls, health_check};
 use super::spec::{ComponentSpec, Protocol};
 use super::state::{Artifact, State};
 
@@ -29,8 +29,11 @@ pub fn of_agent(state: &State, agent: &MemberName) -> Vec<Instance> {
 pub fn of_release(state: &State, stage: &StageName, number: ReleaseNumber) -> Vec<Instance> {
     let Some(release) = state.release(&ReleaseName::new(stage.service.clone(), number)) else { return Vec::new() };
     let runs = release.components.iter().filter(|(_, component)| !component.run.is_empty());
-    runs.filter_map(|(name, component)| Some(instance(stage, number, name, component, release.artifacts.get(name)?)))
-        .collect()
+    runs.filter_map(|(name, component)| {
+        let tls = endpoint_tls(state, stage, component);
+        Some(Instance { tls, ..instance(stage, number, name, component, release.artifacts.get(name)?) })
+    })
+    .collect()
 }
 
 fn instance(
@@ -52,13 +55,15 @@ fn instance(
         health: Some(health_check(&component.health)),
         stop_ms: u32::try_from(component.stop.ms()).unwrap_or(u32::MAX),
         has_port: component.protocol.is_some(),
-        http2: component.protocol == Some(Protocol::H2c),
+        http2: component.protocol.is_some_and(Protocol::is_http2),
+        tls: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::evolve_test::World;
+    use super::super::spec::TlsSpec;
     use super::*;
 
     #[test]
@@ -68,12 +73,51 @@ mod tests {
         let name: ReleaseName = "hello@r1".parse().expect("name");
         let release = world.state.release(&name).expect("built");
         let (spec, artifact) = (&release.components[&web], &release.artifacts[&web]);
-        for (protocol, expected) in
-            [(None, (false, false)), (Some(Protocol::H1), (true, false)), (Some(Protocol::H2c), (true, true))]
-        {
+        for (protocol, expected) in [
+            (None, (false, false)),
+            (Some(Protocol::H1), (true, false)),
+            (Some(Protocol::H2c), (true, true)),
+            (Some(Protocol::Tls), (true, false)),
+            (Some(Protocol::H2), (true, true)),
+        ] {
             let spec = ComponentSpec { protocol, ..spec.clone() };
             let told = instance(&stage, name.number, &web, &spec, artifact);
             assert_eq!((told.has_port, told.http2), expected, "{protocol:?}");
+        }
+    }
+
+    #[test]
+    fn an_agent_and_proxies_are_told_alike_whom_endpoints_must_be() {
+        let spec = |protocol, name: Option<&str>| {
+            let tls = name.map(|name| TlsSpec { ca: Some("ca".into()), name: Some(name.into()) });
+            ComponentSpec { protocol: Some(protocol), tls, ..super::super::evolve_test::component() }
+        };
+        for (protocol, name, expected) in [
+            (Protocol::H1, None, None),
+            (Protocol::H2c, None, None),
+            (Protocol::Tls, None, Some(("", "hello.dev.example.com"))),
+            (Protocol::H2, None, Some(("", "hello.dev.example.com"))),
+            (Protocol::H2, Some("hello.internal"), Some(("ca", "hello.internal"))),
+        ] {
+            let mut world = World::with_built_releases_of(1, &|built| {
+                built.components = [("web".parse().expect("name"), spec(protocol, name))].into();
+            });
+            world.join_agent("a1");
+            world.promote("hello@r1", "dev", None).expect("starts");
+            let stage: StageName = "hello/dev".parse().expect("stage");
+            let told = of_agent(&world.state, &"a1".parse().expect("name"));
+            let tls = told[0].tls.as_ref().map(|tls| (tls.ca_pem.as_str(), tls.server_name.as_str()));
+            assert_eq!(tls, expected, "{protocol:?}");
+            world.report_healthy("a1");
+            world.run_due();
+            let resources = super::super::resources::of_stage(&world.state, &stage);
+            let resource = resources.iter().find(|resource| resource.kind == "stage").expect("there");
+            let stage = <api::fleet::Stage as prost::Message>::decode(&*resource.body).expect("decodes");
+            assert_eq!(stage.backends[0].tls, told[0].tls);
+            // A proxy that knows no TLS to endpoints must refuse it rather than pass over it.
+            assert_eq!(resource.schema, if expected.is_some() { 2 } else { 1 }, "{protocol:?}");
+            let others = resources.iter().filter(|resource| resource.kind != "stage");
+            assert!(others.into_iter().all(|resource| resource.schema == 1));
         }
     }
 }

@@ -24,11 +24,12 @@ fn span(ms: u64) -> Span {
     Span::from_ms(ms).expect("a span")
 }
 
-fn component() -> ComponentSpec {
+pub(super) fn component() -> ComponentSpec {
     ComponentSpec {
         folder: "dist".into(),
         run: vec!["./hello".into(), "--port".into(), "{port}".into()],
         protocol: Some(Protocol::H1),
+        tls: None,
         health: HealthSpec {
             http: Some("/healthz".into()),
             every: span(2_000),

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use api::fleet::{self, Resource};
-use api::{EnvironmentName, ReleaseName, ReleaseNumber, SCHEMA_HTTPS, StageName};
+use api::{EnvironmentName, HostTarget, ReleaseName, ReleaseNumber, SCHEMA_ENDPOINT_TLS, SCHEMA_HTTPS, StageName};
 use prost::Message;
 
-use super::spec::{HEALTH_MOST, HealthSpec, HttpsSpec, Protocol};
+use super::spec::{ComponentSpec, HEALTH_MOST, HealthSpec, HttpsSpec, Protocol};
 use super::state::{Stage, State};
 
 /// Backends of one stage that proxies accept.
@@ -87,8 +87,25 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
         backends,
         cors_origins: spec.map(|spec| spec.cors.clone()).unwrap_or_default(),
     };
-    resources.push(resource("stage", name.to_string(), &body));
+    let mut stage = resource("stage", name.to_string(), &body);
+    if body.backends.iter().any(|backend| backend.tls.is_some()) {
+        stage.schema = SCHEMA_ENDPOINT_TLS;
+    }
+    resources.push(stage);
     resources
+}
+
+/// How the endpoints of a component are verified in a stage; `None` when they are spoken to in clear.
+pub(super) fn endpoint_tls(state: &State, stage: &StageName, component: &ComponentSpec) -> Option<fleet::EndpointTls> {
+    component.protocol.filter(|protocol| protocol.is_tls())?;
+    let written = component.tls.clone().unwrap_or_default();
+    let implicit = || {
+        let zone = &state.environments.get(&stage.environment)?.zone;
+        Some(HostTarget { service: stage.service.clone(), release: None }.host(zone).to_string())
+    };
+    // A stage always has its environment. Without a name, verification fails rather than being left out.
+    let server_name = written.name.or_else(implicit).unwrap_or_default();
+    Some(fleet::EndpointTls { ca_pem: written.ca.unwrap_or_default(), server_name })
 }
 
 /// The releases that proxies are told of: all that have or may get weight, and as many warm ones as are accepted.
@@ -119,12 +136,15 @@ fn backend(
     let protocol = match spec.protocol? {
         Protocol::H1 => fleet::Protocol::H1,
         Protocol::H2c => fleet::Protocol::H2c,
+        Protocol::Tls => fleet::Protocol::H1Tls,
+        Protocol::H2 => fleet::Protocol::H2Tls,
     };
     let backend = fleet::Backend {
         release: number.number(),
         component: component.to_string(),
         protocol: protocol.into(),
         health: Some(health_check(&spec.health)),
+        tls: endpoint_tls(state, name, spec),
     };
     Some((backend, fleet::Endpoints { endpoints }))
 }

@@ -111,6 +111,9 @@ pub struct ComponentSpec {
     pub run: Vec<String>,
     /// How it is spoken to; none: not routed to.
     pub protocol: Option<Protocol>,
+    /// How it is verified, when its protocol is through TLS; none: as the defaults say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
     /// How it shows that it is well.
     pub health: HealthSpec,
     /// Variables for the running component.
@@ -127,6 +130,31 @@ pub enum Protocol {
     H1,
     /// HTTP/2 in clear with prior knowledge.
     H2c,
+    /// HTTP/1.1 through TLS.
+    Tls,
+    /// HTTP/2 through TLS.
+    H2,
+}
+
+impl Protocol {
+    /// Whether it is HTTP/2, in clear or not.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::H2c | Self::H2)
+    }
+
+    /// Whether it goes through TLS.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::H2)
+    }
+}
+
+/// Whom a component's endpoints must be, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct TlsSpec {
+    /// Certificates of the authorities that are trusted, PEM; none: those of the machine that connects.
+    pub ca: Option<String>,
+    /// DNS name or IP address that the certificate must be for; none: the stage's host, `<service>.<zone>`.
+    pub name: Option<String>,
 }
 
 /// How a component shows that it is well.

@@ -85,6 +85,10 @@ impl Publisher {
             match event {
                 Event::EnvironmentApplied { spec } => {
                     self.refresh_environment(state, &spec.name, SystemTime::now(), &mut set);
+                    // The host of a stage, by which its endpoints may be verified, is in the zone.
+                    for name in state.stage_names().filter(|name| name.environment == spec.name) {
+                        self.refresh_stage(state, &name, &mut set);
+                    }
                 }
                 // What ran on a revoked agent is no endpoint any more, in whatever stage.
                 Event::MemberRevoked { .. } => {

@@ -8,9 +8,9 @@ use crate::core::spec::{BuildSpec, ComponentSpec, HEALTH_MOST, HealthSpec, Proto
 
 use super::environment::schema;
 use super::source::{check_reference, check_repository};
-use super::stages;
 use super::value::{check_variable, stays_within};
 use super::walk::{Section, Walk, shown};
+use super::{stages, tls};
 
 const BUILD_TIMEOUT: Span = Span::from_ms(15 * 60_000).expect("15 minutes");
 const STOP: Span = Span::from_ms(30_000).expect("30 seconds");
@@ -89,22 +89,24 @@ fn components(walk: &mut Walk<'_>, root: &Section<'_>) -> BTreeMap<ComponentName
         }
     }
     if let (None, Some((_, first))) = (routed, sections.first()) {
-        let message = "one component needs `protocol = \"h1\"` or \"h2c\": requests are routed to it";
+        let message =
+            "one component needs `protocol = \"h1\"` (or \"h2c\", \"tls\", \"h2\"): requests are routed to it";
         walk.missing(first.at, message);
     }
     sections.iter().map(|(name, section)| (name.clone(), component(walk, section))).collect()
 }
 
 fn component(walk: &mut Walk<'_>, section: &Section<'_>) -> ComponentSpec {
-    let accepted = ["folder", "run", "protocol", "health", "environment", "stop"];
+    let accepted = ["folder", "run", "protocol", "tls", "health", "environment", "stop"];
     section.check_keys(walk, &accepted, &["image_digest_file"]);
     let folder = folder(walk, section);
     let protocol = protocol(walk, section);
+    let tls = tls::read(walk, section, protocol);
     let run = run(walk, section);
     let health = health(walk, section);
     let environment = section.variables(walk, "environment");
     let stop = section.parsed(walk, "stop").unwrap_or(STOP);
-    ComponentSpec { folder, run, protocol, health, environment, stop }
+    ComponentSpec { folder, run, protocol, tls, health, environment, stop }
 }
 
 fn folder(walk: &mut Walk<'_>, section: &Section<'_>) -> String {
@@ -124,12 +126,11 @@ fn protocol(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Protocol> {
     match protocol.as_str() {
         "h1" => Some(Protocol::H1),
         "h2c" => Some(Protocol::H2c),
-        "tls" => {
-            walk.wrong(at, "the protocol \"tls\" is not available yet: accepted are \"h1\" and \"h2c\"");
-            None
-        }
+        "tls" => Some(Protocol::Tls),
+        "h2" => Some(Protocol::H2),
         other => {
-            let message = "is not a protocol: accepted are \"h1\" (HTTP/1.1) and \"h2c\" (HTTP/2 without TLS, gRPC)";
+            let message = "is not a protocol: accepted are \"h1\" (HTTP/1.1), \"h2c\" (HTTP/2 without TLS, gRPC), \
+                           \"tls\" (HTTP/1.1 through TLS) and \"h2\" (HTTP/2 through TLS, gRPC)";
             walk.wrong(at, format!("\"{}\" {message}", shown(other)));
             None
         }

@@ -26,7 +26,9 @@ timeout = "15m"
 [component.web]
 folder = "dist"                           # becomes the artifact
 run = ["./SERVICE", "--port", "{port}"]   # the first is relative to the folder
-protocol = "h1"                           # h1 | h2c (gRPC)
+protocol = "h1"                           # h1 | h2c (gRPC) | tls (h1 through TLS) | h2 (gRPC through TLS)
+# tls = { name = "SERVICE.internal" }     # for whom its certificate must be; otherwise for SERVICE.<zone>. Beside it
+#                                         # ca = """PEM""", by whom; otherwise whom the machine trusts that connects
 health = { http = "/healthz", every = "2s" }
 # environment = { LOG = "info" }
 # stop = "30s"                            # from SIGTERM to SIGKILL

@@ -134,6 +134,7 @@ fn the_template_parses_as_it_is_and_with_its_comments_switched_on() {
         })
         .collect();
     let all = all.replace("# pass =", "pass =").replace("# stop =", "stop =");
+    let all = all.replace("\"h1\" ", "\"tls\" ").replace("# tls =", "tls =");
     let spec = service(&all);
     assert_eq!(spec.build.expect("build").environment["PROFILE"], "release");
 }
@@ -238,8 +239,8 @@ fn hostile_h83_service_values_are_refused_with_the_accepted_form() {
             ("run = [\"a/../../b\", \"{port}\"]", "is not a program of the artifact"),
             ("run = [\"./hello\"]", "must contain \"{port}\""),
             ("run = []", "`run` is empty"),
-            ("protocol = \"tls\"", "\"tls\" is not available yet"),
             ("protocol = \"http\"", "\"http\" is not a protocol: accepted are"),
+            ("protocol = \"https\"", "\"tls\" (HTTP/1.1 through TLS) and \"h2\" (HTTP/2 through TLS, gRPC)"),
             ("health = { http = \"healthz\" }", "\"healthz\" is not a path"),
             ("health = { http = \"/a b\" }", "is not a path"),
             ("health = { fall = 0 }", "`fall` is a whole number from 1 to 100"),
@@ -251,6 +252,90 @@ fn hostile_h83_service_values_are_refused_with_the_accepted_form() {
             ("keep_warm = \"\"", "is not a duration"),
         ],
     );
+}
+
+/// The service with another protocol and this as its `tls`, if any.
+fn behind_tls(protocol: &str, tls: &str) -> String {
+    SERVICE.replace(
+        "protocol = \"h2c\"",
+        &format!("protocol = \"{protocol}\"{}{tls}", if tls.is_empty() { "" } else { "\n" }),
+    )
+}
+
+fn authority() -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    certs::development::DevelopmentCa::open_or_create(folder.path()).expect("an authority").certificate_pem()
+}
+
+#[test]
+fn tls_to_endpoints_is_read_as_it_is_meant() {
+    let ca = authority();
+    let read = |protocol: &str, tls: &str| {
+        let web = service(&behind_tls(protocol, tls)).components.remove(&"web".parse().expect("name")).expect("there");
+        (web.protocol, web.tls.map(|tls| (tls.ca, tls.name)))
+    };
+    let name = Some("hello.internal".to_owned());
+    for (protocol, tls, expected) in [
+        ("tls", String::new(), (Some(Protocol::Tls), None)),
+        ("h2", String::new(), (Some(Protocol::H2), None)),
+        ("tls", "tls = {}".into(), (Some(Protocol::Tls), Some((None, None)))),
+        ("h2", "tls = { name = \"hello.internal\" }".into(), (Some(Protocol::H2), Some((None, name.clone())))),
+        ("tls", "tls = { name = \"10.0.0.7\" }".into(), (Some(Protocol::Tls), Some((None, Some("10.0.0.7".into()))))),
+        // A text of several lines may stand within a table of one (TOML 1.0, "Inline Table").
+        (
+            "tls",
+            format!("tls = {{ ca = \"\"\"\n{ca}\"\"\", name = \"hello.internal\" }}"),
+            (Some(Protocol::Tls), Some((Some(ca.clone()), name))),
+        ),
+        ("h2", format!("tls.ca = \"\"\"\n{ca}\"\"\""), (Some(Protocol::H2), Some((Some(ca), None)))),
+    ] {
+        assert_eq!(read(protocol, &tls), expected, "{protocol} {tls}");
+    }
+}
+
+#[test]
+fn hostile_h83_tls_that_verifies_nothing_is_refused_with_the_accepted_form() {
+    let ca = authority();
+    let quoted = |text: &str| format!("tls = {{ ca = \"\"\"\n{text}\"\"\" }}");
+    let only = "accepted beside `protocol = \"tls\"` or \"h2\" only";
+    for (protocol, tls, expected) in [
+        ("h1", "tls = {}".to_owned(), only),
+        ("h2c", "tls = { name = \"hello.internal\" }".into(), only),
+        ("tls", "tls = true".into(), "`tls` is a table, not a boolean"),
+        ("tls", "tls = { nane = \"a\" }".into(), "`tls` has no key `nane`, did you mean `name`? (accepted: ca, name)"),
+        ("tls", "tls = { verify = false }".into(), "`tls` has no key `verify` (accepted: ca, name)"),
+        ("tls", "tls = { ca = 1 }".into(), "`ca` is a string in quotes, not an integer"),
+        (
+            "tls",
+            "tls = { ca = \"ca.pem\" }".into(),
+            "\"ca.pem\" is not a certificate: accepted is the text of a PEM file",
+        ),
+        ("h2", "tls = { ca = \"\" }".into(), "is not a certificate: accepted is the text of a PEM file itself"),
+        ("h2", quoted(&ca.replace("END", "ENDE")), "`ca` is not usable: it is not PEM"),
+        ("h2", quoted(&ca.replacen("MII", "AAA", 1)), "certificate 1 cannot be read"),
+        ("h2", quoted(&ca.replace("CERTIFICATE", "PRIVATE KEY")), "it holds a PRIVATE KEY, and certificates only"),
+        ("h2", quoted(&ca.repeat(200)), "bytes: accepted are 65536"),
+        (
+            "tls",
+            "tls = { name = \"\" }".into(),
+            "\"\" is not a name that a certificate can be for: accepted is a DNS name",
+        ),
+        ("tls", "tls = { name = \"*.internal\" }".into(), "is not a name that a certificate can be for"),
+        ("tls", "tls = { name = \"hello.internal:443\" }".into(), "an IP address without a port"),
+        ("tls", "tls = { name = \"https://hello.internal\" }".into(), "is not a name that a certificate can be for"),
+    ] {
+        let found = mistakes(&behind_tls(protocol, &tls));
+        assert!(
+            found.len() == 1 && found[0].starts_with("13:") && found[0].contains(expected),
+            "{expected} in {found:?}"
+        );
+    }
+    // All at once, and one that is no protocol is not blamed twice.
+    let both = behind_tls("tls", "tls = { ca = \"x\", name = \"a b\" }");
+    assert_eq!(mistakes(&both).len(), 2, "{:?}", mistakes(&both));
+    assert_eq!(mistakes(&behind_tls("https", "tls = {}")).len(), 1);
+    let unrouted = SERVICE.replace("folder = \"public\"", "folder = \"public\"\ntls = {}");
+    assert!(mistakes(&unrouted)[0].contains(only), "{:?}", mistakes(&unrouted));
 }
 
 #[test]

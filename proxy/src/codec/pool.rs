@@ -1,9 +1,10 @@
 //! Connections to endpoints, kept by one worker for itself: no lock, nothing shared.
 //!
-//! Main types: [`Pools`], by address; [`Lease`], the part of a connection that an answer still uses; [`Failed`].
+//! Main types: [`Pools`], by [`Key`]; [`Lease`], the part of a connection that an answer still uses; [`Failed`].
 
 mod http1;
 mod http2;
+mod sessions;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::TlsStream;
 
 use super::http1::endpoint::{self, Answer};
 use super::http2::body::Incoming;
@@ -23,28 +25,47 @@ use super::view::AnswerHead;
 use crate::answer::BodyFault;
 use crate::deadline::Deadlines;
 use crate::settings::Limits;
-use crate::snapshot::{Protocol, Table};
+use crate::snapshot::{Backend, Protocol, Table};
+use sessions::Sessions;
 
 /// An endpoint that refused a connection is not asked again for so long, while there are others.
 const REFUSED: Duration = Duration::from_secs(1);
 
+/// What tells connections apart. INVARIANT: backends that verify an endpoint in different ways share none, whatever its
+/// address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    address: SocketAddr,
+    protocol: Protocol,
+    /// Number of the way it is verified.
+    tls: Option<u64>,
+}
+
+impl Key {
+    fn new(address: SocketAddr, backend: &Backend) -> Self {
+        Self { address, protocol: backend.protocol, tls: backend.tls.as_ref().map(|tls| tls.id) }
+    }
+}
+
 /// All connections of one worker.
 #[derive(Debug)]
 pub(crate) struct Pools {
-    by_address: RefCell<Table<(SocketAddr, Protocol), Rc<Pool>>>,
+    by_key: RefCell<Table<Key, Rc<Pool>>>,
     refused: Rc<Refused>,
     limits: Rc<Limits>,
     deadlines: Deadlines,
 }
 
-/// Addresses at which a connection did not come about a moment ago, and when. Empty nearly always.
+/// Where a connection did not come about a moment ago, and when. Empty nearly always.
 #[derive(Debug, Default)]
-struct Refused(RefCell<Vec<(SocketAddr, Instant)>>);
+struct Refused(RefCell<Vec<(Key, Instant)>>);
 
-/// The connections to one address.
+/// The connections to one address in one way.
 #[derive(Debug)]
 struct Pool {
-    address: SocketAddr,
+    key: Key,
+    /// Of TLS; `None`: in clear.
+    sessions: Option<Sessions>,
     limits: Rc<Limits>,
     deadlines: Deadlines,
     outstanding: Cell<u32>,
@@ -112,20 +133,21 @@ impl From<endpoint::Failed> for Failed {
 
 impl Pools {
     pub(crate) fn new(limits: Rc<Limits>, deadlines: Deadlines) -> Self {
-        Self { by_address: RefCell::default(), refused: Rc::default(), limits, deadlines }
+        Self { by_key: RefCell::default(), refused: Rc::default(), limits, deadlines }
     }
 
     /// Requests in flight to an endpoint from this worker.
-    pub(crate) fn outstanding(&self, address: SocketAddr, protocol: Protocol) -> u32 {
-        self.by_address.borrow().get(&(address, protocol)).map_or(0, |pool| pool.outstanding.get())
+    pub(crate) fn outstanding(&self, address: SocketAddr, backend: &Backend) -> u32 {
+        self.by_key.borrow().get(&Key::new(address, backend)).map_or(0, |pool| pool.outstanding.get())
     }
 
     /// Whether a connection to an endpoint did not come about a moment ago: with nothing in flight it would look free.
-    pub(crate) fn is_refused(&self, address: SocketAddr) -> bool {
-        self.refused.holds(address)
+    pub(crate) fn is_refused(&self, address: SocketAddr, backend: &Backend) -> bool {
+        self.refused.holds(Key::new(address, backend))
     }
 
-    /// Sends a request and waits for the head of the answer, for at most `limit` after the last of the request went out.
+    /// Sends a request, prepared in the backend's form, and waits for the head of the answer, for at most `limit` after the
+    /// last of the request went out.
     /// After [`Failed::Connect`] it can be sent elsewhere.
     ///
     /// # Cancel safety
@@ -133,19 +155,19 @@ impl Pools {
     pub(crate) async fn forward(
         &self,
         address: SocketAddr,
+        backend: &Backend,
         request: &mut Prepared,
         limit: Duration,
     ) -> Result<Answered, Failed> {
+        let pool = self.pool(address, backend);
         match request {
             Prepared::Http1(outgoing) => {
-                let pool = self.pool(address, Protocol::Http1);
                 let occupied = Occupied::new(pool.clone());
                 let (head, answer): (_, Answer) = http1::send(&pool, outgoing, limit).await?;
                 let (head, body) = (AnswerHead::Http1(head), Download::Http1(Box::new(answer)));
                 Ok(Answered { head, body, lease: Lease { occupied, _stream: None } })
             }
             Prepared::Http2(request) => {
-                let pool = self.pool(address, Protocol::Http2);
                 let occupied = Occupied::new(pool.clone());
                 // Allocates: its state is large, and every client's connection would hold the room for it.
                 let (answer, stream) = Box::pin(http2::send(&pool, request, limit)).await?;
@@ -159,35 +181,44 @@ impl Pools {
 
     /// Closes what has been idle for too long; called about once a second.
     pub(crate) fn prune(&self) {
-        self.by_address.borrow_mut().retain(|_, pool| {
+        let now = Instant::now();
+        self.by_key.borrow_mut().retain(|_, pool| {
             let used = pool.http1.prune() | pool.http2.prune();
-            used || pool.outstanding.get() > 0
+            let resumable = pool.sessions.as_ref().is_some_and(|sessions| sessions.may_resume(now));
+            used || pool.outstanding.get() > 0 || resumable
         });
         self.refused.prune();
     }
 
-    fn pool(&self, address: SocketAddr, protocol: Protocol) -> Rc<Pool> {
+    fn pool(&self, address: SocketAddr, backend: &Backend) -> Rc<Pool> {
         // The clone counts on this thread alone; a pool is allocated once per endpoint.
-        let mut pools = self.by_address.borrow_mut();
+        let mut pools = self.by_key.borrow_mut();
+        let key = Key::new(address, backend);
         let fresh = || {
+            let sessions = backend.tls.as_ref().map(|tls| Sessions::new(tls, Instant::now()));
             let (limits, deadlines) = (self.limits.clone(), self.deadlines.clone());
             let refused = self.refused.clone();
             let (outstanding, http1, http2) = Default::default();
-            Rc::new(Pool { address, limits, deadlines, outstanding, refused, http1, http2 })
+            Rc::new(Pool { key, sessions, limits, deadlines, outstanding, refused, http1, http2 })
         };
-        pools.entry((address, protocol)).or_insert_with(fresh).clone()
+        pools.entry(key).or_insert_with(fresh).clone()
     }
 }
 
 impl Refused {
-    fn holds(&self, address: SocketAddr) -> bool {
-        self.0.borrow().iter().any(|(known, since)| *known == address && since.elapsed() < REFUSED)
+    fn holds(&self, key: Key) -> bool {
+        self.0.borrow().iter().any(|(known, since)| *known == key && since.elapsed() < REFUSED)
     }
 
-    fn put(&self, address: SocketAddr) {
+    /// Whether one did not come about after `begun`.
+    fn has_since(&self, key: Key, begun: Instant) -> bool {
+        self.0.borrow().iter().any(|(known, since)| *known == key && *since > begun)
+    }
+
+    fn put(&self, key: Key) {
         let mut all = self.0.borrow_mut();
-        all.retain(|(known, since)| *known != address && since.elapsed() < REFUSED);
-        all.push((address, Instant::now()));
+        all.retain(|(known, since)| *known != key && since.elapsed() < REFUSED);
+        all.push((key, Instant::now()));
     }
 
     fn prune(&self) {
@@ -197,23 +228,26 @@ impl Refused {
 
 impl Pool {
     async fn connect(&self) -> Result<Stream, Failed> {
+        self.open().await.map_err(|why| {
+            self.refused.put(self.key);
+            Failed::Connect(why)
+        })
+    }
+
+    /// A connection over which nothing was sent but a handshake. The error says what was wrong.
+    async fn open(&self) -> Result<Stream, String> {
         let limit = self.limits.connect;
-        let connected = match tokio::time::timeout(limit, TcpStream::connect(self.address)).await {
-            Ok(connected) => connected.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no connection within {} ms", limit.as_millis())),
-        };
-        match connected {
-            Ok(stream) => {
-                // Without it a head and its body may wait for each other's acknowledgement. It only fails on a dead
-                // socket.
-                let _ = stream.set_nodelay(true);
-                Ok(Stream::Clear(stream))
-            }
-            Err(why) => {
-                self.refused.put(self.address);
-                Err(Failed::Connect(why))
-            }
-        }
+        let late = |what: &str| format!("no {what} within {} ms", limit.as_millis());
+        let connected = tokio::time::timeout(limit, TcpStream::connect(self.key.address)).await;
+        let stream = connected.map_err(|_| late("connection"))?.map_err(|error| error.to_string())?;
+        // Without it a head and its body may wait for each other's acknowledgement. It only fails on a dead socket.
+        let _ = stream.set_nodelay(true);
+        let Some(sessions) = &self.sessions else { return Ok(Stream::Clear(stream)) };
+        let connector = sessions.connector(Instant::now());
+        // As long again, so that a busy endpoint is told from one that is gone.
+        let shaken = tokio::time::timeout(limit, connector.connect(stream)).await;
+        let stream = shaken.map_err(|_| late("TLS handshake"))??;
+        Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
     }
 }
 

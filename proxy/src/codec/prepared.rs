@@ -51,11 +51,13 @@ pub(crate) struct OutgoingHead<'a> {
 
 impl Prepared {
     /// Of a request whose head was checked. `authority`: the host as it was decided on, unless it was written so.
+    /// `scheme`: how the endpoint is reached.
     pub(crate) fn new(
         inbound: Box<Inbound>,
         authority: Option<Box<str>>,
         told: Told,
         protocol: Protocol,
+        scheme: Scheme,
     ) -> Result<Self, Own> {
         if protocol == Protocol::Http1 {
             return Ok(Self::Http1(Outgoing { inbound, authority, told }));
@@ -71,7 +73,7 @@ impl Prepared {
             Head::Http2(head) => from_http2(*head, &told),
         };
         let parts = to_grpc(parts, dialect, &mut upload)?;
-        let request = finish(parts, authority.as_bytes(), &told, upload)?;
+        let request = finish(parts, (scheme, authority.as_bytes()), &told, upload)?;
         Ok(Self::Http2(Some(Box::new(request))))
     }
 }
@@ -231,7 +233,7 @@ fn from_http2(head: http::request::Parts, told: &Told) -> Parts {
 
 fn finish(
     (method, path, mut headers): Parts,
-    authority: &[u8],
+    (scheme, authority): (Scheme, &[u8]),
     told: &Told,
     upload: Upload,
 ) -> Result<Request<Frames<Upload>>, Own> {
@@ -243,7 +245,7 @@ fn finish(
         }
     });
     let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(Scheme::HTTP);
+    parts.scheme = Some(scheme);
     // Allocates: the library gives no way to an authority without a copy.
     parts.authority = Some(http::uri::Authority::try_from(authority).map_err(|_| wrong)?);
     parts.path_and_query = Some(path);

@@ -6,7 +6,7 @@ fn prepare(text: &str, trusted: &[&str], protocol: Protocol) -> Prepared {
     let inbound = Box::new(Inbound { head: head(text), upload: Upload::nothing(), upgrade: None });
     let id = RequestId::given(b"id").expect("a name");
     let told = Told::new(inbound.head.view(), connection("192.0.2.7", trusted), id);
-    Prepared::new(inbound, None, told, protocol).expect("it can be written")
+    Prepared::new(inbound, None, told, protocol, Scheme::HTTP).expect("it can be written")
 }
 
 /// The lines that go to an HTTP/1 endpoint.

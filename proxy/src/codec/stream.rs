@@ -34,6 +34,16 @@ impl Stream {
         }
     }
 
+    /// Tells the other side that what it got is whole (RFC 8446 §6.1), where that can be told: one attempt, nothing is
+    /// waited for.
+    pub(crate) fn say_end(&mut self) {
+        if let Self::Tls(stream) = self {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            // It only fails on a dead socket, or one that takes nothing.
+            let _ = Pin::new(stream).poll_shutdown(&mut cx);
+        }
+    }
+
     /// Whether the other side has closed, or sent what nobody asked for: one look, nothing is waited for.
     pub(crate) fn is_stale(&mut self) -> bool {
         // A socket that the last turn of the reactor saw nothing on is answered without a system call.
@@ -93,3 +103,7 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

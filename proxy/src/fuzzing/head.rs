@@ -73,7 +73,7 @@ fn forward(bytes: &[u8], head: RequestHead, framing: Framing) {
         let inbound = Box::new(Inbound { head: Head::Http1(again), upload: Upload::nothing(), upgrade: None });
         let id = RequestId::given(b"id").expect("a name");
         let told = Told::new(inbound.head.view(), testing::connection("192.0.2.7", &["192.0.2.0/24"]), id);
-        let prepared = Prepared::new(inbound, Some(authority.as_str().into()), told, protocol);
+        let prepared = Prepared::new(inbound, Some(authority.as_str().into()), told, protocol, http::uri::Scheme::HTTP);
         let Ok(Prepared::Http1(mut outgoing)) = prepared else { continue };
         let mut written = Vec::new();
         outgoing.parts().0.write(framing, &mut written);

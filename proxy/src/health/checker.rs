@@ -80,6 +80,7 @@ impl Schedule {
     }
 
     /// Forgets what is gone and schedules what is new, spread over one interval so that a start is no burst.
+    #[expect(clippy::mutable_key_type, reason = "what changes within TLS settings is neither compared nor hashed")]
     fn reconcile(&mut self, in_use: Vec<Arc<Health>>, now: Instant) {
         let mut before = std::mem::take(&mut self.ids);
         self.healths.clear();
@@ -166,7 +167,7 @@ mod tests {
         let check = |address, path: String| {
             let asked =
                 api::fleet::HealthCheck { http_path: path, every_ms: 100, timeout_ms: 60_000, fall: 1, rise: 1 };
-            Check::new(address, Protocol::Http1, Some(&asked))
+            Check::new(address, Protocol::Http1, None, Some(&asked))
         };
         let mut board = HealthBoard::default();
         // One address, but each path is a check of its own.

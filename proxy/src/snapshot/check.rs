@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use api::fleet::{self, Rejection};
 use api::{EnvironmentName, Host, ReleaseNumber, StageName, Weight};
+use certs::endpoint::{Authorities, server_name};
 use certs::resolver::Certified;
 use prost::Message;
 
@@ -84,12 +85,35 @@ pub(super) fn stage(raw: &Raw, problems: &mut Problems<'_>) -> Option<fleet::Sta
         if backend.release == 0 || !releases.insert(backend.release) {
             problems.add(field("release"), format!("{} is 0 or stands twice", backend.release));
         }
-        if !matches!(backend.protocol(), fleet::Protocol::H1 | fleet::Protocol::H2c) {
-            problems.add(field("protocol"), format!("{} is neither H1 (1) nor H2C (2)", backend.protocol));
+        match backend.protocol() {
+            fleet::Protocol::H1 | fleet::Protocol::H2c if backend.tls.is_some() => {
+                problems.add(field("tls"), "is there, but the protocol is one in clear");
+            }
+            fleet::Protocol::H1 | fleet::Protocol::H2c => {}
+            fleet::Protocol::H1Tls | fleet::Protocol::H2Tls => tls(backend.tls.as_ref(), &field("tls"), problems),
+            fleet::Protocol::Unspecified => {
+                let known = "is none of H1 (1), H2C (2), H1_TLS (3) and H2_TLS (4)";
+                problems.add(field("protocol"), format!("{} {known}", backend.protocol));
+            }
         }
         health(backend.health.as_ref(), &field("health"), problems);
     }
     Some(stage)
+}
+
+fn tls(tls: Option<&fleet::EndpointTls>, field: &str, problems: &mut Problems<'_>) {
+    let Some(tls) = tls else {
+        problems.add(field, "is missing, and the protocol is one through TLS");
+        return;
+    };
+    if let Err(wrong) = server_name(&tls.server_name) {
+        problems.add(format!("{field}.server_name"), wrong.to_string());
+    }
+    if !tls.ca_pem.is_empty()
+        && let Err(wrong) = Authorities::parse(&tls.ca_pem)
+    {
+        problems.add(format!("{field}.ca_pem"), wrong.to_string());
+    }
 }
 
 fn health(check: Option<&fleet::HealthCheck>, field: &str, problems: &mut Problems<'_>) {

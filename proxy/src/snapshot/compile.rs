@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 use api::fleet::{self, Rejection};
 use api::{Fingerprint, Version};
+use certs::endpoint::Authorities;
 use certs::resolver::Certified;
 
 use super::apply::Incoming;
 use super::check::{self, Problems};
 use super::resources::{Delta, Kind, Raw, Resources};
 use super::slots::Slots;
+use super::tls::TlsBoard;
 use super::{Backend, Endpoint, Https, Protocol, Services, Snapshot, Stage, Zone};
 use crate::health::{Check, Health, HealthBoard};
 
@@ -31,6 +33,7 @@ pub(crate) struct Compiler {
     slots: Slots,
     generation: u64,
     health: HealthBoard,
+    tls: TlsBoard,
 }
 
 /// What a commit gives.
@@ -56,6 +59,11 @@ struct Prepared {
 }
 
 impl Compiler {
+    /// Nothing applied. `machine`: who is believed where a backend does not say; the default is nobody.
+    pub(crate) fn new(machine: Authorities) -> Self {
+        Self { tls: TlsBoard::new(machine), ..Self::default() }
+    }
+
     pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
@@ -65,6 +73,7 @@ impl Compiler {
     }
 
     /// Every health that the snapshot names, once each; all others are forgotten.
+    #[expect(clippy::mutable_key_type, reason = "what changes within TLS settings is neither compared nor hashed")]
     pub(crate) fn healths(&mut self) -> Vec<Arc<Health>> {
         let stages = self.snapshot.stages();
         let endpoints = stages.flat_map(|stage| &stage.backends).flat_map(|backend| &backend.endpoints);
@@ -242,7 +251,8 @@ impl Compiler {
             let addresses = raw(&self.resources, Kind::Endpoints, &resource).and_then(|raw| {
                 check::endpoints(&raw, &mut Problems { list: silent, kind: Kind::Endpoints, name: &resource })
             });
-            backends.push(self.backend(name, backend, &addresses.unwrap_or_default()));
+            // Where it cannot be verified as asked, the change was refused when the stage was checked.
+            backends.push(self.backend(name, backend, &addresses.unwrap_or_default())?);
         }
         backends.sort_by_key(|backend| backend.release);
         let split = split.unwrap_or_default();
@@ -256,17 +266,28 @@ impl Compiler {
         Some(self.stage(name, backends.into(), cors, &split))
     }
 
-    fn backend(&mut self, stage: &Arc<str>, backend: &fleet::Backend, addresses: &[std::net::SocketAddr]) -> Backend {
-        let protocol = match backend.protocol() {
-            fleet::Protocol::H2c => Protocol::Http2,
-            _ => Protocol::Http1,
+    /// `None`: its endpoints cannot be verified as it asks, and nothing is ever spoken to in clear instead.
+    fn backend(
+        &mut self,
+        stage: &Arc<str>,
+        backend: &fleet::Backend,
+        addresses: &[std::net::SocketAddr],
+    ) -> Option<Backend> {
+        let (protocol, secure) = match backend.protocol() {
+            fleet::Protocol::H1 => (Protocol::Http1, false),
+            fleet::Protocol::H2c => (Protocol::Http2, false),
+            fleet::Protocol::H1Tls => (Protocol::Http1, true),
+            fleet::Protocol::H2Tls => (Protocol::Http2, true),
+            fleet::Protocol::Unspecified => return None,
         };
+        let tls = if secure { Some(self.tls.of(backend.tls.as_ref()?, protocol).ok()?) } else { None };
         let slot = self.slots.release(stage, backend.release);
         let endpoint = |address: &std::net::SocketAddr| {
-            let check = Check::new(*address, protocol, backend.health.as_ref());
+            let check = Check::new(*address, protocol, tls.clone(), backend.health.as_ref());
             Endpoint { address: *address, health: self.health.of(check) }
         };
-        Backend { release: backend.release, protocol, slot, endpoints: addresses.iter().map(endpoint).collect() }
+        let endpoints = addresses.iter().map(endpoint).collect();
+        Some(Backend { release: backend.release, protocol, tls, slot, endpoints })
     }
 
     fn stage(
@@ -334,6 +355,7 @@ impl Compiler {
         };
         let zones = zones.into_iter().map(compiled).collect();
         self.snapshot = Arc::new(Snapshot { version, zones, environments });
+        self.tls.prune();
     }
 }
 

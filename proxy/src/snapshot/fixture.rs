@@ -25,6 +25,7 @@ pub(crate) fn stage(name: &str, releases: &[u32]) -> Resource {
         component: "web".into(),
         protocol: Protocol::H1.into(),
         health: Some(HealthCheck { every_ms: 1000, timeout_ms: 500, fall: 3, rise: 2, ..HealthCheck::default() }),
+        tls: None,
     };
     let backends = releases.iter().map(backend).collect();
     resource(

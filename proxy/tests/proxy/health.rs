@@ -9,7 +9,8 @@ use crate::support::{Client, HOST, TestProxy, Upstream, endpoints, hello, resour
 /// `hello/staging` at these addresses, each asked ten times a second.
 fn checked(addresses: &[std::net::SocketAddr]) -> ResourceSet {
     let health = HealthCheck { http_path: "/healthz".into(), every_ms: 100, timeout_ms: 1_000, fall: 2, rise: 1 };
-    let backend = Backend { release: 1, component: "web".into(), protocol: Protocol::H1.into(), health: Some(health) };
+    let backend =
+        Backend { release: 1, component: "web".into(), protocol: Protocol::H1.into(), health: Some(health), tls: None };
     let body =
         Stage { service: "hello".into(), environment: "staging".into(), backends: vec![backend], ..Stage::default() };
     set(vec![
@@ -20,7 +21,7 @@ fn checked(addresses: &[std::net::SocketAddr]) -> ResourceSet {
     ])
 }
 
-async fn metric(proxy: &TestProxy, address: std::net::SocketAddr) -> Option<u32> {
+pub(crate) async fn metric(proxy: &TestProxy, address: std::net::SocketAddr) -> Option<u32> {
     let text = Client::http1(proxy.admin).await.get("admin", "/metrics").await.body;
     let line = text.lines().find(|line| line.contains("endpoint_healthy") && line.contains(&address.to_string()))?;
     line.rsplit(' ').next()?.parse().ok()

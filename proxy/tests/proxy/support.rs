@@ -43,6 +43,7 @@ pub(crate) fn stage(name: &str, protocol: Protocol, releases: &[u32]) -> Resourc
         component: "web".into(),
         protocol: protocol.into(),
         health: Some(health.clone()),
+        tls: None,
     };
     let backends = releases.iter().map(backend).collect();
     resource(

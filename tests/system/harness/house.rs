@@ -41,6 +41,8 @@ pub(crate) struct House {
     parts: BTreeMap<String, Part>,
     /// How each is started.
     known: BTreeMap<String, Vec<String>>,
+    /// Variables that proxies and agents are started with.
+    given: Vec<(String, String)>,
     /// So that every start has a log of its own.
     starts: u32,
 }
@@ -58,7 +60,8 @@ impl House {
         certs::install_provider();
         let folder = tempfile::Builder::new().prefix("pointsman-system-").tempdir().expect("a folder");
         let controller_port = free_port();
-        Self { folder, controller: None, controller_port, parts: BTreeMap::new(), known: BTreeMap::new(), starts: 0 }
+        let (parts, known, given) = Default::default();
+        Self { folder, controller: None, controller_port, parts, known, given, starts: 0 }
     }
 
     /// A controller that knows nothing yet.
@@ -221,6 +224,11 @@ impl House {
         self.start_with(name, Some(&token)).await;
     }
 
+    /// Starts every proxy and agent from now on with a variable.
+    pub(crate) fn give(&mut self, name: &str, value: &str) {
+        self.given.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts a proxy or agent again, as it was started first.
     pub(crate) async fn start(&mut self, name: &str) {
         self.start_with(name, None).await;
@@ -230,6 +238,7 @@ impl House {
         let line = self.known.get(name).expect("it joined").clone();
         let mut command = Command::new(PROGRAM);
         command.args(&line).arg("--data").arg(self.path(name)).env_remove("POINTSMAN_JOIN");
+        command.envs(self.given.iter().cloned());
         if let Some(token) = token {
             command.env("POINTSMAN_JOIN", token);
         }

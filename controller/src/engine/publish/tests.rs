@@ -6,8 +6,9 @@ use api::{EnvironmentName, Span};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::core::Mark;
 use crate::core::spec::{EnvironmentSpec, HttpsSpec, Target};
+use crate::core::state::Addresses;
+use crate::core::{Command, Context, Mark, decide};
 use crate::fleet::QUEUE;
 
 struct World {
@@ -34,6 +35,17 @@ impl World {
     fn apply_together(&mut self, zones: &[(&str, &str)]) {
         let applied = |(name, zone): &(&str, &str)| Event::EnvironmentApplied { spec: environment(name, zone) };
         let events: Vec<Event> = zones.iter().map(applied).collect();
+        for event in &events {
+            self.state.evolve(event, Mark { seq: 0, at_ms: 0, by: "", reason: "", request: "" });
+        }
+        self.publisher.refresh(&self.state, &events, &self.fleet);
+    }
+
+    /// What becomes of a command, told to proxies.
+    #[allow(clippy::needless_pass_by_value, reason = "a test hands a command over and is done with it")]
+    fn command(&mut self, command: Command) {
+        let context = Context { by: String::new(), reason: String::new(), now_ms: 0 };
+        let events = decide(&self.state, &command, &context).expect("decided").events;
         for event in &events {
             self.state.evolve(event, Mark { seq: 0, at_ms: 0, by: "", reason: "", request: "" });
         }
@@ -126,6 +138,32 @@ fn fleet_a_zone_that_moved_leaves_nothing_behind() {
     assert_eq!(domains, ["dev.example.org"]);
     let certificates = set.upserts.iter().filter(|resource| resource.kind == "certificate");
     assert_eq!(certificates.map(|resource| resource.name.as_str()).collect::<Vec<_>>(), ["*.dev.example.org"]);
+}
+
+#[test]
+fn fleet_a_zone_that_moves_takes_the_names_of_endpoints_along() {
+    let mut world = World::new();
+    world.apply("dev", "dev.example.com");
+    let file = "schema = 1\nservice = \"hello\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"tls\"\n[stage.dev]\n";
+    let Ok(crate::files::File::Service(spec)) = crate::files::parse("f", file) else { panic!("a service") };
+    world.command(Command::Apply { environments: Vec::new(), services: vec![spec] });
+    let addresses = vec![Addresses {
+        environment: None,
+        component: "web".parse().expect("name"),
+        addresses: vec![([10, 0, 0, 1], 8_443).into()],
+    }];
+    let (service, version) = ("hello".parse().expect("name"), "1".to_owned());
+    world.command(Command::AddRelease { service, version, commit: String::new(), addresses });
+    let (release, environment) = ("hello@r1".parse().expect("name"), "dev".parse().expect("name"));
+    world.command(Command::Promote { release, environment, share: None, bypass: false });
+    let name = |world: &World| {
+        let stage = &world.publisher.resources[&("stage".to_owned(), "hello/dev".to_owned())];
+        let stage = api::fleet::Stage::decode(&*stage.body).expect("a stage");
+        stage.backends[0].tls.as_ref().expect("through TLS").server_name.clone()
+    };
+    assert_eq!(name(&world), "hello.dev.example.com");
+    world.apply("dev", "dev.example.org");
+    assert_eq!(name(&world), "hello.dev.example.org");
 }
 
 #[test]

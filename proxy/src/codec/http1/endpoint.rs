@@ -92,6 +92,11 @@ impl Conn {
         !self.stream.is_stale()
     }
 
+    /// Tells the endpoint that this ends well: nothing is under way.
+    pub(crate) fn say_end(&mut self) {
+        self.stream.say_end();
+    }
+
     /// Sends a request and waits for the head of its answer. `upload` is taken once any of it was used.
     ///
     /// # Cancel safety

@@ -19,10 +19,12 @@ const MOST_IDLE: usize = 256;
 pub(super) struct Idles(RefCell<VecDeque<Box<Conn>>>);
 
 impl Idles {
-    pub(super) fn put(&self, conn: Box<Conn>) {
+    pub(super) fn put(&self, mut conn: Box<Conn>) {
         let mut idles = self.0.borrow_mut();
         if idles.len() < MOST_IDLE {
             idles.push_back(conn);
+        } else {
+            conn.say_end();
         }
     }
 
@@ -30,7 +32,7 @@ impl Idles {
     fn take(&self) -> Option<Box<Conn>> {
         loop {
             let mut conn = self.0.borrow_mut().pop_back()?;
-            if conn.since.elapsed() <= IDLE && conn.is_open() {
+            if is_usable(&mut conn) {
                 return Some(conn);
             }
         }
@@ -39,9 +41,18 @@ impl Idles {
     /// Closes what is too old or was closed over there; true while any is left.
     pub(super) fn prune(&self) -> bool {
         let mut idles = self.0.borrow_mut();
-        idles.retain_mut(|conn| conn.since.elapsed() <= IDLE && conn.is_open());
+        idles.retain_mut(|conn| is_usable(conn));
         !idles.is_empty()
     }
+}
+
+/// One that is not is about to be closed, and is told so.
+fn is_usable(conn: &mut Conn) -> bool {
+    let usable = conn.since.elapsed() <= IDLE && conn.is_open();
+    if !usable {
+        conn.say_end();
+    }
+    usable
 }
 
 /// Sends a request. One that a reused connection did not take, because the endpoint had closed it meanwhile, goes out

@@ -1,4 +1,4 @@
-//! HTTP/2 with prior knowledge: a few connections per endpoint, each with many streams.
+//! HTTP/2, with prior knowledge or by ALPN: a few connections per endpoint, each with many streams.
 //!
 //! Streams are counted here, because the library queues without bound what the endpoint does not admit yet.
 
@@ -132,7 +132,12 @@ async fn stands_still(deadline: Deadline, progress: &Progress, limit: Duration) 
 
 /// A stream on a fresh connection, or on one that somebody else made meanwhile.
 async fn connect(pool: &Pool) -> Result<Stream, Failed> {
+    let begun = Instant::now();
     let _turn = pool.http2.connecting.acquire().await.map_err(|_| Failed::Full)?;
+    // Those who waited for a connection that did not come about would otherwise each wait as long again, one by one.
+    if pool.refused.has_since(pool.key, begun) {
+        return Err(Failed::Connect("another request has just found none".into()));
+    }
     if let Some(stream) = pool.http2.roomy() {
         return Ok(stream);
     }

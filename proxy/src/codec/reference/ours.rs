@@ -72,7 +72,8 @@ async fn ask(stream: tokio::net::TcpStream, head_only: bool) -> Outcome {
     let inbound = Box::new(Inbound { head, upload: Upload::nothing(), upgrade: None });
     let id = RequestId::given(b"id").expect("a name");
     let told = Told::new(inbound.head.view(), testing::connection("127.0.0.1", &[]), id);
-    let prepared = Prepared::new(inbound, None, told, Protocol::Http1).expect("it can be written");
+    let prepared =
+        Prepared::new(inbound, None, told, Protocol::Http1, http::uri::Scheme::HTTP).expect("it can be written");
     let Prepared::Http1(mut request) = prepared else { unreachable!("HTTP/1 was asked for") };
     let conn = Box::new(Conn::new(Stream::Clear(stream), &Deadlines::new(), Rc::default()));
     let (head, upload) = request.parts();

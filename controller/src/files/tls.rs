@@ -1,0 +1,53 @@
+//! How the endpoints of a component are verified: `tls` in a `[component.*]`.
+//!
+//! Authorities stand in the file itself. It is read where an operator applies it and in the repository at a release's
+//! commit, and only what is in it is the same in both.
+
+use certs::endpoint::{Authorities, server_name};
+
+use crate::core::spec::{Protocol, TlsSpec};
+
+use super::walk::{Section, Walk, shown};
+
+/// Longest accepted text of authorities: some thirty. It goes to every proxy with each release of a stage.
+const CA_BYTES: usize = 64 * 1024;
+
+/// Reads it; `protocol` is the component's, when that was understood.
+pub(super) fn read(walk: &mut Walk<'_>, component: &Section<'_>, protocol: Option<Protocol>) -> Option<TlsSpec> {
+    let section = component.section(walk, "tls", "`tls`")?;
+    section.check_keys(walk, &["ca", "name"], &[]);
+    // A protocol that was not understood may have been meant to be one of them.
+    if protocol.is_some_and(|protocol| !protocol.is_tls()) || !component.has("protocol") {
+        let message = "`tls` says how endpoints are verified: accepted beside `protocol = \"tls\"` or \"h2\" only";
+        walk.wrong(component.place("tls"), message);
+    }
+    Some(TlsSpec { ca: ca(walk, &section), name: name(walk, &section) })
+}
+
+fn ca(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<String> {
+    let (text, at) = section.text(walk, "ca")?;
+    let wrong = if text.len() > CA_BYTES {
+        Some(format!("`ca` has {} bytes: accepted are {CA_BYTES}", text.len()))
+    } else if !text.contains("-----BEGIN") {
+        let message = "is not a certificate: accepted is the text of a PEM file itself, between \"\"\" and \"\"\", because \
+                       no other file goes along with this one";
+        Some(format!("\"{}\" {message}", shown(&text)))
+    } else {
+        let error = Authorities::parse(&text).err();
+        error.map(|error| format!("`ca` is not usable: {error} (accepted are certificates in PEM)"))
+    };
+    if let Some(wrong) = wrong {
+        walk.wrong(at, wrong);
+    }
+    Some(text)
+}
+
+fn name(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<String> {
+    let (name, at) = section.text(walk, "name")?;
+    if server_name(&name).is_err() {
+        let message = "is not a name that a certificate can be for: accepted is a DNS name or an IP address without a \
+                       port, such as \"hello.internal\"";
+        walk.wrong(at, format!("\"{}\" {message}", shown(&name)));
+    }
+    Some(name)
+}
