@@ -44,7 +44,7 @@ async fn hostile_h22_streams_that_are_not_read_are_reset_and_others_served() {
             assert_eq!(frames.ended(2 * STREAMS + 1).await, Ended::Answered(200));
         }
         drop(frames);
-        site.settles().await;
+        site.is_as_before().await;
     }
 }
 
@@ -66,6 +66,8 @@ async fn hostile_h22_streams_that_drip_are_served_meanwhile() {
         }
     }
     assert_eq!(got, 40);
+    drop(frames);
+    site.is_as_before().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +85,7 @@ async fn hostile_h20_a_rapid_reset_is_cut_short() {
         }
     }
     assert_eq!(victim.get(HOST, "/normal").await.body, "ok");
-    site.settles_but(1).await;
+    site.is_as_before_but(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,7 +117,7 @@ async fn hostile_h21_heads_without_end_are_cut_off() {
     drop(frames);
     assert!(!site.upstream.all().contains("hostile"));
     site.serves("a bomb").await;
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,7 +138,7 @@ async fn hostile_h23_floods_of_small_frames_hold_up_nobody() {
         }
         site.serves("a flood").await;
     }
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,6 +206,10 @@ async fn hostile_h26_a_goaway_in_the_middle_costs_one_request_at_most() {
     }
     assert!(statuses.iter().all(|status| matches!(status, 200 | 502)), "{statuses:?}");
     assert!(statuses.windows(2).all(|pair| pair.contains(&200)), "{statuses:?}");
+    drop(client);
     let mut client = Client::http1(site.proxy.http).await;
     assert!(matches!(client.get(HOST, "/").await.status, 200 | 502));
+    drop(client);
+    site.proxy.apply(hello(Protocol::H1, &[(1, site.upstream.address, 1)]));
+    site.is_as_before().await;
 }
