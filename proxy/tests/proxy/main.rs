@@ -4,6 +4,7 @@
 extern crate pointsman_proxy as proxy;
 
 mod access_log;
+mod apart;
 mod bodies;
 mod descriptors;
 mod drain;
