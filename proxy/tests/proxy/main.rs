@@ -6,6 +6,7 @@ extern crate pointsman_proxy as proxy;
 mod access_log;
 mod apart;
 mod bodies;
+mod clock;
 mod descriptors;
 mod drain;
 mod exchanges;
