@@ -19,6 +19,7 @@ mod health;
 mod hostile_crowds;
 mod hostile_downgrade;
 mod hostile_framing;
+mod hostile_grpc;
 mod hostile_http2;
 mod hostile_resets;
 mod hostile_upstream;
