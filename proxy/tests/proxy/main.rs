@@ -38,3 +38,19 @@ mod tls;
 mod trusted;
 mod upgrade;
 mod wire;
+
+/// Every hostile case ends with the look at whether all is as before.
+#[test]
+fn hostile_tests_end_with_a_look_at_what_is_left() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proxy");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("text");
+        for test in text.split("\nasync fn hostile_h").skip(1) {
+            let (test, _) = test.split_once("\n}").expect("its end");
+            assert!(test.contains("is_as_before") || test.contains("    refused("), "hostile_h{test}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count} hostile tests");
+}
