@@ -9,8 +9,8 @@ mod saving;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api::fleet::Rejection;
 use api::{ReleaseNumber, StageName, Version};
@@ -297,9 +297,14 @@ fn check_override(snapshot: &Snapshot, stage: &StageName, release: ReleaseNumber
     if backend.endpoints.is_empty() { Err(format!("{release} has no endpoints in {name}")) } else { Ok(()) }
 }
 
-/// Milliseconds since the Unix epoch.
+/// Milliseconds since the Unix epoch, by a clock that nobody sets: the system's as it was when this was asked first, and
+/// the time that has gone by since.
+///
+/// What is set for an hour lasts an hour, whatever becomes of the system's clock meanwhile. A restart believes that anew.
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    static BEGUN: LazyLock<(Duration, Instant)> =
+        LazyLock::new(|| (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now()));
+    let since = BEGUN.0 + BEGUN.1.elapsed();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

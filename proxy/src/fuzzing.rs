@@ -5,6 +5,7 @@
 //! through its corpus. Compiled for tests and with the feature `fuzzing`, never into a proxy that serves.
 
 mod chunks;
+mod grpc_web;
 mod head;
 mod host_and_path;
 mod proxy_protocol;
@@ -12,6 +13,7 @@ mod response;
 mod snapshot;
 
 pub use chunks::chunks;
+pub use grpc_web::grpc_web;
 pub use head::head;
 pub use host_and_path::host_and_path;
 pub use proxy_protocol::proxy_protocol;
@@ -131,6 +133,11 @@ mod tests {
     #[test]
     fn corpus_of_chunks() {
         replay("chunks", chunks);
+    }
+
+    #[test]
+    fn corpus_of_grpc_web() {
+        replay("grpc_web", grpc_web);
     }
 
     #[test]

@@ -88,6 +88,7 @@ async fn hostile_h48_nothing_that_a_client_says_breaks_a_line_of_the_log() {
         assert_eq!(line["target"], "/%0a%1b[31m\"'<>", "{line}");
         assert!(line.get("x").is_none() && line["user_agent"].is_string(), "{line}");
     }
+    site.is_as_before().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,4 +108,6 @@ async fn hostile_h63_a_log_on_a_full_disk_loses_lines_which_are_counted_and_no_r
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(client.get(HOST, "/").await.status, 200);
+    drop(client);
+    site.is_as_before().await;
 }

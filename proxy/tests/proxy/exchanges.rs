@@ -82,6 +82,8 @@ async fn hostile_h09_pipelined_requests_are_answered_once_and_in_order() {
     }
     assert!(sending.await.expect("ended"));
     assert_eq!(site.upstream.count(" HTTP/1.1\r\n"), 5);
+    drop(wire);
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -107,7 +109,7 @@ async fn hostile_h09_a_half_closed_client_gets_its_answers() {
         assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 400 "), "{part:?}: {rest}");
     }
     site.serves("half-closed clients").await;
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -144,7 +146,7 @@ async fn hostile_h09_a_client_that_breaks_off_leaves_nothing_behind() {
         }
     }
     until("the upstream's connections are closed", || site.upstream.open() <= 1).await;
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -167,7 +169,7 @@ async fn hostile_h09_an_answer_before_the_request_is_complete() {
     site.serves("early answers").await;
     assert!(!site.upstream.all().contains("\r\n\r\nGET /smuggled"));
     drop(wire);
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -185,6 +187,8 @@ async fn hostile_h07_the_upstream_is_asked_whether_the_body_may_come() {
     assert_eq!(wire.answer().await.expect("an answer").text(), "ok");
     wire.ask("GET /x HTTP/1.1", "").await;
     assert_eq!(wire.answer().await.expect("an answer").text(), "ok");
+    drop(wire);
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -203,7 +207,7 @@ async fn hostile_h07_a_body_that_is_refused_at_once_is_not_waited_for() {
     site.serves("refused bodies").await;
     assert!(!site.upstream.all().contains("smuggled"));
     until("the upstream's connections are closed", || site.upstream.open() <= 1).await;
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -227,6 +231,7 @@ async fn hostile_h07_expectations_that_nobody_knows_are_refused() {
     let seen = site.upstream.all();
     let old = &seen[seen.find("POST /old").expect("a request")..];
     assert!(!seen.contains("hostile") && !old.contains("expect:"), "{seen}");
+    site.is_as_before().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

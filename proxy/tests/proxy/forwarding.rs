@@ -49,6 +49,7 @@ async fn hostile_h41_no_spelling_of_what_we_say_passes() {
     }
     let all: String = names().iter().map(|name| format!("{name}: evil\r\n")).collect();
     is_ours(&head_of(&site, "GET /all HTTP/1.1", &all).await, port);
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -63,6 +64,7 @@ async fn hostile_h41_no_spelling_of_it_passes_in_trailers() {
     }
     let seen = site.upstream.all();
     assert!(!seen.contains("evil") && seen.contains("\r\n0\r\nx-good: 1\r\n\r\n"), "{seen}");
+    site.is_as_before().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,6 +94,7 @@ async fn hostile_h41_no_spelling_of_it_passes_from_http_2_or_to_it() {
         assert_eq!(headers.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["127.0.0.1"]);
         assert_eq!(headers.get_all("x-request-id").iter().count(), 1);
     }
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -119,6 +122,7 @@ async fn hostile_h08_hop_by_hop_fields_end_here_and_what_says_who_asks_never() {
         assert_eq!(field(&head, "te").as_deref(), Some("trailers"), "{head}");
         assert_eq!(field(&head, "connection").as_deref(), Some("te"), "{head}");
     }
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -134,6 +138,7 @@ async fn hostile_h08_hop_by_hop_fields_of_an_answer_end_here_too() {
     assert_eq!(fields(&said.head, "set-cookie").collect::<Vec<_>>(), ["a=b", "c=d"]);
     assert_eq!((said.text().as_str(), said.field("server").as_deref()), ("ok", Some("x")));
     assert_eq!(said.field("x-request-id").expect("ours").len(), 32);
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -162,6 +167,7 @@ async fn hostile_h42_values_joined_by_a_comma_are_values_repeated() {
     for two in ["Expect: 100-continue, x\r\n", "Expect: 100-continue\r\nExpect: x\r\n"] {
         assert_eq!(site.asks("POST / HTTP/1.1", two).await.status, 417, "{two}");
     }
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -186,6 +192,7 @@ async fn hostile_h05_a_host_has_one_form_everywhere() {
         assert_eq!(field(head, "forwarded"), Some(format!("for=127.0.0.1;host=\"{expected}\";proto=http")), "{host}");
         assert_eq!(field(head, "x-forwarded-port"), Some(port.to_string()), "{host}");
     }
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -200,4 +207,5 @@ async fn hostile_h10_methods_that_are_served_pass_as_they_are() {
     // One empty line before a request is passed over (RFC 9112 §2.2).
     let answer = site.says(format!("\r\nGET /y HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     assert_eq!(answer.expect("an answer").status, 200);
+    site.is_as_before().await;
 }

@@ -4,6 +4,8 @@
 
 use std::net::SocketAddr;
 
+use tokio::task::JoinHandle;
+
 use crate::reading::Reading;
 use crate::support::HOST;
 use crate::wire::Wire;
@@ -55,9 +57,17 @@ impl Frames {
     }
 
     pub(crate) async fn send(&self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
-        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        self.wire.send([&head[..], payload].concat()).await;
+        self.wire.send(frame(kind, flags, stream, payload)).await;
+    }
+
+    /// Sends frames at once; false when nobody takes them any more.
+    pub(crate) async fn send_all(&self, frames: Vec<u8>) -> bool {
+        self.wire.send(frames).await
+    }
+
+    /// The same while something is read.
+    pub(crate) fn send_meanwhile(&self, frames: Vec<u8>) -> JoinHandle<bool> {
+        self.wire.send_meanwhile(frames)
     }
 
     /// Opens a stream with these fields.
@@ -95,7 +105,13 @@ impl Frames {
     }
 }
 
-fn number_of(bytes: &[u8]) -> u32 {
+/// A frame's bytes, whatever is in it.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+pub(crate) fn number_of(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b))
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 
+use crate::site::is_as_before;
 use crate::support::{Body, Client, HOST, TestProxy, Upstream, fed, hello, until};
 
 const GRPC: &str = "application/grpc";
@@ -56,7 +57,7 @@ async fn grpc_streams_both_ways_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn grpc_hostile_h25_every_failure_is_a_status() {
+async fn hostile_h25_every_failure_is_a_status() {
     let folder = tempfile::tempdir().expect("folder");
     let proxy = TestProxy::start(folder.path(), 1).await;
     let (h2c, h1) = (Upstream::start("r1", Protocol::H2c).await, Upstream::start("r1", Protocol::H1).await);
@@ -81,10 +82,13 @@ async fn grpc_hostile_h25_every_failure_is_a_status() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
     proxy.apply(hello(Protocol::H2c, &[(1, free, 1)]));
     assert_eq!(status(client.post("/call", GRPC, vec![message("x")]).await), "14");
+    drop(client);
+    proxy.apply(hello(Protocol::H2c, &[(1, h2c.address, 1)]));
+    is_as_before(&proxy, h2c.address).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn grpc_hostile_h25_a_call_ends_when_its_caller_stops_waiting() {
+async fn hostile_h25_a_call_ends_when_its_caller_stops_waiting() {
     let folder = tempfile::tempdir().expect("folder");
     let proxy = TestProxy::start(folder.path(), 1).await;
     let upstream = Upstream::start("r1", Protocol::H2c).await;
@@ -121,6 +125,8 @@ async fn grpc_hostile_h25_a_call_ends_when_its_caller_stops_waiting() {
         );
     }
     assert_eq!(upstream.requests(), before);
+    drop((client, feed, answer));
+    is_as_before(&proxy, upstream.address).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

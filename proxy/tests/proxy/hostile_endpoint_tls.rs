@@ -14,7 +14,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::front::{Authority, Front, NAME, Offer, behind_tls, checked, secured, trust};
 use crate::health::metric;
 use crate::recorder::Recorder;
-use crate::support::{Client, HOST, TestProxy, Upstream, endpoints, set, settings, until, weights, zone};
+use crate::site;
+use crate::support::{Client, HOST, TestProxy, Upstream, endpoints, hello, set, settings, until, weights, zone};
 use crate::wire::Wire;
 
 /// A proxy that waits for handshakes as long as a busy test machine may take for a good one.
@@ -85,6 +86,13 @@ async fn wrong_ones(protocol: Protocol, authority: &Authority, behind: &Recorder
     all
 }
 
+/// Whatever it met, the proxy serves an endpoint in clear, and nothing of its clients is left.
+async fn is_as_before(proxy: &TestProxy) {
+    let upstream = Upstream::start("r1", Protocol::H1).await;
+    proxy.apply(hello(Protocol::H1, &[(1, upstream.address, 1)]));
+    site::is_as_before(proxy, upstream.address).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_h26_an_endpoint_that_is_not_verified_gets_nothing_and_another_is_asked() {
     let (folder, authority) = (tempfile::tempdir().expect("folder"), Authority::new());
@@ -119,6 +127,7 @@ async fn hostile_h26_an_endpoint_that_is_not_verified_gets_nothing_and_another_i
     }
     let got = recorder.all();
     assert!(!got.contains("secret") && !got.contains("HTTP/"), "{got:?}");
+    is_as_before(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,6 +146,7 @@ async fn hostile_h26_those_who_wait_for_one_handshake_fail_with_it() {
     assert!(answers.iter().all(|status| *status == 502), "{answers:?}");
     // One, or a few on a machine that stood still meanwhile; not one each.
     assert!((1..=4).contains(&asked()), "{} handshakes", asked());
+    is_as_before(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,6 +180,8 @@ async fn hostile_h26_two_stages_at_one_address_share_neither_connection_nor_trus
         }
     }
     assert_eq!((upstream.requests(), front.shaken().len()), (6, 1), "those who trust alike share a connection");
+    drop(client);
+    is_as_before(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,6 +211,7 @@ async fn hostile_h26_an_answer_that_is_cut_within_tls_is_never_taken_for_whole()
         let answer = wire.answer().await.map(|answer| answer.text());
         assert_eq!(answer.as_deref(), whole.then_some("whole"), "{path}");
     }
+    is_as_before(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -62,7 +62,7 @@ async fn refused(name: &str) {
         assert!(is_unharmed(&seen), "{seen}");
     }
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -109,5 +109,5 @@ async fn hostile_h40_any_other_target_is_forwarded_byte_for_byte() {
         assert_eq!(answer.status, 200, "{target}: {answer:?}");
         assert_eq!(site.upstream.count(&format!("GET {target} HTTP/1.1\r\n")), 1, "{target}");
     }
-    site.settles().await;
+    site.is_as_before().await;
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use api::fleet::Protocol;
 
-use crate::frames::{DATA, END_STREAM, Ended, Frames, GOAWAY, HEADERS, PING, RESET, SETTINGS, WINDOW, request};
+use crate::apart::Apart;
+use crate::frames::{
+    DATA, END_STREAM, Ended, Frames, GOAWAY, HEADERS, PING, RESET, SETTINGS, WINDOW, frame, number_of, request,
+};
 use crate::reading::Reading;
 use crate::recorder::Recorder;
 use crate::site::Site;
@@ -44,7 +47,7 @@ async fn hostile_h22_streams_that_are_not_read_are_reset_and_others_served() {
             assert_eq!(frames.ended(2 * STREAMS + 1).await, Ended::Answered(200));
         }
         drop(frames);
-        site.settles().await;
+        site.is_as_before().await;
     }
 }
 
@@ -66,6 +69,8 @@ async fn hostile_h22_streams_that_drip_are_served_meanwhile() {
         }
     }
     assert_eq!(got, 40);
+    drop(frames);
+    site.is_as_before().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +88,7 @@ async fn hostile_h20_a_rapid_reset_is_cut_short() {
         }
     }
     assert_eq!(victim.get(HOST, "/normal").await.body, "ok");
-    site.settles_but(1).await;
+    site.is_as_before_but(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,7 +120,7 @@ async fn hostile_h21_heads_without_end_are_cut_off() {
     drop(frames);
     assert!(!site.upstream.all().contains("hostile"));
     site.serves("a bomb").await;
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,7 +141,49 @@ async fn hostile_h23_floods_of_small_frames_hold_up_nobody() {
         }
         site.serves("a flood").await;
     }
-    site.settles().await;
+    site.is_as_before().await;
+}
+
+/// A body of padding alone takes room in the windows and none anywhere else (RFC 9113 §6.1).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_h23_a_body_of_padding_alone_is_held_nowhere() {
+    const PADDED: u8 = 8;
+    const FRAMES: usize = 50_000;
+    let padding = frame(DATA, PADDED, 1, &[&[255][..], &[0; 255]].concat());
+    let apart = Apart::start(Recorder::ok().await).await;
+    let mut frames = Frames::connect(apart.http, &[]).await;
+    frames.open(1, 0, &request("POST", b"/hostile")).await;
+    apart.forget_peak();
+    let (mut windows, mut sent, mut over) = ([65_535usize; 2], 0, false);
+    while sent < FRAMES && !over {
+        let room = (windows[0].min(windows[1]) / 256).min(FRAMES - sent);
+        windows = windows.map(|window| window - 256 * room);
+        sent += room;
+        frames.send_all(padding.repeat(room)).await;
+        frames.send(PING, 0, 0, b"are you?").await;
+        // Its answer comes when all before it was worked on.
+        while let Some(frame) = frames.next().await {
+            match frame.kind {
+                PING => break,
+                SETTINGS if frame.flags == 0 => {
+                    let window = frame.payload.chunks(6).find(|setting| setting[..2] == [0, 4]);
+                    windows[1] += number_of(&window.expect("more than the least")[2..]) as usize - 65_535;
+                }
+                WINDOW => windows[usize::from(frame.stream == 1)] += number_of(&frame.payload) as usize,
+                GOAWAY => over = true,
+                _ => {}
+            }
+        }
+        apart.serves("padding").await;
+    }
+    println!("{sent} frames, {} KiB more at most, cut off: {over}", apart.peak_growth_kib());
+    assert!(apart.peak_growth_kib() < 4 * 1024, "{} KiB", apart.peak_growth_kib());
+    if !over {
+        frames.send(DATA, END_STREAM, 1, b"").await;
+        assert_eq!(frames.ended(1).await, Ended::Answered(200));
+    }
+    drop(frames);
+    apart.is_as_before().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,6 +251,10 @@ async fn hostile_h26_a_goaway_in_the_middle_costs_one_request_at_most() {
     }
     assert!(statuses.iter().all(|status| matches!(status, 200 | 502)), "{statuses:?}");
     assert!(statuses.windows(2).all(|pair| pair.contains(&200)), "{statuses:?}");
+    drop(client);
     let mut client = Client::http1(site.proxy.http).await;
     assert!(matches!(client.get(HOST, "/").await.status, 200 | 502));
+    drop(client);
+    site.proxy.apply(hello(Protocol::H1, &[(1, site.upstream.address, 1)]));
+    site.is_as_before().await;
 }

@@ -45,7 +45,7 @@ async fn hostile_h26_an_answer_with_two_readings_is_a_bad_answer() {
         for connection in site.upstream.connections() {
             assert!(!connection.contains("hostile") || !connection.contains("normal"), "used again: {shown}");
         }
-        site.settles().await;
+        site.is_as_before().await;
     }
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
 }
@@ -60,6 +60,8 @@ async fn hostile_h26_a_client_on_http_2_keeps_its_connection() {
         let answer = client.send(request).await.map(|answer| answer.status.to_string());
         assert_eq!(answer.unwrap_or("cut".into()), expected, "{shown}");
         assert_eq!(client.get(HOST, "/normal").await.body, "ok", "{shown}");
+        drop(client);
+        site.is_as_before().await;
     }
 }
 
@@ -114,7 +116,7 @@ async fn hostile_h26_an_endpoint_that_closes_says_nothing_or_half_of_it() {
         site.serves(path).await;
     }
     assert_eq!(site.upstream.count("POST /at-once"), 1, "it may have been acted on");
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -141,7 +143,7 @@ async fn hostile_h26_an_endpoint_that_never_answers_is_given_up() {
     assert!(wire.answer().await.is_none(), "it was cut");
     site.serves("them").await;
     crate::support::until("the connections are closed", || site.upstream.open() <= 1).await;
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -177,6 +179,8 @@ async fn hostile_h26_garbage_behind_an_answer_is_nobodys_answer() {
         let behind = connection.split("GET /with").nth(1).or(connection.split("GET /later").nth(1)).unwrap_or_default();
         assert!(behind.matches("GET ").count() == 0, "used again: {connection}");
     }
+    drop(wire);
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -207,6 +211,8 @@ async fn hostile_h07_a_body_where_none_may_be_is_nobodys_answer() {
         let before = lines.split_last().map(|(_, before)| before).unwrap_or_default();
         assert!(before.iter().all(|line| line.contains("/normal")), "used again: {lines:?}");
     }
+    drop(wire);
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -238,6 +244,8 @@ async fn hostile_h26_a_stale_connection_is_tried_again_only_when_that_is_harmles
         let times = site.upstream.count(line);
         assert!(times == 1 || (harmless && times == 2), "{line}: {times}");
     }
+    drop(wire);
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -258,5 +266,5 @@ async fn hostile_h26_one_endpoint_that_refuses_fails_no_request() {
         assert_eq!(wire.answer().await.expect("an answer").status, 200, "request {n}");
     }
     assert_eq!(site.upstream.count("\r\n\r\nhello"), 20);
-    site.settles().await;
+    site.is_as_before().await;
 }

@@ -237,7 +237,7 @@ async fn hostile_h62_a_client_that_never_reads_is_cut_off() {
         assert!(wire.answer().await.is_none(), "it was cut");
     }
     site.serves("them").await;
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test]

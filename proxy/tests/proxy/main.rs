@@ -4,7 +4,10 @@
 extern crate pointsman_proxy as proxy;
 
 mod access_log;
+mod apart;
 mod bodies;
+mod bystander;
+mod clock;
 mod descriptors;
 mod drain;
 mod exchanges;
@@ -15,11 +18,15 @@ mod frames;
 mod front;
 mod grpc;
 mod health;
+mod hostile_crowds;
 mod hostile_downgrade;
 mod hostile_endpoint_tls;
 mod hostile_framing;
+mod hostile_grpc;
 mod hostile_http2;
+mod hostile_resets;
 mod hostile_upstream;
+mod hostile_windows;
 mod keep_alive;
 mod limits;
 mod overriding;
@@ -36,3 +43,19 @@ mod trusted;
 mod upgrade;
 mod websocket;
 mod wire;
+
+/// Every hostile case ends with the look at whether all is as before.
+#[test]
+fn hostile_tests_end_with_a_look_at_what_is_left() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proxy");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("text");
+        for test in text.split("\nasync fn hostile_h").skip(1) {
+            let (test, _) = test.split_once("\n}").expect("its end");
+            assert!(test.contains("is_as_before") || test.contains("    refused("), "hostile_h{test}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count} hostile tests");
+}

@@ -59,7 +59,7 @@ async fn redirect_is_remembered_over_tls_only_and_said_once() {
     let (proxy, upstream, roots) = https_with(folder.path(), zone(443, 31_536_000)).await;
     const SAID: &str = "max-age=31536000";
     for host in HOSTS {
-        let mut stream = shaken(&proxy, roots.clone(), "http/1.1", host).await;
+        let mut stream = shaken(proxy.https(), roots.clone(), "http/1.1", host).await;
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("written");
         let mut answer = String::new();
@@ -67,7 +67,7 @@ async fn redirect_is_remembered_over_tls_only_and_said_once() {
         let line = format!("\r\nstrict-transport-security: {SAID}\r\n");
         assert_eq!(answer.matches("strict-transport-security").count(), 1, "{answer}");
         assert!(answer.contains(&line), "{answer}");
-        let io = TokioIo::new(shaken(&proxy, roots.clone(), "h2", host).await);
+        let io = TokioIo::new(shaken(proxy.https(), roots.clone(), "h2", host).await);
         let (sender, connection) =
             hyper::client::conn::http2::handshake::<_, _, Body>(TokioExecutor::new(), io).await.expect("ready");
         tokio::spawn(connection);

@@ -82,6 +82,8 @@ pub(crate) struct TestProxy {
     pub(crate) engine: Engine,
     pub(crate) http: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// What every connection has to begin with.
+    pub(crate) introduction: &'static str,
     number: AtomicU64,
 }
 
@@ -97,10 +99,15 @@ impl TestProxy {
 
     pub(crate) async fn with(settings: Settings) -> Self {
         certs::install_provider();
+        let introduction = if settings.proxy_protocol { "PROXY UNKNOWN\r\n" } else { "" };
         let engine = Engine::start(settings).await.expect("started");
         let bound = engine.bound();
         let number = AtomicU64::new(engine.version().map_or(0, |version| version.number));
-        Self { http: bound.http.expect("asked for"), admin: bound.admin, engine, number }
+        Self { http: bound.http.expect("asked for"), admin: bound.admin, introduction, engine, number }
+    }
+
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.engine.bound().https.expect("asked for")
     }
 
     /// Applies a full state as the next version.
@@ -240,6 +247,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         "/call" => {
             // As it comes, so that a stream in both directions works.
             let data = body.into_data_stream();
+            // To its end: one that was reset says so for ever.
             let echoed = tokio_stream::StreamExt::map_while(data, |piece| Some(Ok(Frame::data(piece.ok()?))));
             let end = tokio_stream::iter([Ok(trailers("0"))]);
             grpc(passed_on(tokio_stream::StreamExt::chain(echoed, end)))
@@ -381,13 +389,19 @@ pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// See [`until`].
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Waits until something is so; fails after a time that no working machine needs.
 pub(crate) async fn until(what: &str, so: impl Fn() -> bool) {
-    for _ in 0..30_000 {
+    let (begun, mut pause) = (std::time::Instant::now(), Duration::from_millis(1));
+    while begun.elapsed() < PATIENCE {
         if so() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        // Looking may cost something: the kernel's table of sockets is long at times.
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(Duration::from_millis(50));
     }
     panic!("never came true: {what}");
 }

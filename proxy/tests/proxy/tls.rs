@@ -1,5 +1,6 @@
 //! HTTPS: the certificate comes with the snapshot, the protocol is agreed in the handshake.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,11 +15,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::site::sockets;
-use crate::support::{HOST, TestProxy, Upstream, hello, resource, settings, until, zone};
+use crate::site::is_as_before;
+use crate::support::{HOST, TestProxy, Upstream, hello, resource, settings, zone};
 use crate::wire::Wire;
 
-fn certificate(ca: &DevelopmentCa) -> Resource {
+pub(crate) fn certificate(ca: &DevelopmentCa) -> Resource {
     let zone = "staging.example.com".parse().expect("a zone");
     let made = ca.wildcard(&zone, SystemTime::now()).expect("issued");
     let name = made.dns_names[0].clone();
@@ -52,14 +53,14 @@ pub(crate) async fn https_with(folder: &Path, zone: Resource) -> (TestProxy, Ups
 }
 
 pub(crate) async fn shaken(
-    proxy: &TestProxy,
+    https: SocketAddr,
     roots: rustls::RootCertStore,
     alpn: &str,
     name: &str,
 ) -> TlsStream<TcpStream> {
     let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-    let stream = TcpStream::connect(proxy.engine.bound().https.expect("asked for")).await.expect("connected");
+    let stream = TcpStream::connect(https).await.expect("connected");
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("trusted")
 }
@@ -77,7 +78,7 @@ async fn hostile_h05_a_host_other_than_the_one_of_the_handshake_is_misdirected()
         ("nobody.example", "421"),
         ("127.0.0.1", "421"),
     ] {
-        let mut stream = shaken(&proxy, roots.clone(), "http/1.1", HOST).await;
+        let mut stream = shaken(proxy.https(), roots.clone(), "http/1.1", HOST).await;
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = String::new();
@@ -85,7 +86,7 @@ async fn hostile_h05_a_host_other_than_the_one_of_the_handshake_is_misdirected()
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
     }
     // HTTP/2 clients use one connection for all names of its certificate: 421 tells them to open another.
-    let stream = shaken(&proxy, roots, "h2", HOST).await;
+    let stream = shaken(proxy.https(), roots, "h2", HOST).await;
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("ready");
     tokio::spawn(connection);
@@ -95,13 +96,15 @@ async fn hostile_h05_a_host_other_than_the_one_of_the_handshake_is_misdirected()
         assert_eq!(answer.status(), status, "{host}");
     }
     assert_eq!(upstream.requests(), 3);
+    drop(sender);
+    is_as_before(&proxy, upstream.address).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_h60_a_handshake_that_stands_still_or_is_none_ends() {
     let folder = tempfile::tempdir().expect("folder");
     let (proxy, upstream, roots) = https(folder.path()).await;
-    let address = proxy.engine.bound().https.expect("asked for");
+    let address = proxy.https();
     // The beginning of a ClientHello of 512 bytes.
     let hello = [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &[7; 32]].concat();
     let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
@@ -112,12 +115,12 @@ async fn hostile_h60_a_handshake_that_stands_still_or_is_none_ends() {
         assert!(!wire.rest().await.starts_with(b"HTTP"), "{}", bytes[..bytes.len().min(20)].escape_ascii());
     }
     assert_eq!(upstream.requests(), 0);
-    let mut stream = shaken(&proxy, roots, "http/1.1", HOST).await;
+    let mut stream = shaken(proxy.https(), roots, "http/1.1", HOST).await;
     stream.write_all(request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes()).await.expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    until("all are closed", || sockets(address, upstream.address).0 == 0).await;
+    is_as_before(&proxy, upstream.address).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,7 +128,7 @@ async fn tls_serves_both_protocols_with_the_certificate_of_the_snapshot() {
     let folder = tempfile::tempdir().expect("folder");
     let (proxy, upstream, roots) = https(folder.path()).await;
     for alpn in ["h2", "http/1.1"] {
-        let stream = shaken(&proxy, roots.clone(), alpn, HOST).await;
+        let stream = shaken(proxy.https(), roots.clone(), alpn, HOST).await;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn.as_bytes()));
         let io = TokioIo::new(stream);
         let empty = Empty::<bytes::Bytes>::new();

@@ -59,6 +59,8 @@ async fn hostile_h43_a_chain_is_believed_of_trusted_peers_only() {
             }
         }
     }
+    trusted.is_as_before().await;
+    others.is_as_before().await;
 }
 
 /// A header of version 2 with these addresses.
@@ -92,7 +94,7 @@ async fn hostile_h43_the_proxy_protocol_says_whose_connection_it_is() {
             assert_eq!(field(&last_head(&site), "x-forwarded-for").as_deref(), Some(client), "{header:?}");
         }
     }
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -126,7 +128,7 @@ async fn hostile_h43_a_malformed_or_cut_header_serves_nothing() {
     wire.send("PROXY TCP4 192").await;
     assert!(wire.is_over().await);
     assert_eq!(site.upstream.all(), "");
-    site.settles().await;
+    site.is_as_before().await;
 }
 
 #[tokio::test]
@@ -139,4 +141,5 @@ async fn hostile_h43_a_peer_that_is_not_trusted_speaks_for_nobody() {
     let answer = plain.says("PROXY TCP4 192.0.2.1 10.0.0.1 4660 80\r\n\r\n").await.expect("an answer");
     assert_eq!((answer.status, site.upstream.all(), plain.upstream.all()), (505, String::new(), String::new()));
     plain.serves("a header that nobody asked for").await;
+    plain.is_as_before().await;
 }

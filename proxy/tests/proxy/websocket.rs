@@ -20,7 +20,7 @@ async fn shouts() -> Recorder {
     Recorder::start(|mut peer| async move {
         let Some(head) = peer.head().await else { return };
         let accept = match head.split(' ').nth(1).unwrap_or_default() {
-            "/ok" => return peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await,
+            "/ok" | "/normal" => return peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await,
             "/no" => return peer.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await,
             "/wrong" => "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned(),
             _ => accept(&head),
@@ -148,6 +148,8 @@ async fn hostile_h06_only_a_101_to_our_own_key_changes_the_protocol_of_a_stream(
     }
     assert_eq!(client.get(HOST, "/ok").await.status, 200, "the connection survives");
     assert!(!site.upstream.all().contains("CONNECT"));
+    drop(client);
+    site.is_as_before().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
