@@ -76,7 +76,7 @@ fn check_target(request: RequestView<'_>) -> Result<(), Refusal> {
         return Err(Refusal::Ambiguous("the target does not begin with /"));
     }
     // Servers disagree on what these mean: `\` is a slash to some, the rest has no place in a URI (RFC 3986 §2).
-    if path.bytes().any(|b| !(0x21..=0x7e).contains(&b) || b == b'\\' || b == b'#') {
+    if path.bytes().fold(false, |bad, b| bad | !(0x21..=0x7e).contains(&b) | (b == b'\\') | (b == b'#')) {
         return Err(Refusal::Ambiguous("the target holds a character that has to be encoded"));
     }
     Ok(())
@@ -92,7 +92,8 @@ fn check_fields(request: RequestView<'_>) -> Result<(), Refusal> {
         }
         fields += 1;
         bytes += name.len() + value.len() + 4;
-        if value.iter().any(|b| (*b < 0x20 && *b != b'\t') || *b >= 0x7f) {
+        // Not `any`: without a way out in the middle, many bytes are looked at at once.
+        if value.iter().fold(false, |bad, b| bad | ((*b < 0x20) & (*b != b'\t')) | (*b >= 0x7f)) {
             return Err(Refusal::Ambiguous("a field holds a control or 8-bit character"));
         }
     }
@@ -163,8 +164,8 @@ fn normal_form(written: &str) -> Result<Head<'_>, Refusal> {
             address.parse::<std::net::Ipv6Addr>().map_err(|_| wrong)?;
             (&written[..address.len() + 2], rest.strip_prefix(':'))
         }
-        None => match written.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
+        None => match memchr::memchr(b':', written.as_bytes()) {
+            Some(at) => (&written[..at], Some(&written[at + 1..])),
             None => (written, None),
         },
     };
@@ -185,7 +186,7 @@ fn normal_form(written: &str) -> Result<Head<'_>, Refusal> {
     if !(bare.starts_with('[') || is_name(bare)) {
         return Err(wrong);
     }
-    if bare.len() == host.len() && !host.bytes().any(|b| b.is_ascii_uppercase()) {
+    if bare.len() == host.len() && !host.bytes().fold(false, |upper, b| upper | b.is_ascii_uppercase()) {
         return Ok(Head { host: Cow::Borrowed(host), authority: Cow::Borrowed(written) });
     }
     // Allocates: a host in capitals or with a dot at the end is rare.
@@ -200,13 +201,11 @@ fn normal_form(written: &str) -> Result<Head<'_>, Refusal> {
 /// Labels with a dot between each two. A label is never empty (RFC 1035 §2.3.1): `a..` without its dot would still end
 /// with one.
 fn is_name(host: &str) -> bool {
-    let mut before = b'.';
-    let fits = host.bytes().all(|b| {
-        let fits = b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || (b == b'.' && before != b'.');
-        before = b;
-        fits
-    });
-    fits && before != b'.'
+    let host = host.as_bytes();
+    let may = |b: u8| b.is_ascii_alphanumeric() | (b == b'-') | (b == b'_') | (b == b'.');
+    let fits = host.iter().fold(true, |fits, b| fits & may(*b));
+    let empty = host.windows(2).fold(false, |empty, two| empty | ((two[0] == b'.') & (two[1] == b'.')));
+    fits && !empty && !host.is_empty() && !host.starts_with(b".") && !host.ends_with(b".")
 }
 
 #[cfg(test)]

@@ -17,15 +17,15 @@ pub(crate) struct Routed<'a> {
 
 /// How a host in normal form is asked for, whether or not it leads anywhere.
 pub(crate) fn https(snapshot: &Snapshot, host: &str) -> Https {
-    host.split_once('.').and_then(|(_, zone)| snapshot.https(zone)).unwrap_or_default()
+    split(host).and_then(|(_, zone)| snapshot.https(zone)).unwrap_or_default()
 }
 
 /// The stage of a host in normal form (lower case, no port, no dot at the end); `None` when it is unknown.
 pub(crate) fn route<'a>(snapshot: &'a Snapshot, host: &str) -> Option<Routed<'a>> {
-    let (label, zone) = host.split_once('.')?;
-    let (release, service) = match label.split_once("--") {
-        // No service's name holds `--`, so this cannot be one.
-        Some((release, service)) => (Some(release_number(release)?), service),
+    let (label, zone) = split(host)?;
+    // No service's name holds `--`, so what does cannot be one.
+    let (release, service) = match label.as_bytes().windows(2).position(|two| two == b"--") {
+        Some(at) => (Some(release_number(&label[..at])?), &label[at + 2..]),
         None => (None, label),
     };
     let stage = snapshot.stage(zone, service)?;
@@ -33,6 +33,12 @@ pub(crate) fn route<'a>(snapshot: &'a Snapshot, host: &str) -> Option<Routed<'a>
         None => Some(Routed { stage, release: None }),
         Some(number) => stage.backend(number).map(|backend| Routed { stage, release: Some(backend) }),
     }
+}
+
+/// The first label and the rest.
+fn split(host: &str) -> Option<(&str, &str)> {
+    let at = memchr::memchr(b'.', host.as_bytes())?;
+    Some((&host[..at], &host[at + 1..]))
 }
 
 /// `r42` without allocating: the same grammar as `api::ReleaseNumber`.

@@ -40,16 +40,12 @@ fn is_ours(name: &str, flight: &Flight) -> bool {
 
 /// Whether `Connection` of an answer names fields of its own. Seldom: usually it says `close` or `keep-alive`, if anything.
 fn names_fields(head: &AnswerHead) -> bool {
-    names_others(connection(head))
-}
-
-fn connection(head: &AnswerHead) -> impl Iterator<Item = &[u8]> {
-    head.fields().filter(|(name, _)| *name == "connection").map(|(_, value)| value)
+    names_others(head.all("connection"))
 }
 
 /// Whether `Connection` takes a field of an answer away.
 fn is_named(head: &AnswerHead, name: &str) -> bool {
-    let mut tokens = connection(head).flat_map(|value| value.split(|b| *b == b','));
+    let mut tokens = head.all("connection").flat_map(|value| value.split(|b| *b == b','));
     tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_bytes())) && !is_kept(name)
 }
 

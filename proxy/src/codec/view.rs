@@ -151,12 +151,17 @@ impl AnswerHead {
         }
     }
 
-    /// The first value of a field. `name` is lower case.
-    pub(crate) fn first(&self, name: &str) -> Option<&[u8]> {
+    /// All values of a field, in order. `name` is lower case.
+    pub(crate) fn all(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
         match self {
-            Self::Http1(head) => head.fields().first(name),
-            Self::Http2(head) => head.headers.get(name).map(http::HeaderValue::as_bytes),
+            Self::Http1(head) => Either::Http1(head.fields().all(name)),
+            Self::Http2(head) => Either::Http2(head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)),
         }
+    }
+
+    /// The first value of a field. `name` is lower case.
+    pub(crate) fn first(&self, name: &'static str) -> Option<&[u8]> {
+        self.all(name).next()
     }
 
     /// All fields, each value on its own. Names are lower case.

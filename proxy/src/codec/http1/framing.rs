@@ -35,6 +35,9 @@ pub(crate) fn of_response(head: &ResponseHead, head_only: bool) -> Result<Framin
 }
 
 fn declared(fields: &Fields, minor: u8) -> Result<Option<Framing>, Unclear> {
+    if !fields.may_have("content-length") && !fields.may_have("transfer-encoding") {
+        return Ok(None);
+    }
     let (mut length, mut chunked) = (None, false);
     for (place, (name, value)) in fields.iter().enumerate() {
         match name {

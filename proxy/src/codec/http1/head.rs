@@ -43,6 +43,8 @@ pub(crate) struct Fields {
     /// Whatever of it is text by its syntax: kept as such, so that nobody has to make sure again at every look.
     text: String,
     places: Vec<Place>,
+    /// A bit for each name, see [`mark`].
+    marks: u64,
 }
 
 /// Where a field is.
@@ -185,7 +187,9 @@ impl Fields {
         // Allocates: the head, its text, and 10 bytes a field.
         let (bytes, mut text) = (whole.into(), String::with_capacity(whole.len()));
         let mut places = Vec::with_capacity(parsed.len());
+        let mut marks = 0;
         for field in parsed {
+            marks |= mark(field.name);
             let name = Span::new(text.len(), text.len() + field.name.len());
             text.push_str(field.name);
             let value = field.value.trim_ascii_end();
@@ -193,7 +197,7 @@ impl Fields {
             places.push(Place { name, line: Span::of(whole, field.name.as_bytes()).start, value });
         }
         text.make_ascii_lowercase();
-        Self { bytes, text, places }
+        Self { bytes, text, places, marks }
     }
 
     /// Keeps a piece of the first line.
@@ -221,16 +225,29 @@ impl Fields {
         line.contains(&b'\t')
     }
 
+    /// False when there is no such field, which most questions are about. True says nothing.
+    pub(super) fn may_have(&self, name: &str) -> bool {
+        self.marks & mark(name) != 0
+    }
+
     /// The values of a field, in order. `name` is lower case.
     pub(crate) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let is = move |place: &&Place| self.text.as_bytes()[place.name.range()] == *name.as_bytes();
-        self.places.iter().filter(is).map(|place| &self.bytes[place.value.range()])
+        let places = if self.may_have(name) { &self.places[..] } else { &[] };
+        places.iter().filter(is).map(|place| &self.bytes[place.value.range()])
     }
 
     /// The first value of a field. `name` is lower case.
     pub(crate) fn first(&self, name: &str) -> Option<&[u8]> {
         self.all(name).next()
     }
+}
+
+/// One of 64 bits for a name, whatever its case: names in use have different ones, nearly always.
+fn mark(name: &str) -> u64 {
+    let name = name.as_bytes();
+    let letter = |place: usize| name.get(place).map_or(0, |b| usize::from(b | 0x20));
+    1 << ((name.len() * 7 + letter(0) * 5 + letter(name.len().wrapping_sub(1)) + letter(name.len() / 2) * 3) % 64)
 }
 
 fn malformed(error: httparse::Error) -> Malformed {

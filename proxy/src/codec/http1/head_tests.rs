@@ -2,6 +2,17 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[test]
+fn a_name_has_one_mark_in_any_case() {
+    for name in ["host", "content-length", "x-forwarded-for", "a", "te", "x_y"] {
+        assert_eq!(mark(name), mark(&name.to_uppercase()), "{name}");
+        let text = format!("GET / HTTP/1.1\r\n{}: 1\r\n\r\n", name.to_uppercase());
+        let Ok(Parsed::Whole(head, _)) = RequestHead::parse(text.as_bytes()) else { panic!("{text}") };
+        assert!(head.fields().may_have(name) && head.fields().first(name) == Some(b"1"), "{name}");
+    }
+    assert_eq!(mark(""), mark(""));
+}
+
 fn request(text: &[u8]) -> Result<Parsed<RequestHead>, Malformed> {
     RequestHead::parse(text)
 }
