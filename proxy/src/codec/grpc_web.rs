@@ -20,22 +20,17 @@ pub(crate) enum Web {
 impl Web {
     /// By the content type.
     pub(crate) fn of(content_type: &[u8]) -> Option<Self> {
-        if content_type.starts_with(b"application/grpc-web-text") {
-            return Some(Self::Text);
-        }
-        content_type.starts_with(b"application/grpc-web").then_some(Self::Binary)
+        [Self::Text, Self::Binary].into_iter().find(|web| suffix(content_type, web.content_type()).is_some())
     }
 
     /// What the endpoint is told instead: "application/grpc-web-text+proto" is "application/grpc+proto".
-    pub(crate) fn to_grpc(content_type: &[u8]) -> Vec<u8> {
-        let rest = content_type.strip_prefix(b"application/grpc-web").unwrap_or_default();
-        [b"application/grpc", rest.strip_prefix(b"-text").unwrap_or(rest)].concat()
+    pub(crate) fn to_grpc(self, content_type: &[u8]) -> Vec<u8> {
+        [GRPC.as_bytes(), suffix(content_type, self.content_type()).unwrap_or_default()].concat()
     }
 
     /// The way back.
     pub(crate) fn of_grpc(self, content_type: &[u8]) -> Vec<u8> {
-        let rest = content_type.strip_prefix(b"application/grpc").unwrap_or_default();
-        [self.content_type().as_bytes(), rest].concat()
+        [self.content_type().as_bytes(), suffix(content_type, GRPC).unwrap_or_default()].concat()
     }
 
     pub(crate) fn content_type(self) -> &'static str {
@@ -65,6 +60,20 @@ impl Web {
         let length = u32::try_from(lines.len()).expect("trailers are bounded");
         self.encode([&[0x80][..], &length.to_be_bytes(), &lines].concat().into())
     }
+}
+
+/// Whether a content type is gRPC's.
+pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
+    suffix(content_type, GRPC).is_some()
+}
+
+const GRPC: &str = "application/grpc";
+
+/// What stands behind a media type, which has no case (RFC 9110 §8.3.1): the form of its messages, or parameters.
+fn suffix<'a>(content_type: &'a [u8], media_type: &str) -> Option<&'a [u8]> {
+    let (kind, suffix) = content_type.split_at_checked(media_type.len())?;
+    let ends = matches!(suffix.first(), None | Some(b'+' | b';' | b' ' | b'\t'));
+    (ends && kind.eq_ignore_ascii_case(media_type.as_bytes())).then_some(suffix)
 }
 
 /// Reads Base64 that comes in pieces and may be padded in the middle.
@@ -119,11 +128,23 @@ mod tests {
             ("application/grpc-web-text+proto", Web::Text, "application/grpc+proto"),
         ] {
             assert_eq!(Web::of(web.as_bytes()), Some(kind));
-            assert_eq!(Web::to_grpc(web.as_bytes()), grpc.as_bytes());
+            assert_eq!(kind.to_grpc(web.as_bytes()), grpc.as_bytes());
             assert_eq!(kind.of_grpc(grpc.as_bytes()), web.as_bytes());
         }
-        assert_eq!(Web::of(b"application/grpc"), None);
-        assert_eq!(Web::of(b"text/plain"), None);
+        assert_eq!(Web::of(b"Application/gRPC-Web-Text; charset=utf-8"), Some(Web::Text));
+        for none in ["application/grpc", "text/plain", "application/grpc-web-web", "application/grpc-webs", ""] {
+            assert_eq!(Web::of(none.as_bytes()), None, "{none}");
+        }
+        for (kind, expected) in [
+            ("application/grpc", true),
+            ("Application/GRPC+Proto", true),
+            ("application/grpc;x=y", true),
+            ("application/grpcs", false),
+            ("application/grpc-web", false),
+            ("application/grp", false),
+        ] {
+            assert_eq!(is_grpc(kind.as_bytes()), expected, "{kind}");
+        }
     }
 
     #[test]

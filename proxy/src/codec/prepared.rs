@@ -177,7 +177,7 @@ fn cookies(view: RequestView<'_>, out: &mut Vec<u8>) {
 /// A call in gRPC-Web goes on as gRPC.
 fn to_grpc((method, path, mut headers): Parts, dialect: Dialect, upload: &mut Upload) -> Result<Parts, Own> {
     let Dialect::GrpcWeb(web) = dialect else { return Ok((method, path, headers)) };
-    let kind = headers.get(header::CONTENT_TYPE).map(|kind| Web::to_grpc(kind.as_bytes())).unwrap_or_default();
+    let kind = headers.get(header::CONTENT_TYPE).map(|kind| web.to_grpc(kind.as_bytes())).unwrap_or_default();
     let wrong = |_| Own::Refused(Refusal::Ambiguous("the content type cannot be written"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_bytes(&kind).map_err(wrong)?);
     headers.insert(header::TE, HeaderValue::from_static("trailers"));

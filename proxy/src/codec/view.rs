@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, request, response};
 
 use super::Dialect;
-use super::grpc_web::Web;
+use super::grpc_web::{self, Web};
 use super::http1::head::{Fields, RequestHead, ResponseHead};
 use super::http1::target;
 
@@ -80,7 +80,13 @@ impl<'a> RequestView<'a> {
     /// Path and query, byte for byte as the upstream will get them.
     pub(crate) fn path(self) -> &'a str {
         match self {
-            Self::Http1(head) => target::split(head.target()).1,
+            Self::Http1(head) => match target::split(head.target()) {
+                // RFC 9112 §3.2.4: the last proxy sends what the server itself is asked as "*".
+                (Some(_), "") if head.method() == "OPTIONS" => "*",
+                // §3.2.1.
+                (Some(_), "") => "/",
+                (_, path) => path,
+            },
             Self::Http2(head) => head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str),
         }
     }
@@ -129,7 +135,7 @@ impl<'a> RequestView<'a> {
         match self.header("content-type").next() {
             Some(kind) => match Web::of(kind) {
                 Some(web) => Dialect::GrpcWeb(web),
-                None if kind.starts_with(b"application/grpc") => Dialect::Grpc,
+                None if grpc_web::is_grpc(kind) => Dialect::Grpc,
                 None => Dialect::Http,
             },
             None => Dialect::Http,
@@ -185,12 +191,12 @@ impl AnswerHead {
 
     /// Whether the answer is gRPC.
     pub(crate) fn is_grpc(&self) -> bool {
-        self.first(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with(b"application/grpc"))
+        self.first("content-type").is_some_and(grpc_web::is_grpc)
     }
 
     /// Whether pieces of the answer may be far apart.
     pub(crate) fn is_stream(&self) -> bool {
-        let kind = self.first(CONTENT_TYPE.as_str());
+        let kind = self.first("content-type");
         self.is_grpc() || kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
     }
 }

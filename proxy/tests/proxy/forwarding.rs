@@ -198,11 +198,16 @@ async fn hostile_h05_a_host_has_one_form_everywhere() {
 #[tokio::test]
 async fn hostile_h10_methods_that_are_served_pass_as_they_are() {
     let site = Site::start(Recorder::ok().await).await;
-    for line in ["PURGE /x", "M-SEARCH /x", "get /x", "OPTIONS *", "OPTIONS /x", "PROPFIND /x", "a!#$%&'*+-.^_`|~9 /x"]
-    {
+    for line in ["PURGE /x", "M-SEARCH /x", "get /x", "OPTIONS /y", "PROPFIND /x", "a!#$%&'*+-.^_`|~9 /x"] {
         let answer = site.asks(&format!("{line} HTTP/1.1"), "Connection: close\r\n").await;
         assert_eq!(answer.status, 200, "{line}");
         assert_eq!(site.upstream.count(&format!("{line} HTTP/1.1\r\n")), 1, "{line}");
+    }
+    // RFC 9112 §3.2.4: without a path the server itself is asked.
+    for (target, sent) in [("", "*"), ("/", "/"), ("/x", "/x")] {
+        let answer = site.asks(&format!("OPTIONS http://{HOST}{target} HTTP/1.1"), "Connection: close\r\n").await;
+        assert_eq!(answer.status, 200, "{target:?}");
+        assert!(site.upstream.all().contains(&format!("OPTIONS {sent} HTTP/1.1\r\n")), "{target:?}");
     }
     // One empty line before a request is passed over (RFC 9112 §2.2).
     let answer = site.says(format!("\r\nGET /y HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use tokio::time::Instant;
 
 use super::body::Decoder;
 use super::buffer::Buffer;
@@ -41,8 +40,8 @@ pub(crate) struct Conn {
     /// Waiting for the endpoint to take.
     writes: Idle,
     limits: Rc<Limits>,
-    /// Since when it is idle, when it is.
-    pub(crate) since: Instant,
+    /// The turn of its pool since which it is idle, when it is.
+    pub(crate) idle_since: u32,
     reused: bool,
 }
 
@@ -84,7 +83,7 @@ impl Conn {
     pub(crate) fn new(stream: Stream, deadlines: &Deadlines, limits: Rc<Limits>) -> Self {
         let (input, writer) = Default::default();
         let (reads, writes) = (Idle::new(deadlines), Idle::new(deadlines));
-        Self { stream, input, writer, reads, writes, limits, since: Instant::now(), reused: false }
+        Self { stream, input, writer, reads, writes, limits, idle_since: 0, reused: false }
     }
 
     /// Whether another request can be sent; costs no system call when nothing was heard of it.
@@ -239,7 +238,6 @@ impl Answer {
         conn.input = Buffer::default();
         conn.writer.rest();
         conn.reused = true;
-        conn.since = Instant::now();
         Some(conn)
     }
 

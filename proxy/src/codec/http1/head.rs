@@ -38,25 +38,18 @@ pub(crate) struct ResponseHead {
 /// The fields of a head in the order in which they came. Names are lower case.
 #[derive(Debug)]
 pub(crate) struct Fields {
-    /// The head as it came.
-    bytes: Box<[u8]>,
-    /// Whatever of it is text by its syntax: kept as such, so that nobody has to make sure again at every look.
+    /// The head as it came, but for names. Kept as text, so that nobody has to make sure at every look that it is some.
     text: String,
-    places: Vec<Place>,
+    /// The head as it came, when it is no text: then the text holds [`NO_TEXT`] for each byte beyond ASCII.
+    raw: Option<Box<[u8]>>,
+    /// Where names and values are.
+    places: Vec<(Span, Span)>,
     /// A bit for each name, see [`mark`].
     marks: u64,
 }
 
-/// Where a field is.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    /// Its name, within the text.
-    name: Span,
-    /// Where its line begins, within the bytes.
-    line: u16,
-    /// Its value, within the bytes.
-    value: Span,
-}
+/// Of the length of a byte, and allowed nowhere.
+const NO_TEXT: char = '\u{7f}';
 
 /// A piece of a head. A head is shorter than 64 KiB.
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,15 +81,14 @@ pub(crate) enum Parsed<T> {
 }
 
 impl Span {
-    fn new(start: usize, end: usize) -> Self {
-        let narrow = |n: usize| u16::try_from(n).expect("a head is shorter than 64 KiB");
-        Self { start: narrow(start), end: narrow(end) }
-    }
-
-    /// Of a piece within `all`.
+    /// Of a piece within `all`; of an empty one, which may be anywhere, at the beginning.
     fn of(all: &[u8], piece: &[u8]) -> Self {
+        if piece.is_empty() {
+            return Self::default();
+        }
         let start = piece.as_ptr().addr() - all.as_ptr().addr();
-        Self::new(start, start + piece.len())
+        let narrow = |n: usize| u16::try_from(n).expect("a head is shorter than 64 KiB");
+        Self { start: narrow(start), end: narrow(start + piece.len()) }
     }
 
     fn range(self) -> Range<usize> {
@@ -121,10 +113,9 @@ impl RequestHead {
                 let whole = &window[..length];
                 check_first_line(whole)?;
                 check_lines(whole)?;
-                let mut fields = Fields::copy(whole, head.headers);
-                let method = fields.keep(head.method.unwrap_or_default());
-                let target = fields.keep(head.path.unwrap_or_default());
-                Ok(Parsed::Whole(Self { fields, method, target, minor: head.version.unwrap_or_default() }, length))
+                let of = |piece: Option<&str>| Span::of(whole, piece.unwrap_or_default().as_bytes());
+                let (method, target, minor) = (of(head.method), of(head.path), head.version.unwrap_or_default());
+                Ok(Parsed::Whole(Self { fields: Fields::copy(whole, head.headers), method, target, minor }, length))
             }
         }
     }
@@ -163,9 +154,8 @@ impl ResponseHead {
                 if !(100..=599).contains(&status) {
                     return Err(Malformed::Syntax("a status outside 100 to 599"));
                 }
-                let mut fields = Fields::copy(whole, head.headers);
-                let reason = fields.keep(head.reason.unwrap_or_default());
-                let minor = head.version.unwrap_or_default();
+                let reason = Span::of(whole, head.reason.unwrap_or_default().as_bytes());
+                let (fields, minor) = (Fields::copy(whole, head.headers), head.version.unwrap_or_default());
                 Ok(Parsed::Whole(Self { fields, reason, status, minor }, length))
             }
         }
@@ -184,27 +174,27 @@ impl ResponseHead {
 impl Fields {
     /// One copy of the head: what follows it in the buffer can then move.
     fn copy(whole: &[u8], parsed: &[httparse::Header<'_>]) -> Self {
-        // Allocates: the head, its text, and 10 bytes a field.
-        let (bytes, mut text) = (whole.into(), String::with_capacity(whole.len()));
+        // Allocates: the head, and 8 bytes a field.
+        let (mut text, raw) = match std::str::from_utf8(whole) {
+            Ok(text) => (text.to_owned(), None),
+            Err(_) => {
+                let text = whole.iter().map(|b| if b.is_ascii() { char::from(*b) } else { NO_TEXT }).collect();
+                (text, Some(whole.into()))
+            }
+        };
         let mut places = Vec::with_capacity(parsed.len());
         let mut marks = 0;
         for field in parsed {
             marks |= mark(field.name);
-            let name = Span::new(text.len(), text.len() + field.name.len());
-            text.push_str(field.name);
-            let value = field.value.trim_ascii_end();
-            let value = if value.is_empty() { Span::default() } else { Span::of(whole, value) };
-            places.push(Place { name, line: Span::of(whole, field.name.as_bytes()).start, value });
+            let name = Span::of(whole, field.name.as_bytes());
+            text[name.range()].make_ascii_lowercase();
+            places.push((name, Span::of(whole, field.value.trim_ascii_end())));
         }
-        text.make_ascii_lowercase();
-        Self { bytes, text, places, marks }
+        Self { text, raw, places, marks }
     }
 
-    /// Keeps a piece of the first line.
-    fn keep(&mut self, piece: &str) -> Span {
-        let start = self.text.len();
-        self.text.push_str(piece);
-        Span::new(start, self.text.len())
+    fn bytes(&self) -> &[u8] {
+        self.raw.as_deref().unwrap_or(self.text.as_bytes())
     }
 
     fn text(&self, span: Span) -> &str {
@@ -213,14 +203,15 @@ impl Fields {
 
     /// All of them, in order, repeated ones one by one.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
-        self.places.iter().map(|place| (self.text(place.name), &self.bytes[place.value.range()]))
+        let bytes = self.bytes();
+        self.places.iter().map(move |(name, value)| (self.text(*name), &bytes[value.range()]))
     }
 
     /// Whether a tab is in the line of the field at `place`, be it among the blanks round its value: allowed there
     /// (RFC 9110 §5.6.3), and not what everybody takes for a blank.
     pub(super) fn has_tab(&self, place: usize) -> bool {
-        let Some(Place { line, .. }) = self.places.get(place) else { return false };
-        let line = &self.bytes[usize::from(*line)..];
+        let Some((name, _)) = self.places.get(place) else { return false };
+        let line = &self.bytes()[name.range().end..];
         let line = &line[..memchr::memchr(b'\r', line).unwrap_or(line.len())];
         line.contains(&b'\t')
     }
@@ -232,9 +223,10 @@ impl Fields {
 
     /// The values of a field, in order. `name` is lower case.
     pub(crate) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let is = move |place: &&Place| self.text.as_bytes()[place.name.range()] == *name.as_bytes();
+        let bytes = self.bytes();
+        let is = move |span: &Span| self.text.as_bytes()[span.range()] == *name.as_bytes();
         let places = if self.may_have(name) { &self.places[..] } else { &[] };
-        places.iter().filter(is).map(|place| &self.bytes[place.value.range()])
+        places.iter().filter(move |(name, _)| is(name)).map(move |(_, value)| &bytes[value.range()])
     }
 
     /// The first value of a field. `name` is lower case.

@@ -2,7 +2,7 @@
 //!
 //! Must not know: whether either is acceptable; that is the head check's business.
 
-/// Authority and path of a target. `https://a/b?c` gives `a` and `/b?c`; what is in no form that a proxy serves is all
+/// Authority and path of a target. `https://a/b?c` gives `a` and `/b?c`, `https://a` gives `a` and nothing; what is in no form that a proxy serves is all
 /// path, and is refused there.
 pub(crate) fn split(target: &str) -> (Option<&str>, &str) {
     if target.starts_with('/') {
@@ -10,8 +10,8 @@ pub(crate) fn split(target: &str) -> (Option<&str>, &str) {
     }
     let Some(rest) = strip_scheme(target) else { return (None, target) };
     match rest.find(['/', '?', '#']) {
-        // RFC 9112 §3.2.1: an empty path is sent as "/". One with a query only has no path to begin it.
-        None => (Some(rest), "/"),
+        // One with a query only has no path to begin it.
+        None => (Some(rest), ""),
         Some(at) => (Some(&rest[..at]), &rest[at..]),
     }
 }
@@ -34,7 +34,7 @@ mod tests {
             ("*", None, "*"),
             ("http://a/b?c", Some("a"), "/b?c"),
             ("HTTPS://a:80/", Some("a:80"), "/"),
-            ("http://a", Some("a"), "/"),
+            ("http://a", Some("a"), ""),
             ("http://a?x", Some("a"), "?x"),
             ("http://a#x/", Some("a"), "#x/"),
             ("http://u@a/b@c", Some("u@a"), "/b@c"),

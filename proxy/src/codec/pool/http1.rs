@@ -1,6 +1,6 @@
 //! HTTP/1.1: one request at a time per connection, idle ones kept for the next, the last used first.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -9,19 +9,24 @@ use crate::codec::http1::endpoint::{self, Answer, Conn};
 use crate::codec::http1::head::ResponseHead;
 use crate::codec::prepared::Outgoing;
 
-/// Shorter than what common servers allow (Node.js: 5 s), so that it is nearly always we who close.
-const IDLE: Duration = Duration::from_secs(4);
+/// Turns of about a second after which a connection has been idle for too long: shorter than what common servers allow
+/// (Node.js: 5 s), so that it is nearly always we who close. Counted, because the clock would be asked twice a request.
+const IDLE: u32 = 4;
 /// Most idle connections per endpoint and worker: beyond it a connection is closed after its answer.
 const MOST_IDLE: usize = 256;
 
 /// Idle connections, the last used at the back.
 #[derive(Debug, Default)]
-pub(super) struct Idles(RefCell<VecDeque<Box<Conn>>>);
+pub(super) struct Idles {
+    conns: RefCell<VecDeque<Box<Conn>>>,
+    turn: Cell<u32>,
+}
 
 impl Idles {
     pub(super) fn put(&self, mut conn: Box<Conn>) {
-        let mut idles = self.0.borrow_mut();
+        let mut idles = self.conns.borrow_mut();
         if idles.len() < MOST_IDLE {
+            conn.idle_since = self.turn.get();
             idles.push_back(conn);
         } else {
             conn.say_end();
@@ -31,28 +36,29 @@ impl Idles {
     /// The last used that is still open.
     fn take(&self) -> Option<Box<Conn>> {
         loop {
-            let mut conn = self.0.borrow_mut().pop_back()?;
-            if is_usable(&mut conn) {
+            let mut conn = self.conns.borrow_mut().pop_back()?;
+            if self.is_usable(&mut conn) {
                 return Some(conn);
             }
         }
     }
 
-    /// Closes what is too old or was closed over there; true while any is left.
+    /// A turn: closes what is too old or was closed over there; true while any is left.
     pub(super) fn prune(&self) -> bool {
-        let mut idles = self.0.borrow_mut();
-        idles.retain_mut(|conn| is_usable(conn));
+        self.turn.set(self.turn.get().wrapping_add(1));
+        let mut idles = self.conns.borrow_mut();
+        idles.retain_mut(|conn| self.is_usable(conn));
         !idles.is_empty()
     }
-}
 
-/// One that is not is about to be closed, and is told so.
-fn is_usable(conn: &mut Conn) -> bool {
-    let usable = conn.since.elapsed() <= IDLE && conn.is_open();
-    if !usable {
-        conn.say_end();
+    /// One that is not is about to be closed, and is told so.
+    fn is_usable(&self, conn: &mut Conn) -> bool {
+        let usable = self.turn.get().wrapping_sub(conn.idle_since) < IDLE && conn.is_open();
+        if !usable {
+            conn.say_end();
+        }
+        usable
     }
-    usable
 }
 
 /// Sends a request. One that a reused connection did not take, because the endpoint had closed it meanwhile, goes out
