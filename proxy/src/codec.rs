@@ -47,7 +47,15 @@ pub(crate) struct Inbound {
     pub(crate) head: Head,
     pub(crate) upload: Upload,
     /// Protocol that the client wants to change to, when it may.
-    pub(crate) upgrade: Option<Box<str>>,
+    pub(crate) upgrade: Option<Upgrade>,
+}
+
+/// A change of protocol that a client wants.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    pub(crate) protocol: Box<str>,
+    /// What the endpoint has to answer to a key of ours; `None`: the key is the client's, and so is the look at it.
+    pub(crate) accept: Option<Box<str>>,
 }
 
 /// An answer on its way to the client.

@@ -71,6 +71,7 @@ impl Control {
             tracing::error!("{error}: overrides are not in force");
             Overrides::default()
         });
+        overrides.carry_over(now_ms());
         overrides.expire(now_ms());
         let mut compiler = Compiler::new(machine);
         for one in &overrides.in_force {

@@ -138,6 +138,9 @@ async fn pass(worker: &Worker, inbound: Box<Inbound>, flight: &mut Flight, diale
         Next::Forward(chosen) => chosen,
         Next::Say(notice) => {
             flight.log(|entry| entry.number("status", notice.status().into()));
+            if let Notice::Redirect(_) = notice {
+                worker.count_refused(Own::HttpsOnly);
+            }
             return Ok(Passed::Said(notice));
         }
     };
@@ -148,7 +151,7 @@ async fn pass(worker: &Worker, inbound: Box<Inbound>, flight: &mut Flight, diale
     let answered = answered.inspect_err(|own| match own {
         // A client that broke off says nothing about the release, nor do limits of ours.
         Own::ClientBody(_) | Own::Overloaded => {}
-        Own::Late => ticket.grpc_status(b"4"),
+        Own::Late => ticket.late(),
         _ => ticket.unanswered(),
     })?;
     Ok(record(worker, answered, ticket, flight, dialect, end))
@@ -188,6 +191,9 @@ fn choose_release<'a>(
     if let Some(preflight) = share(view, stage, flight)? {
         return Ok(Next::Say(Notice::Preflight(preflight)));
     }
+    // Before its turn in the split is taken.
+    let timeout =
+        if view.dialect() == Dialect::Http { None } else { grpc_timeout::read(view).map_err(Own::Refused)? };
     let backend = match release {
         Some(backend) => backend,
         None => worker.split(stage).ok_or(Own::NoEndpoint)?,
@@ -196,7 +202,7 @@ fn choose_release<'a>(
         entry.text("stage", stage.text.as_bytes());
         entry.number("release", backend.release.into());
     });
-    let end = check_dialect(&inbound, backend)?;
+    check_dialect(&inbound, backend)?;
     let ticket = Ticket::begin(worker.counters.block(backend.slot, &stage.text, backend.release), flight.begun);
     // What was decided on is what the endpoint is told.
     let authority = match head.authority {
@@ -206,6 +212,7 @@ fn choose_release<'a>(
     let told = Told::new(view, flight.connection().clone(), flight.id.clone());
     let scheme = if backend.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
     let request = Prepared::new(inbound, authority, told, backend.protocol, scheme)?;
+    let end = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
     Ok(Next::Forward(Chosen { backend, ticket, request, end }))
 }
 
@@ -242,20 +249,16 @@ fn share(view: RequestView<'_>, stage: &Stage, flight: &mut Flight) -> Result<Op
     }
 }
 
-/// What a backend's protocol cannot carry is refused; for a gRPC call, how long its caller waits.
-fn check_dialect(inbound: &Inbound, backend: &Backend) -> Result<End, Own> {
+/// What a backend's protocol cannot carry is refused.
+fn check_dialect(inbound: &Inbound, backend: &Backend) -> Result<(), Own> {
     let view = inbound.head.view();
     if inbound.upgrade.is_some() && view.is_http_2() && backend.protocol == Protocol::Http2 {
         return Err(Own::NoWebSocket);
     }
-    if view.dialect() == Dialect::Http {
-        return Ok(None);
-    }
-    if backend.protocol == Protocol::Http1 {
+    if view.dialect() != Dialect::Http && backend.protocol == Protocol::Http1 {
         return Err(Own::GrpcOverHttp1);
     }
-    let timeout = grpc_timeout::read(view).map_err(Own::Refused)?;
-    Ok(timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout))))
+    Ok(())
 }
 
 /// Waits for an answer as long as its caller does.

@@ -59,6 +59,15 @@ impl Overrides {
         }
     }
 
+    /// Those that were in force before a restart, by the clock of this run, last as long as they were set for at most:
+    /// a clock that was wrong at the start may be behind by years.
+    pub(crate) fn carry_over(&mut self, now_ms: u64) {
+        for one in &mut self.in_force {
+            let whole = one.until_ms.saturating_sub(one.since_ms);
+            one.until_ms = one.until_ms.min(now_ms.saturating_add(whole));
+        }
+    }
+
     /// Writes the file, safe against a crash.
     pub(crate) fn save(&self, path: &Path) -> std::io::Result<()> {
         durable::write(path, &serde_json::to_vec_pretty(self)?)
@@ -123,6 +132,16 @@ mod tests {
         overrides.set(one("a/production", 60, 200));
         assert_eq!((overrides.in_force.len(), overrides.ended.len()), (1, 2));
         assert!(!overrides.end(&"c/production".parse().expect("a stage"), 70, "x".into(), "y".into()));
+    }
+
+    #[test]
+    fn override_lasts_no_longer_than_it_was_set_for_whatever_the_clock_said_at_the_start() {
+        for (now, until) in [(10, 100), (60, 100), (5, 95), (1_000, 100)] {
+            let mut overrides = Overrides::default();
+            overrides.set(one("a/production", 10, 100));
+            overrides.carry_over(now);
+            assert_eq!(overrides.in_force[0].until_ms, until, "{now}");
+        }
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl Ticket {
         self.block.unanswered();
     }
 
+    /// The caller of a gRPC call stopped waiting: a status that is not OK.
+    pub(crate) fn late(&self) {
+        self.block.grpc_error();
+    }
+
     /// The gRPC status as it was written; only `0` is OK.
     pub(crate) fn grpc_status(&self, status: &[u8]) {
         if status != b"0" {

@@ -12,11 +12,12 @@ use http::{Method, Request, Version};
 use super::flow::Frames;
 use super::grpc_web::Web;
 use super::http1::framing::Framing;
+use super::http1::head::ResponseHead;
 use super::http1::write;
 use super::told::Told;
 use super::upload::Upload;
 use super::view::{Head, RequestView};
-use super::{Dialect, Inbound};
+use super::{Dialect, Inbound, Upgrade};
 use crate::answer::Own;
 use crate::forward_headers::{Fate, fate, is_protected, names_others};
 use crate::head_check::Refusal;
@@ -46,7 +47,7 @@ pub(crate) struct OutgoingHead<'a> {
     head: RequestView<'a>,
     authority: Option<&'a str>,
     told: &'a Told,
-    upgrade: Option<&'a str>,
+    upgrade: Option<&'a Upgrade>,
 }
 
 impl Prepared {
@@ -88,7 +89,7 @@ impl Outgoing {
     /// The head as it is written, and the body that follows it.
     pub(crate) fn parts(&mut self) -> (OutgoingHead<'_>, &mut Upload) {
         let Inbound { head, upload, upgrade } = &mut *self.inbound;
-        let (authority, told, upgrade) = (self.authority.as_deref(), &self.told, upgrade.as_deref());
+        let (authority, told, upgrade) = (self.authority.as_deref(), &self.told, upgrade.as_ref());
         (OutgoingHead { head: head.view(), authority, told, upgrade }, upload)
     }
 }
@@ -102,6 +103,17 @@ impl OutgoingHead<'_> {
     /// An `Upgrade` goes with it.
     pub(crate) fn is_upgrade(&self) -> bool {
         self.upgrade.is_some()
+    }
+
+    /// Whether an answer is one to this request: to a key of ours it is a change of protocol with what belongs to the key,
+    /// or a refusal. Neither caches nor servers of something else answer so, and to our client any other 2xx would mean
+    /// that the protocol has changed (RFC 8441 §5).
+    pub(crate) fn is_answered_by(&self, answer: &ResponseHead) -> bool {
+        let Some(accept) = self.upgrade.and_then(|upgrade| upgrade.accept.as_deref()) else { return true };
+        match answer.status {
+            101 => answer.fields().first("sec-websocket-accept") == Some(accept.as_bytes()),
+            status => status >= 300,
+        }
     }
 
     /// Writes it, for a body of this framing.
@@ -140,10 +152,10 @@ impl OutgoingHead<'_> {
         if view.is_http_1_1() && view.header("expect").next().is_some() {
             out.extend_from_slice(b"expect: 100-continue\r\n");
         }
-        match &self.upgrade {
+        match self.upgrade {
             Some(upgrade) => {
                 out.extend_from_slice(b"connection: upgrade\r\n");
-                write::field("upgrade", upgrade.as_bytes(), out);
+                write::field("upgrade", upgrade.protocol.as_bytes(), out);
             }
             None if wants_trailers(view) => out.extend_from_slice(b"connection: te\r\n"),
             None => {}

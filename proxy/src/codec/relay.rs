@@ -83,11 +83,6 @@ impl Relay {
         self.web = Some(web);
     }
 
-    /// Adds to the line in the log why the endpoint's answer is not passed on.
-    pub(crate) fn refuse(&mut self, why: &str) {
-        self.flight.log(|entry| entry.text("why", why.as_bytes()));
-    }
-
     /// The request that is answered.
     pub(crate) fn flight(&self) -> &Flight {
         &self.flight
@@ -152,10 +147,10 @@ impl Relay {
         Poll::Ready(Err(error))
     }
 
-    /// The caller does not wait any longer. The stream is reset by dropping it.
+    /// The caller does not wait any longer. The endpoint's stream is reset by dropping what is left of it.
     fn late(&mut self) -> Poll<Result<bool, SourceError>> {
         (self.body, self.lease) = (None, None);
-        self.ticket.grpc_status(b"4");
+        self.ticket.late();
         self.flight.log(|entry| entry.text("why", b"the call took longer than its grpc-timeout"));
         self.owe(answer::GRPC_LATE);
         self.last()
@@ -172,7 +167,9 @@ impl Source for Relay {
         if !self.piece.is_empty() {
             return Poll::Ready(Ok(true));
         }
-        if let (Some(end), Grpc::Owed, true) = (&mut self.end, self.grpc, self.body.is_some())
+        // Not within a piece: to an HTTP/1 client its length was told already.
+        if let (Some(end), Grpc::Owed, Some(Download::Http2(incoming, _))) = (&mut self.end, self.grpc, &self.body)
+            && !incoming.has_piece()
             && end.as_mut().poll(cx).is_ready()
         {
             return self.late();

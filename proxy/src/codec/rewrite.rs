@@ -63,13 +63,18 @@ pub(super) fn write_line(status: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-pub(super) fn write_end(keep: Keep, flight: &Flight, out: &mut Vec<u8>) {
+/// Writes what is ours to tell: the request's name, and how long to ask over TLS only.
+fn write_ours(flight: &Flight, out: &mut Vec<u8>) {
     write::field(X_REQUEST_ID, flight.id.as_bytes(), out);
     if let Some(seconds) = flight.hsts_seconds {
         out.extend_from_slice(b"strict-transport-security: max-age=");
         write::number(seconds.get().into(), out);
         out.extend_from_slice(b"\r\n");
     }
+}
+
+pub(super) fn write_end(keep: Keep, flight: &Flight, out: &mut Vec<u8>) {
+    write_ours(flight, out);
     out.extend_from_slice(match keep {
         Keep::Open => b"\r\n",
         Keep::Asked => b"connection: keep-alive\r\n\r\n",
@@ -119,7 +124,7 @@ pub(crate) fn write_upgrade(head: &AnswerHead, flight: &Flight, out: &mut Vec<u8
             write::field(name, value, out);
         }
     }
-    write::field(X_REQUEST_ID, flight.id.as_bytes(), out);
+    write_ours(flight, out);
     out.extend_from_slice(b"connection: upgrade\r\n\r\n");
 }
 

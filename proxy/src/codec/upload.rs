@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -78,6 +78,21 @@ pub(crate) struct Progress {
     pub(crate) failed: Cell<Option<BodyFault>>,
     /// Some of it went on since somebody last asked.
     pub(crate) moved: Cell<bool>,
+    /// Nobody wants the rest of it.
+    unwanted: Cell<bool>,
+    /// Waits for more of it.
+    waits: RefCell<Option<Waker>>,
+}
+
+impl Progress {
+    /// The answer has ended, or nobody waits for it any more: the task that sends the body is told, and resets the
+    /// endpoint's stream if it was not sent to its end.
+    pub(crate) fn give_up(&self) {
+        self.unwanted.set(true);
+        if let Some(waker) = self.waits.take() {
+            waker.wake();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -194,6 +209,10 @@ impl Upload {
 
 impl Upload {
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, SourceError>> {
+        if self.progress.as_ref().is_some_and(|progress| progress.unwanted.get()) {
+            drop(self.take_over());
+            return Poll::Ready(Err(SourceError::Over));
+        }
         let polled = match &mut self.from {
             From::Nothing => return Poll::Ready(Ok(false)),
             From::Gone => return Poll::Ready(Err(SourceError::Over)),
@@ -221,7 +240,13 @@ impl Upload {
                 }
                 Poll::Ready(Ok(true))
             }
-            other => other,
+            Poll::Pending => {
+                if let Some(progress) = &self.progress {
+                    progress.waits.replace(Some(cx.waker().clone()));
+                }
+                Poll::Pending
+            }
+            over @ Poll::Ready(Ok(false)) => over,
         }
     }
 

@@ -237,7 +237,8 @@ impl Compiler {
         let split = raw(&self.resources, Kind::Split, name)
             .and_then(|raw| check::split(&raw, &mut Problems { list: silent, kind: Kind::Split, name }));
         let stage = match stage {
-            Some(raw) => check::stage(&raw, &mut Problems { list: silent, kind: Kind::Stage, name })?,
+            // Found good or refused before: to look again would read each authority's certificates again.
+            Some(raw) => check::read::<fleet::Stage>(&raw)?,
             None => {
                 if split.is_some_and(|split| !split.weights.is_empty()) {
                     Problems { list, kind: Kind::Split, name }.add("name", "there is no stage of this name");

@@ -111,6 +111,7 @@ async fn hostile_h25_a_call_ends_when_its_caller_stops_waiting() {
     assert_eq!(&echoed[5..], b"one");
     let trailers = answer.frame().await.expect("a frame").expect("whole").into_trailers().expect("trailers");
     assert_eq!(trailers["grpc-status"], "4");
+    until("that was reset too", || upstream.state.given_up.load(std::sync::atomic::Ordering::Relaxed) == 2).await;
     // In time; and who waits for a time that is none does not get to the service.
     let request = call(&client, "/call", "99999999H").body(Body::default()).expect("a request");
     assert_eq!(client.send(request).await.expect("answered").trailers["grpc-status"], "0");

@@ -7,8 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::body::Frame;
 
+use crate::reading::Reading;
 use crate::site::is_as_before;
 use crate::support::{Answer, Client, HOST, TestProxy, Upstream, fed, hello};
+use crate::wire::Wire;
 
 const GRPC: &str = "application/grpc";
 const TEXT: &str = "application/grpc-web-text";
@@ -120,6 +122,41 @@ async fn hostile_h25_text_that_is_no_base64_is_told_as_a_status() {
             // INTERNAL, or UNAVAILABLE when the service had begun to answer.
             assert!(answer.status == 200 && matches!(told.as_str(), "13" | "14"), "{text:?}: {told} {answer:?}");
         }
+    }
+    is_as_before(&proxy, upstream.address).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_h25_a_call_that_ends_while_its_answer_is_on_the_way_leaves_no_doubt_where_that_ends() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (proxy, upstream) = calls(folder.path()).await;
+    for (path, kind, whole) in [
+        ("/flood", "application/grpc-web+proto", true),
+        ("/flood", GRPC, true),
+        // What was announced does not come: only the end of the connection can say so.
+        ("/flood/announced", GRPC, false),
+    ] {
+        let mut wire = Wire::connect(proxy.http).await;
+        wire.ask(&format!("POST {path} HTTP/1.1"), &format!("Content-Type: {kind}\r\ngrpc-timeout: 300m\r\n")).await;
+        // Nobody reads meanwhile: the call ends with a piece half way to the client.
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        let (status, head) = wire.head().await.expect("a head");
+        assert_eq!(status, 200);
+        let Some(Some((body, trailers))) = wire.framed(&head).await else {
+            assert!(!whole, "{kind} at {path} was cut");
+            continue;
+        };
+        assert!(whole, "{kind} at {path} was not cut: {} bytes", body.len());
+        let messages = body.iter().take_while(|b| **b == b'x').count();
+        let rest = String::from_utf8_lossy(&body[messages..]);
+        assert!(messages > 0 && messages < 1_500 * 16 * 1024, "{messages}");
+        assert!(
+            format!("{rest}{trailers}").contains("grpc-status:4") || trailers.contains("grpc-status: 4"),
+            "{rest:?} {trailers:?}"
+        );
+        assert!(!rest.contains('x') || kind != GRPC, "{rest:?}");
+        wire.ask("GET /normal HTTP/1.1", "Connection: close\r\n").await;
+        assert_eq!(wire.answer().await.expect("the next answer").text(), "r1", "{kind} at {path}");
     }
     is_as_before(&proxy, upstream.address).await;
 }

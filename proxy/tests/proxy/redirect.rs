@@ -24,12 +24,14 @@ async fn redirect_sends_every_host_of_the_zone_to_https() {
     for port in [443, 8443] {
         let (proxy, upstream, _) = https_with(&folder.path().join(port.to_string()), zone(port, 0)).await;
         let shown = if port == 443 { String::new() } else { format!(":{port}") };
+        let mut told = std::collections::HashSet::new();
         for host in HOSTS {
             for (line, path) in [
                 ("GET /a?b=c%20d HTTP/1.1", "/a?b=c%20d"),
                 ("POST //evil.example/ HTTP/1.1", "//evil.example/"),
                 ("OPTIONS * HTTP/1.1", "/"),
                 ("GET / HTTP/1.0", "/"),
+                ("HEAD /h HTTP/1.1", "/h"),
             ] {
                 let upper = host.to_uppercase();
                 let request = format!("{line}\r\nHost: {upper}.:80\r\nConnection: close\r\n\r\n");
@@ -38,11 +40,14 @@ async fn redirect_sends_every_host_of_the_zone_to_https() {
                 let location = format!("\r\nlocation: https://{host}{shown}{path}\r\n");
                 assert!(answer.contains(&location), "{line}: {location} in {answer}");
                 assert!(!answer.contains("strict-transport-security"), "RFC 6797 §7.2: {answer}");
+                let id = answer.split("x-request-id: ").nth(1).expect("a name")[..32].to_owned();
+                told.insert((line, answer.replace(&id, "ID").replace(host, "HOST")));
             }
             let answer = Client::http2(proxy.http).await.get(host, "/x").await;
             assert_eq!((answer.status, answer.body.as_str()), (308, "This host is served over https only\n"));
             assert_eq!(answer.headers["location"], format!("https://{host}{shown}/x"));
         }
+        assert_eq!(told.len(), 5, "a host that leads nowhere is told the same, byte for byte: {told:?}");
         // A gRPC client follows no redirects, and is told in its own words.
         let mut client = Client::http2(proxy.http).await;
         let answer = client.post("/call", "application/grpc", vec![]).await;

@@ -126,7 +126,7 @@ pub(crate) type Body = BoxBody<Bytes, std::convert::Infallible>;
 ///
 /// `/` answers with the name; `/echo` with the request's body; `/hold` answers after [`Upstream::release`]; `/half`
 /// breaks off within the answer; `/call` is a gRPC method that echoes and ends with trailers; `/bare` is one that
-/// forgets the status.
+/// forgets the status; `/flood` is one that says more than sockets hold, at `/flood/announced` with its length.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     pub(crate) state: Arc<State>,
@@ -140,9 +140,12 @@ pub(crate) struct State {
     /// Heads in the order they came.
     pub(crate) seen: Mutex<Vec<(http::Uri, HeaderMap)>>,
     hold: Notify,
-    /// Requests at `/hold` whose client went away.
+    /// Requests at `/hold` whose client went away, and at `/call` whose body broke off.
     pub(crate) given_up: AtomicU64,
 }
+
+const FLOOD_PIECE: usize = 16 * 1024;
+const FLOOD_PIECES: usize = 1_500;
 
 /// Counts a request that is dropped before it was answered.
 struct Held(Arc<State>);
@@ -248,9 +251,25 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
             // As it comes, so that a stream in both directions works.
             let data = body.into_data_stream();
             // To its end: one that was reset says so for ever.
-            let echoed = tokio_stream::StreamExt::map_while(data, |piece| Some(Ok(Frame::data(piece.ok()?))));
+            let told = state.clone();
+            let echoed = tokio_stream::StreamExt::map_while(data, move |piece| match piece {
+                Ok(piece) => Some(Ok(Frame::data(piece))),
+                Err(_) => {
+                    told.given_up.fetch_add(1, Relaxed);
+                    None
+                }
+            });
             let end = tokio_stream::iter([Ok(trailers("0"))]);
             grpc(passed_on(tokio_stream::StreamExt::chain(echoed, end)))
+        }
+        path @ ("/flood" | "/flood/announced") => {
+            let piece = Frame::data(Bytes::from_static(&[b'x'; FLOOD_PIECE]));
+            let flood = (0..FLOOD_PIECES).map(move |_| Frame::data(piece.data_ref().expect("data").clone()));
+            let mut answer = grpc(frames(flood.chain([trailers("0")]).collect()));
+            if path == "/flood/announced" {
+                answer.headers_mut().insert("content-length", (FLOOD_PIECE * FLOOD_PIECES).into());
+            }
+            answer
         }
         "/failed" => grpc(frames(vec![trailers("9")])),
         "/bare" => grpc(frames(vec![Frame::data("x".into())])),

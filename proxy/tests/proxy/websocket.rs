@@ -146,6 +146,14 @@ async fn hostile_h06_only_a_101_to_our_own_key_changes_the_protocol_of_a_stream(
         let body = answer.into_body().collect().await.expect("whole").to_bytes();
         assert_eq!(body, text, "{path} {protocol:?}");
     }
+    // As a gRPC caller it would be told everything with a 200, which means that the protocol has changed.
+    for host in [HOST, "nobody.example"] {
+        let mut request = connect("/no", Some("websocket"));
+        *request.uri_mut() = format!("http://{host}/no").parse().expect("a target");
+        request.headers_mut().insert("content-type", "application/grpc".parse().expect("a value"));
+        let answer = client.open(request).await.expect("answered");
+        assert_eq!(answer.status(), if host == HOST { 403 } else { 404 }, "{host}");
+    }
     assert_eq!(client.get(HOST, "/ok").await.status, 200, "the connection survives");
     assert!(!site.upstream.all().contains("CONNECT"));
     drop(client);

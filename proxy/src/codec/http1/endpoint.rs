@@ -134,7 +134,12 @@ impl Conn {
         loop {
             match ready!(self.poll_parsed(sent.then_some(waiting.limit), cx))? {
                 head if head.status >= 200 || (head.status == 101 && waiting.request.is_upgrade()) => {
-                    return Poll::Ready(Ok(head));
+                    return Poll::Ready(match waiting.request.is_answered_by(&head) {
+                        true => Ok(head),
+                        false => {
+                            Err(Failed::Broken("no change of protocol that belongs to our key, and no refusal".into()))
+                        }
+                    });
                 }
                 head if head.status == 101 => {
                     return Poll::Ready(Err(Failed::Broken("101 without being asked".into())));

@@ -16,7 +16,7 @@ use crate::codec::rewrite::{self, Keep, Written};
 use crate::codec::stream::Stream;
 use crate::codec::upload::Upload;
 use crate::codec::view::{AnswerHead, Head};
-use crate::codec::{Exchange, Inbound, Notice, Outbound};
+use crate::codec::{Exchange, Inbound, Notice, Outbound, Upgrade};
 use crate::head_check::Refusal;
 
 /// How a connection goes on after an answer.
@@ -130,7 +130,7 @@ fn inbound(client: &Rc<Client>, head: RequestHead) -> Result<(Asked, Box<Inbound
 
 /// The protocol that the client wants to change to. What HTTP itself could change to is ignored (RFC 9110 §7.8 lets a
 /// server), and so is an `Upgrade` with a body: the bytes behind the head have to be one thing or the other.
-fn upgrade(head: &RequestHead, framing: Framing) -> Option<Box<str>> {
+fn upgrade(head: &RequestHead, framing: Framing) -> Option<Upgrade> {
     let mut wanted = head.fields().all("upgrade");
     let protocol = std::str::from_utf8(wanted.next()?).ok()?;
     let is_http = ["h2", "h2c", "http", "tls"].iter().any(|own| {
@@ -140,7 +140,8 @@ fn upgrade(head: &RequestHead, framing: Framing) -> Option<Box<str>> {
     let is_one = wanted.next().is_none() && !protocol.is_empty() && !protocol.contains(',');
     let may = head.minor == 1 && head.method() == "GET" && framing == Framing::Length(0);
     // Allocates: once for a connection that will carry no other request.
-    (may && is_one && !is_http && head.fields().has_token("connection", b"upgrade")).then(|| protocol.into())
+    let asks = may && is_one && !is_http && head.fields().has_token("connection", b"upgrade");
+    asks.then(|| Upgrade { protocol: protocol.into(), accept: None })
 }
 
 /// Says why something is no request, and ends the connection.

@@ -83,7 +83,9 @@ impl Tunnel {
         if moved {
             self.idle.progress();
         }
-        let limit = self.relay.flight().connection().limits().stream_idle;
+        // Where one side has ended, the other has only to finish; and nobody would see that side go.
+        let limits = self.relay.flight().connection().limits();
+        let limit = if up || down { limits.body } else { limits.stream_idle };
         match up && down {
             true => Poll::Ready(Ok(())),
             false if self.idle.is_over(limit, cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),

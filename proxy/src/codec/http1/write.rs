@@ -25,7 +25,11 @@ pub(super) struct Writer {
     chunked: bool,
     /// So much of the chunk whose size was written is still to come.
     chunk: usize,
+    /// So much of the announced length is still to come.
+    left: u64,
     ended: bool,
+    /// It ended before all that was announced was there.
+    cut: bool,
 }
 
 /// Writes a field's line.
@@ -84,7 +88,8 @@ impl Writer {
     /// A body of this framing follows the head.
     pub(super) fn begin(&mut self, framing: Framing) {
         self.chunked = framing == Framing::Chunked;
-        self.chunk = 0;
+        (self.chunk, self.cut) = (0, false);
+        self.left = if let Framing::Length(length) = framing { length } else { 0 };
         self.ended = matches!(framing, Framing::Length(0));
     }
 
@@ -136,6 +141,7 @@ impl Writer {
     }
 
     fn wrote(&mut self, count: usize) -> usize {
+        self.left = self.left.saturating_sub(count as u64);
         if self.chunked {
             self.chunk -= count;
             if self.chunk == 0 {
@@ -145,16 +151,24 @@ impl Writer {
         count
     }
 
-    /// The body is complete.
+    /// The body is complete. Within a chunk or an announced length it is not, whatever the caller believes: then only the
+    /// end of the connection tells, and [`Writer::poll_flush`] says so.
     pub(super) fn end(&mut self, trailers: Option<&HeaderMap>) {
-        if self.chunked && !self.ended {
+        self.cut = self.chunk > 0 || self.left > 0;
+        if self.chunked && !self.ended && !self.cut {
             chunked::write_end(trailers, self.text());
         }
         self.ended = true;
     }
 
     /// Everything that was taken so far goes out.
+    ///
+    /// # Errors
+    /// The connection broke, or the body ended too early: of kind `UnexpectedEof`.
     pub(super) fn poll_flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.cut {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
         while self.sent < self.pending.len() {
             match ready!(Pin::new(&mut *stream).poll_write(cx, &self.pending[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -26,6 +26,11 @@ impl Incoming {
         let over = inner.is_end_stream();
         Self { inner, piece: Bytes::new(), trailers: None, over }
     }
+
+    /// Whether a piece was begun, or is there and was not looked at.
+    pub(crate) fn has_piece(&self) -> bool {
+        !self.piece.is_empty()
+    }
 }
 
 fn is_too_much(trailers: &HeaderMap) -> bool {

@@ -88,7 +88,7 @@ async fn answer(
     connection: &Rc<Connection>,
     exchange: &impl Exchange,
 ) -> Response<Answer> {
-    let ask = Ask::read(&mut request);
+    let (ask, upgrade) = Ask::read(&mut request).unzip();
     let (head, body) = request.into_parts();
     let head_only = head.method == http::Method::HEAD;
     let head = Head::Http2(Box::new(head));
@@ -96,36 +96,32 @@ async fn answer(
     let waits = head.view().dialect() == Dialect::Http;
     let limit = if waits { limits.body } else { limits.stream_idle };
     let (upload, rest) = Upload::http2(Incoming::new(body), || Idle::new(connection.deadlines()), limit);
-    let upgrade = ask.is_some().then(|| "websocket".into());
-    let inbound = Box::new(Inbound { head, upload, upgrade });
-    let answered = exchange.answer(inbound, Flight::begin(connection)).await;
+    let flight = Flight::begin(connection);
+    let answered = match upgrade {
+        // Streams that changed their protocol may end before what they led to: that is bounded as well.
+        Some(_) if connection.exchanges() > STREAMS => refuse(exchange, flight),
+        upgrade => exchange.answer(Box::new(Inbound { head, upload, upgrade }), flight).await,
+    };
     let (head, body) = match (answered, ask) {
-        (Outbound::Own(notice, flight), _) => own(&notice, &flight, head_only),
-        (Outbound::Tunnel(head, conn, relay), Some(ask)) if ask.is_accepted(&head) => {
-            (ask.accept(head, conn, relay), Kind::Fixed(None))
+        (Outbound::Own(notice, flight), _) => {
+            let (answer, text) = notice.to_http2(&flight);
+            (answer, Kind::Fixed((!head_only && !text.is_empty()).then_some(text)))
         }
-        // To its client a 2xx would mean that the protocol has changed.
-        (Outbound::Relay(head, relay), Some(_)) if (200..300).contains(&head.status()) => not_changed(relay),
-        (Outbound::Relay(head, mut relay), _) => {
+        (Outbound::Tunnel(head, conn, relay), Some(ask)) => (ask.accept(head, conn, relay), Kind::Fixed(None)),
+        // Without being asked for no protocol changes, so there is no tunnel.
+        (Outbound::Relay(head, mut relay) | Outbound::Tunnel(head, _, mut relay), _) => {
             let answer = rewrite::to_http2(head, relay.flight());
             relay.read_in_small_pieces();
             (answer, Kind::Relay(Frames(relay)))
         }
-        (Outbound::Tunnel(_, _, relay), _) => not_changed(relay),
     };
     let rest = rest.map(|rest| Left { rest, idle: Idle::new(connection.deadlines()), thrown: 0, waits });
     head.map(|()| Answer { body, taken: Taken::current(), rest })
 }
 
-fn own(notice: &Notice, flight: &Flight, head_only: bool) -> (Response<()>, Kind) {
-    let (answer, text) = notice.to_http2(flight);
-    (answer, Kind::Fixed((!head_only && !text.is_empty()).then_some(text)))
-}
-
-/// The endpoint did not change the protocol, and did not say no either.
-fn not_changed(mut relay: Box<Relay>) -> (Response<()>, Kind) {
-    relay.refuse("the endpoint did not change to WebSocket with the key that it was given");
-    own(&Notice::Http(Own::BadAnswer), relay.flight(), false)
+fn refuse(exchange: &impl Exchange, mut flight: Flight) -> Outbound {
+    exchange.refused(Own::Overloaded, &mut flight);
+    Outbound::Own(Notice::Http(Own::Overloaded), flight)
 }
 
 impl Body for Answer {

@@ -8,13 +8,14 @@
 use aws_lc_rs::{digest, rand};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use crate::codec::Upgrade;
 use crate::codec::connection::Flight;
 use crate::codec::http1::endpoint::Conn;
 use crate::codec::http1::tunnel;
@@ -28,14 +29,12 @@ const MAGIC: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// A client that wants to change to WebSocket.
 pub(super) struct Ask {
     upgraded: OnUpgrade,
-    /// What the endpoint has to answer to our key.
-    accept: String,
 }
 
 impl Ask {
     /// Makes a GET of an extended CONNECT for WebSocket, as HTTP/1.1 has it. Any other CONNECT is left as it is, and is
     /// refused.
-    pub(super) fn read(request: &mut Request<Incoming>) -> Option<Self> {
+    pub(super) fn read(request: &mut Request<Incoming>) -> Option<(Self, Upgrade)> {
         let protocol = request.extensions().get::<Protocol>()?;
         if request.method() != Method::CONNECT || protocol.as_str() != "websocket" {
             return None;
@@ -44,15 +43,13 @@ impl Ask {
         // Without random bytes the system could not have made a TLS connection either. A key need not be secret.
         let _ = rand::fill(&mut nonce);
         let key = STANDARD.encode(nonce);
-        request.headers_mut().insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).ok()?);
+        let headers = request.headers_mut();
+        headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).ok()?);
+        // There is no body that it could be the type of; and nobody shall be answered as a gRPC client, with a 200.
+        headers.remove(CONTENT_TYPE);
         let upgraded = hyper::upgrade::on(&mut *request);
         *request.method_mut() = Method::GET;
-        Some(Self { upgraded, accept: accept(&key) })
-    }
-
-    /// Whether the endpoint read the key that it was given, which caches and servers of something else do not.
-    pub(super) fn is_accepted(&self, head: &AnswerHead) -> bool {
-        head.first(SEC_WEBSOCKET_ACCEPT.as_str()).is_some_and(|said| said == self.accept.as_bytes())
+        Some((Self { upgraded }, Upgrade { protocol: "websocket".into(), accept: Some(accept(&key).into()) }))
     }
 
     /// The answer that changes the protocol; from then on bytes pass between the stream and the endpoint.
@@ -73,7 +70,7 @@ fn to_http2(head: AnswerHead, flight: &Flight) -> Response<()> {
     *answer.status_mut() = StatusCode::OK;
     answer.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
     // A stream has no length; what HTTP/1.1 says of one means nothing in a 101 (RFC 9110 §8.6).
-    answer.headers_mut().remove(http::header::CONTENT_LENGTH);
+    answer.headers_mut().remove(CONTENT_LENGTH);
     answer
 }
 

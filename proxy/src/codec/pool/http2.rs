@@ -51,21 +51,27 @@ struct Connection {
     used: Cell<Instant>,
 }
 
-/// A stream in use, until it is dropped.
+/// A stream in use, until it is dropped: then nobody wants to send on it either.
 #[derive(Debug)]
-pub(super) struct Stream(Rc<Connection>);
+pub(super) struct Stream {
+    connection: Rc<Connection>,
+    body: Option<Rc<Progress>>,
+}
 
 impl Stream {
     fn open(connection: Rc<Connection>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
-        Self(connection)
+        Self { connection, body: None }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
-        self.0.used.set(Instant::now());
+        if let Some(body) = &self.body {
+            body.give_up();
+        }
+        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection.used.set(Instant::now());
     }
 }
 
@@ -95,7 +101,7 @@ pub(super) async fn send(
 ) -> Result<(Response<Incoming>, Stream), Failed> {
     let mut again = true;
     loop {
-        let stream = match pool.http2.roomy() {
+        let mut stream = match pool.http2.roomy() {
             Some(stream) => stream,
             None => connect(pool).await?,
         };
@@ -103,13 +109,16 @@ pub(super) async fn send(
         // Allocates: the body is read by the connection's task while this one waits.
         let progress = taken.body_mut().0.progress();
         // The clone is a handle; its count is touched by this thread alone.
-        let mut sender = stream.0.sender.clone();
+        let mut sender = stream.connection.sender.clone();
         let sent = tokio::select! {
             sent = sender.try_send_request(*taken) => sent,
             () = stands_still(pool.deadlines.deadline(), &progress, limit) => return Err(Failed::TooSlow),
         };
         match sent {
-            Ok(answer) => return Ok((answer, stream)),
+            Ok(answer) => {
+                stream.body = Some(progress);
+                return Ok((answer, stream));
+            }
             Err(_) if let Some(fault) = progress.failed.get() => return Err(Failed::ClientBody(fault)),
             Err(mut error) => match error.take_message().filter(|_| again) {
                 Some(unsent) => (*request, again) = (Some(Box::new(unsent)), false),
