@@ -72,6 +72,17 @@ async fn websocket_clients_and_servers_meet_through_the_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn browser_opens_websockets_over_http2() {
+    let _alone = alone().await;
+    let server = Server::start("websocket_server.py", &[]).await;
+    let mut house = House::with_controller().await;
+    let proxy = serving(&mut house, "h1", &server.address).await;
+    let site = format!("https://{HOST}:{}", proxy.https.port());
+    let said = script("browser/websocket.py", &["--site", &site]).await;
+    assert!(count_ok(&said) >= 8, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn curl_speaks_every_version_in_clear_and_through_tls() {
     let mut house = House::with_hello().await;
     let (_r1, _r2) = house.two_releases().await;
@@ -115,7 +126,7 @@ async fn browser_calls_grpc_across_origins_and_others_are_kept_out() {
     let cors = format!("cors = [\"http://localhost:{page}\"]\n");
     let proxy = serving_stage(&mut house, "h2c", &server.address, &cors).await;
     for api in [format!("http://{HOST}:{}", proxy.http.port()), format!("https://{HOST}:{}", proxy.https.port())] {
-        let said = script("grpc_web/browser.py", &["--page-port", &page, "--api", &api]).await;
+        let said = script("browser/grpc_web.py", &["--page-port", &page, "--api", &api]).await;
         assert!(count_ok(&said) >= 19, "{api}: {said}");
     }
 }

@@ -1,6 +1,6 @@
 """Calls a gRPC server from a page in headless Chromium, as gRPC-Web, across origins.
 
-    browser.py --page-port 8900 --api http://hello.production.localhost:8080
+    grpc_web.py --page-port 8900 --api http://hello.production.localhost:8080
 
 Serves the page of this folder on 127.0.0.1. The API must allow the origin http://localhost:PAGE-PORT and no other:
 the same page as http://127.0.0.1:PAGE-PORT must be blocked. The API must lead to grpc_server.py (names below .localhost
