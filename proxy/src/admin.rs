@@ -12,7 +12,7 @@ use crate::codec::page::{self, Page};
 use crate::control::Control;
 use crate::count::Ledger;
 use crate::metrics::Metrics;
-use crate::worker::Totals;
+use crate::totals::Totals;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 

@@ -5,6 +5,7 @@
 //! Main type: [`Own`]. Texts are fixed: nothing of a request or of a backend shows in them.
 
 use crate::head_check::Refusal;
+use crate::totals::Reason;
 
 /// Why we answer ourselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,36 @@ impl Own {
             Self::ClientBody(BodyFault::TooSlow) | Self::HeadTooSlow => 408,
             Self::ClientBody(BodyFault::Broken | BodyFault::Extensions) => 400,
             Self::ClientBody(BodyFault::Trailers) => 431,
+        }
+    }
+
+    /// As it is counted.
+    pub(crate) fn label(self) -> Reason {
+        match self {
+            Self::Refused(Refusal::Ambiguous(_)) => Reason::Malformed,
+            Self::Refused(Refusal::Trace | Refusal::Connect) => Reason::Method,
+            Self::Refused(Refusal::Expectation) => Reason::Expectation,
+            Self::Refused(Refusal::Version) => Reason::Version,
+            Self::Refused(Refusal::Misdirected) => Reason::Misdirected,
+            Self::Refused(Refusal::TargetTooLong) => Reason::TargetTooLong,
+            Self::Refused(Refusal::HostTooLong) => Reason::HostTooLong,
+            Self::Refused(Refusal::HeadTooLarge) => Reason::HeadTooLarge,
+            Self::UnknownHost => Reason::UnknownHost,
+            Self::NotReady => Reason::NotReady,
+            Self::NoEndpoint => Reason::NoEndpoint,
+            Self::ConnectFailed => Reason::ConnectFailed,
+            Self::BadAnswer => Reason::BadAnswer,
+            Self::TooSlow => Reason::TooSlow,
+            Self::Late => Reason::Late,
+            Self::Overloaded => Reason::Overloaded,
+            Self::GrpcOverHttp1 | Self::NoWebSocket => Reason::WrongProtocol,
+            Self::ClientBody(BodyFault::TooSlow) => Reason::BodyTooSlow,
+            Self::ClientBody(BodyFault::Broken) => Reason::BodyBroken,
+            Self::ClientBody(BodyFault::Extensions) => Reason::ChunkExtensions,
+            Self::ClientBody(BodyFault::Trailers) => Reason::Trailers,
+            Self::HeadTooSlow => Reason::HeadTooSlow,
+            Self::OriginRefused => Reason::Origin,
+            Self::HttpsOnly => Reason::HttpsOnly,
         }
     }
 

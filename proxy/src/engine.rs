@@ -30,7 +30,8 @@ use crate::request_id::IdKey;
 use crate::settings::{Bound, Limits, ProxyError, Settings};
 use crate::snapshot::{Incoming, Snapshot};
 use crate::split::Phase;
-use crate::worker::{self, Setup, Totals};
+use crate::totals::Totals;
+use crate::worker::{self, Setup};
 use crate::{health, journal, local};
 
 /// A running proxy.

@@ -41,6 +41,7 @@ mod route;
 mod settings;
 mod snapshot;
 mod split;
+mod totals;
 mod worker;
 
 pub use engine::{Engine, Rejected};

@@ -1,6 +1,6 @@
 //! Metrics, read from the folded counts when they are asked for.
 //!
-//! Must not know: how they are fetched. Labels are few and fixed: stage, release, class.
+//! Must not know: how they are fetched. Labels are few and fixed: stage, release, class, reason, cause.
 
 use std::fmt::Error;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::admin::Observed;
 use crate::count::Sums;
+use crate::totals::{Cut, Reason, Totals};
 
 /// Upper bounds of the published histogram, in microseconds; the counts inside are eight times finer.
 const BOUNDS_US: [u64; 14] = [
@@ -61,17 +62,22 @@ impl Collector for Metrics {
 
 impl Metrics {
     fn totals(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let sum = |field: fn(&crate::worker::Totals) -> &std::sync::atomic::AtomicU64| -> u64 {
-            self.0.totals.iter().map(|totals| field(totals).load(Relaxed)).sum()
-        };
-        gauge(encoder, "connections", "Open connections of clients", sum(|totals| &totals.connections))?;
-        gauge(encoder, "in_flight", "Requests being answered", sum(|totals| &totals.outstanding))?;
-        for (name, help, value) in [
-            ("accepted", "Connections accepted", sum(|totals| &totals.accepted)),
-            ("unknown_host", "Requests to unknown hosts", sum(|totals| &totals.unknown)),
-            ("refused", "Other requests that the proxy answered itself", sum(|totals| &totals.refused)),
-        ] {
-            total(encoder, name, help, value)?;
+        let sum = |of: &dyn Fn(&Totals) -> u64| -> u64 { self.0.totals.iter().map(|totals| of(totals)).sum() };
+        let connections = sum(&|totals| totals.connections.load(Relaxed));
+        gauge(encoder, "connections", "Open connections of clients", connections)?;
+        gauge(encoder, "in_flight", "Requests being answered", sum(&|totals| totals.outstanding.load(Relaxed)))?;
+        total(encoder, "accepted", "Connections accepted", sum(&|totals| totals.accepted.load(Relaxed)))?;
+        let help = "Requests that the proxy answered itself";
+        let mut refused = encoder.encode_descriptor("refused", help, None, MetricType::Counter)?;
+        for reason in Reason::ALL {
+            let count = ConstCounter::new(sum(&|totals| totals.refused(*reason)));
+            count.encode(refused.encode_family(&[("reason", reason.label())])?)?;
+        }
+        let help = "Connections and streams that the proxy ended though the client had not finished";
+        let mut cut = encoder.encode_descriptor("cut", help, None, MetricType::Counter)?;
+        for cause in Cut::ALL {
+            let count = ConstCounter::new(sum(&|totals| totals.was_cut(*cause)));
+            count.encode(cut.encode_family(&[("cause", cause.label())])?)?;
         }
         match &self.0.log_dropped {
             Some(dropped) => {

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -32,6 +32,7 @@ use crate::request_id::{IdKey, Ids};
 use crate::settings::Limits;
 use crate::snapshot::{Backend, Snapshot, Stage};
 use crate::split::{Phase, Split};
+use crate::totals::Totals;
 
 /// How long accepting pauses after an error such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -54,19 +55,6 @@ pub(crate) struct Setup {
     pub(crate) proxy_protocol: bool,
     pub(crate) ids: IdKey,
     pub(crate) log: Option<writer::Handle>,
-}
-
-/// What a worker tells about itself; written by it alone.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub(crate) struct Totals {
-    pub(crate) connections: AtomicU64,
-    pub(crate) accepted: AtomicU64,
-    pub(crate) outstanding: AtomicU64,
-    /// Requests to hosts that are not known.
-    pub(crate) unknown: AtomicU64,
-    /// Other requests that we answered ourselves.
-    pub(crate) refused: AtomicU64,
 }
 
 /// State of one thread.
@@ -151,8 +139,7 @@ impl Worker {
 
     /// Counts a request that we answered ourselves.
     pub(crate) fn count_refused(&self, own: Own) {
-        let total = if own == Own::UnknownHost { &self.totals.unknown } else { &self.totals.refused };
-        total.store(total.load(Relaxed).wrapping_add(1), Relaxed);
+        self.totals.refuse(own.label());
     }
 
     fn new(setup: &Setup) -> Rc<Self> {
@@ -228,6 +215,7 @@ async fn run(setup: Setup) -> u64 {
             ids: ids.clone(),
             log: worker.log.clone(),
             outstanding: worker.outstanding.clone(),
+            totals: worker.totals.clone(),
         });
         match TcpListener::from_std(listener) {
             Ok(listener) => accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, shared, tls))),

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use crate::deadline::Deadlines;
 use crate::forwarded::Trusted;
 use crate::request_id::{Ids, RequestId};
 use crate::settings::Limits;
+use crate::totals::{Cut, Totals};
 
 /// What all connections of one listener share on a worker.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(crate) struct Listener {
     pub(crate) log: Option<Rc<Log>>,
     /// Exchanges in progress on the whole worker.
     pub(crate) outstanding: Rc<Cell<u32>>,
+    /// The worker's own. The handle is shared with those who read it, and cloned once per listener.
+    pub(crate) totals: Arc<Totals>,
 }
 
 /// State of one connection. One thread owns it.
@@ -134,6 +138,11 @@ impl Connection {
         if self.end.get() == End::Open {
             self.finish(End::Graceful);
         }
+    }
+
+    /// Counts why it, or a stream of it, was ended before its client had finished.
+    pub(super) fn count(&self, cut: Cut) {
+        self.listener.totals.cut(cut);
     }
 
     /// Closes at once.

@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::stream::Stream;
 use super::{Exchange, http1, http2};
 use crate::proxy_protocol;
+use crate::totals::Cut;
 
 /// What a client sends first on HTTP/2 (RFC 9113 §3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -64,6 +65,7 @@ async fn introduce(stream: &mut TcpStream, connection: &Connection) -> bool {
     let peer = connection.peer();
     if !peer.is_trusted {
         tracing::debug!(peer = %peer.text, "closed: only trusted peers may use a listener with PROXY protocol");
+        connection.count(Cut::ProxyProtocol);
         return false;
     }
     let header = tokio::select! {
@@ -75,17 +77,25 @@ async fn introduce(stream: &mut TcpStream, connection: &Connection) -> bool {
         Ok(Ok(None)) => {}
         Ok(Err(error)) => {
             tracing::debug!(peer = %peer.text, %error, "closed");
+            connection.count(Cut::ProxyProtocol);
             return false;
         }
-        Err(_) => return false,
+        Err(_) => {
+            connection.count(Cut::FirstBytes);
+            return false;
+        }
     }
     true
 }
 
 async fn handshake(stream: TcpStream, tls: TlsAcceptor, connection: &Connection) -> Option<(Stream, Ahead, bool)> {
     let shaken = tokio::select! {
-        shaken = tokio::time::timeout(connection.limits().handshake, tls.accept(stream)) => shaken.ok()?,
+        shaken = tokio::time::timeout(connection.limits().handshake, tls.accept(stream)) => shaken,
         () = connection.leaving() => return None,
+    };
+    let Ok(shaken) = shaken else {
+        connection.count(Cut::Handshake);
+        return None;
     };
     match shaken {
         Ok(stream) => {
@@ -120,8 +130,12 @@ async fn look_ahead(mut stream: TcpStream, connection: &Connection) -> Option<(S
         ahead.end > 0
     };
     let came = tokio::select! {
-        came = tokio::time::timeout(connection.limits().first_bytes, reading) => came.ok()?,
+        came = tokio::time::timeout(connection.limits().first_bytes, reading) => came,
         () = connection.leaving() => return None,
+    };
+    let Ok(came) = came else {
+        connection.count(Cut::FirstBytes);
+        return None;
     };
     let is_http_2 = ahead.bytes == *PREFACE;
     came.then_some((Stream::Clear(stream), ahead, is_http_2))

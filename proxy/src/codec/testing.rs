@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::connection::{Connection, Listener};
 use super::http1::head::{Parsed, RequestHead};
@@ -45,6 +46,7 @@ pub(crate) fn connection(peer: &str, trusted: &[&str]) -> Rc<Connection> {
         ids: Rc::new(Ids::new(&key, 0)),
         log: None,
         outstanding: Rc::default(),
+        totals: Arc::default(),
     };
     Rc::new(Connection::new(SocketAddr::new(peer.parse().expect("an address"), 4000), Rc::new(listener), 0))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::reading::Reading;
 use crate::recorder::{OK, Recorder};
 use crate::site::Site;
-use crate::support::{Client, HOST, fed};
+use crate::support::{Client, HOST, TestProxy, fed, raw, zone};
 use crate::wire::Wire;
 
 const URI: (u16, &str) = (414, "The target is longer than 8 KiB\n");
@@ -37,7 +37,7 @@ async fn limits_of_heads_and_bodies_in_http_1() {
     let extended = |length: usize| chunked(&format!("1;{}\r\nx\r\n1;a\r\ny\r\n0\r\n\r\n", "e".repeat(length - 3)));
     let trailed = |trailers: &str| chunked(&format!("1\r\nx\r\n0\r\n{trailers}\r\n"));
     let unknown = (404, "Not found\n");
-    for (what, request, expected) in [
+    let table = [
         ("a target", get(&path(8192), HOST, ""), PASSES),
         ("a target", get(&path(8193), HOST, ""), URI),
         ("a target", get(&path(8100), HOST, ""), PASSES),
@@ -64,13 +64,71 @@ async fn limits_of_heads_and_bodies_in_http_1() {
         ("chunk extensions", extended(1024), PASSES),
         ("chunk extensions", extended(1025), EXTENSIONS),
         ("a chunk extension without end", chunked(&format!("1;{}", "e".repeat(2_000))), EXTENSIONS),
-    ] {
-        let answer = site.says(&request).await.unwrap_or_else(|| panic!("no answer: {what}"));
+    ];
+    for (what, request, expected) in &table {
+        let (what, expected) = (*what, *expected);
+        let answer = site.says(request).await.unwrap_or_else(|| panic!("no answer: {what}"));
         assert_eq!((answer.status, answer.text().as_str()), expected, "{what} of {} bytes", request.len());
         let ends = answer.field("connection").as_deref() == Some("close");
         assert_eq!(ends, expected != PASSES && expected != unknown, "{what}: {}", answer.head);
     }
+    for (reason, said) in [
+        ("target_too_long", URI),
+        ("head_too_large", HEAD),
+        ("host_too_long", HOST_NAME),
+        ("trailers", TRAILERS),
+        ("chunk_extensions", EXTENSIONS),
+    ] {
+        let count = table.iter().filter(|(_, _, expected)| *expected == said).count();
+        counted(&site.proxy, &format!("refused_total{{reason=\"{reason}\"}} {count}")).await;
+    }
     site.settles().await;
+}
+
+/// A line of the metrics, which may come a moment after what it tells of.
+async fn counted(proxy: &TestProxy, line: &str) {
+    let mut said = String::new();
+    for _ in 0..1_000 {
+        said = raw(proxy.admin, b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        if said.lines().any(|one| one.strip_prefix("pointsman_proxy_") == Some(line)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{line} is not in {said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_waiting_and_floods_are_counted_by_their_cause() {
+    let short = |settings: &mut proxy::Settings| {
+        settings.limits.first_bytes = Duration::from_millis(200);
+        settings.limits.body = Duration::from_millis(500);
+    };
+    let large = Recorder::start(|mut peer| async move {
+        peer.head().await;
+        peer.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 64 << 20)).await;
+        peer.send(vec![b'x'; 64 << 20]).await;
+    });
+    let site = Site::with(large.await, short).await;
+    let silent = site.wire().await;
+    counted(&site.proxy, "cut_total{cause=\"first_bytes_too_slow\"} 1").await;
+    drop(silent);
+    // A frame of the first stream where the settings have to come.
+    let broken = site.wire().await;
+    broken.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x08\x06\0\0\0\0\x0112345678").await;
+    counted(&site.proxy, "cut_total{cause=\"http2\"} 1").await;
+    let unread = site.wire().await;
+    unread.ask("GET / HTTP/1.1", "").await;
+    counted(&site.proxy, "cut_total{cause=\"unread\"} 1").await;
+    let mut client = Client::http2(site.proxy.http).await;
+    let answer = client.open(client.request(HOST, "/").body(fed().1).expect("a request")).await.expect("answered");
+    counted(&site.proxy, "cut_total{cause=\"unread_stream\"} 1").await;
+    drop(answer);
+    let folder = tempfile::tempdir().expect("folder");
+    let (proxy, _upstream, _) = crate::tls::https_with(folder.path(), zone()).await;
+    let silent = Wire::connect(proxy.https()).await;
+    counted(&proxy, "cut_total{cause=\"handshake_too_slow\"} 1").await;
+    drop(silent);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -160,7 +160,7 @@ async fn routing_metrics_tell_what_happened() {
         format!("pointsman_proxy_unanswered_total{labels}}} 1"),
         format!("pointsman_proxy_outstanding{labels}}} 0"),
         format!("pointsman_proxy_request_duration_seconds_count{labels}}} 6"),
-        "pointsman_proxy_unknown_host_total 1".to_owned(),
+        "pointsman_proxy_refused_total{reason=\"unknown_host\"} 1".to_owned(),
         "pointsman_proxy_snapshot_number 1".to_owned(),
         format!("pointsman_proxy_endpoint_healthy{labels},address=\"{}\"}} 1", upstream.address),
     ] {

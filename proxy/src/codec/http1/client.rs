@@ -27,6 +27,7 @@ use crate::codec::flow::{Sink, SourceError};
 use crate::codec::idle::Idle;
 use crate::codec::stream::Stream;
 use crate::head_check::Refusal;
+use crate::totals::Cut;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Read and thrown away of a client that goes on sending after its answer, so that it can read that answer: closing at
@@ -160,7 +161,13 @@ impl Client {
     fn poll_idle(&self, first: bool, cx: &Context<'_>) -> Poll<Next> {
         let limits = self.connection.limits();
         let limit = if first { limits.first_bytes } else { limits.idle };
-        if self.reads.is_over(limit, cx) { Poll::Ready(Next::Gone) } else { Poll::Pending }
+        if !self.reads.is_over(limit, cx) {
+            return Poll::Pending;
+        }
+        if first {
+            self.connection.count(Cut::FirstBytes);
+        }
+        Poll::Ready(Next::Gone)
     }
 
     /// A body of this framing follows the head. `expects`: only after a 100.

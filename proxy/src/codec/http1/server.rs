@@ -10,7 +10,7 @@ use super::head::RequestHead;
 use super::tunnel;
 use crate::answer::Own;
 use crate::codec::connection::{Connection, Flight};
-use crate::codec::flow::{Sink, Source, poll_pump};
+use crate::codec::flow::{Sink, Source, Stopped, poll_pump};
 use crate::codec::relay::Relay;
 use crate::codec::rewrite::{self, Keep, Written};
 use crate::codec::stream::Stream;
@@ -18,6 +18,7 @@ use crate::codec::upload::Upload;
 use crate::codec::view::{AnswerHead, Head};
 use crate::codec::{Exchange, Inbound, Notice, Outbound, Upgrade};
 use crate::head_check::Refusal;
+use crate::totals::Cut;
 
 /// How a connection goes on after an answer.
 enum After {
@@ -187,6 +188,9 @@ async fn send_relay(client: &Rc<Client>, asked: Asked, head: AnswerHead, mut rel
     let mut sink = &**client;
     if let Err(stopped) = std::future::poll_fn(|cx| poll_pump(&mut *relay, &mut sink, cx)).await {
         tracing::debug!(%stopped, "an answer broke off");
+        if matches!(&stopped, Stopped::Sink(error) if error.kind() == std::io::ErrorKind::TimedOut) {
+            client.connection.count(Cut::Unread);
+        }
         if framing == Framing::Close {
             client.will_reset();
         }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use crate::codec::connection::Connection;
 use crate::codec::idle::Idle;
+use crate::totals::Cut;
 
 thread_local! {
     /// The stream whose future runs now. The library gives no other way from a body to the task that it is in.
@@ -73,6 +74,7 @@ fn poll<F: Future>(
     }
     if taken.waits.get() && idle.is_over(connection.limits().body, cx) {
         tracing::debug!(peer = %connection.peer().text, "a stream was reset: the client does not read it");
+        connection.count(Cut::UnreadStream);
         return Poll::Ready(());
     }
     Poll::Pending

@@ -16,6 +16,7 @@ use crate::codec::connection::{Connection, End};
 use crate::codec::idle::Idle;
 use crate::codec::server::Ahead;
 use crate::codec::stream::Stream;
+use crate::totals::Cut;
 
 /// What came and went, shared by the socket and whoever watches it.
 #[derive(Debug, Default)]
@@ -54,12 +55,16 @@ pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
             if let Poll::Ready(result) = protocol.as_mut().poll(cx) {
                 // Its error says how the client ended the connection: nothing to act on.
                 tracing::debug!(peer = %connection.peer().text, ?result, "connection ended");
+                if result.is_err_and(|error| is_ours(&error)) {
+                    connection.count(Cut::Http2);
+                }
                 return Poll::Ready(());
             }
             if !traffic.stalled.get() {
                 stalled.progress();
             } else if stalled.is_over(limits.body, cx) {
                 tracing::debug!(peer = %connection.peer().text, "connection closed: the client does not read");
+                connection.count(Cut::Unread);
                 return Poll::Ready(());
             }
             let Some(limit) = allowed(connection, traffic, told) else {
@@ -76,12 +81,21 @@ pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
             }
             if told || traffic.read.get() < PREFACE_BYTES {
                 tracing::debug!(peer = %connection.peer().text, "connection closed at its deadline");
+                if !told {
+                    connection.count(Cut::FirstBytes);
+                }
                 return Poll::Ready(());
             }
             connection.leave();
         }
     })
     .await;
+}
+
+/// Whether the library ended a connection because of what its client did: floods, broken frames, limits.
+fn is_ours(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(h2::Error::is_library)
 }
 
 const PREFACE_BYTES: u64 = crate::codec::server::PREFACE.len() as u64;

@@ -1,0 +1,129 @@
+//! What a worker tells about itself beside its releases: connections, and what was not served, by cause.
+//!
+//! Must not know: who reads it. Main types: [`Totals`]; [`Reason`], why a request was answered by us; [`Cut`], why a
+//! connection or a stream was ended by us. Both are labels of metrics: few and fixed.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Written by its worker alone, read when somebody asks.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Totals {
+    pub(crate) connections: AtomicU64,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) outstanding: AtomicU64,
+    refused: [AtomicU64; Reason::ALL.len()],
+    cut: [AtomicU64; Cut::ALL.len()],
+}
+
+impl Totals {
+    /// A request was answered by us.
+    pub(crate) fn refuse(&self, reason: Reason) {
+        add(&self.refused[reason as usize]);
+    }
+
+    /// A connection or a stream was ended by us.
+    pub(crate) fn cut(&self, cut: Cut) {
+        add(&self.cut[cut as usize]);
+    }
+
+    pub(crate) fn refused(&self, reason: Reason) -> u64 {
+        self.refused[reason as usize].load(Relaxed)
+    }
+
+    pub(crate) fn was_cut(&self, cut: Cut) -> u64 {
+        self.cut[cut as usize].load(Relaxed)
+    }
+}
+
+/// One writer: a load and a store, and no locked instruction.
+fn add(count: &AtomicU64) {
+    count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $one:ident = $label:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name { $($(#[$of])* $one,)+ }
+
+        impl $name {
+            pub(crate) const ALL: &[Self] = &[$(Self::$one,)+];
+
+            /// As metrics name it.
+            pub(crate) fn label(self) -> &'static str {
+                match self { $(Self::$one => $label,)+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why a request was answered by us.
+    Reason {
+        UnknownHost = "unknown_host",
+        Malformed = "malformed",
+        Method = "method",
+        Expectation = "expectation",
+        Version = "version",
+        Misdirected = "misdirected",
+        TargetTooLong = "target_too_long",
+        HostTooLong = "host_too_long",
+        HeadTooLarge = "head_too_large",
+        HeadTooSlow = "head_too_slow",
+        BodyTooSlow = "body_too_slow",
+        BodyBroken = "body_broken",
+        ChunkExtensions = "chunk_extensions",
+        Trailers = "trailers",
+        HttpsOnly = "https_only",
+        Origin = "origin",
+        NotReady = "not_ready",
+        NoEndpoint = "no_endpoint",
+        ConnectFailed = "connect_failed",
+        BadAnswer = "bad_answer",
+        TooSlow = "too_slow",
+        /// A gRPC call took longer than its caller waits.
+        Late = "late",
+        Overloaded = "overloaded",
+        /// What was asked for is not what the backend's protocol carries.
+        WrongProtocol = "wrong_protocol",
+    }
+}
+
+labels! {
+    /// Why a connection or a stream was ended by us, though its client had not finished.
+    Cut {
+        /// The TLS handshake took too long.
+        Handshake = "handshake_too_slow",
+        /// Nothing came, or no whole preface.
+        FirstBytes = "first_bytes_too_slow",
+        /// What had to come first by the PROXY protocol did not, or its peer may not say so.
+        ProxyProtocol = "proxy_protocol",
+        /// The client does not read.
+        Unread = "unread",
+        /// The client does not read one stream.
+        UnreadStream = "unread_stream",
+        /// HTTP/2 was broken or flooded: the library ended it.
+        Http2 = "http2",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn labels_are_words_and_each_counts_for_itself() {
+        let totals = Totals::default();
+        Reason::ALL.iter().for_each(|reason| totals.refuse(*reason));
+        Cut::ALL.iter().for_each(|cut| totals.cut(*cut));
+        assert!(Reason::ALL.iter().all(|reason| totals.refused(*reason) == 1));
+        assert!(Cut::ALL.iter().all(|cut| totals.was_cut(*cut) == 1));
+        let labels: Vec<_> =
+            Reason::ALL.iter().map(|one| one.label()).chain(Cut::ALL.iter().map(|one| one.label())).collect();
+        assert!(labels.iter().all(|label| label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'2')));
+        assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len());
+    }
+}
