@@ -40,7 +40,7 @@ pub(crate) struct ResponseHead {
 pub(crate) struct Fields {
     /// The head as it came, but for names. Kept as text, so that nobody has to make sure at every look that it is some.
     text: String,
-    /// The head as it came, when it is no text: then the text holds [`NO_TEXT`] for each byte beyond ASCII.
+    /// The head as it came, when it is no text: then the text holds [`NO_TEXT`] for each byte that is none.
     raw: Option<Box<[u8]>>,
     /// Where names and values are.
     places: Vec<(Span, Span)>,
@@ -178,7 +178,11 @@ impl Fields {
         let (mut text, raw) = match std::str::from_utf8(whole) {
             Ok(text) => (text.to_owned(), None),
             Err(_) => {
-                let text = whole.iter().map(|b| if b.is_ascii() { char::from(*b) } else { NO_TEXT }).collect();
+                let mut text = String::with_capacity(whole.len());
+                for chunk in whole.utf8_chunks() {
+                    text.push_str(chunk.valid());
+                    text.extend(chunk.invalid().iter().map(|_| NO_TEXT));
+                }
                 (text, Some(whole.into()))
             }
         };
