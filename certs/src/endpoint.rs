@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use api::fleet::EndpointTls;
 use rustls::RootCertStore;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -108,6 +109,17 @@ impl Connector {
         config.alpn_protocols = vec![application.name().to_vec()];
         config.resumption = Resumption::disabled();
         Ok(Self { name, application, config: Arc::new(config) })
+    }
+
+    /// One as the contract says it. `machine`: who is believed where it names nobody.
+    ///
+    /// # Errors
+    /// As [`Connector::new`] and [`Authorities::parse`].
+    pub fn of(asked: &EndpointTls, machine: &Authorities, application: Application) -> Result<Self, CertsError> {
+        match asked.ca_pem.as_str() {
+            "" => Self::new(machine, &asked.server_name, application),
+            text => Self::new(&Authorities::parse(text)?, &asked.server_name, application),
+        }
     }
 
     /// The same with a memory of sessions of its own, so that a further handshake costs no certificate and no signature.

@@ -74,14 +74,8 @@ impl Probe {
     /// As its instance says. `machine`: who is believed where it does not say.
     pub(super) fn new(instance: &Instance, machine: &Authorities) -> Self {
         let application = if instance.http2 { Application::Http2 } else { Application::Http1 };
-        let connector = instance.tls.as_ref().map(|tls| {
-            let authorities = match tls.ca_pem.as_str() {
-                "" => machine.clone(),
-                text => Authorities::parse(text)?,
-            };
-            // Without a memory of sessions: each probe verifies anew.
-            Connector::new(&authorities, &tls.server_name, application)
-        });
+        // Without a memory of sessions: each probe verifies anew.
+        let connector = instance.tls.as_ref().map(|tls| Connector::of(tls, machine, application));
         Self { http2: instance.http2, connector: connector.transpose().map_err(|problem| problem.to_string()) }
     }
 

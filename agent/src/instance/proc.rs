@@ -121,17 +121,17 @@ pub(super) fn marked(id: &str, data: &Path) -> Marked {
 }
 
 fn look(pid: Pid, marks: &[Vec<u8>]) -> Look {
-    match fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())) {
-        Ok(environment) if environment.is_empty() => match stat(pid) {
-            Ok(Some(stat)) if is_in_exec(&stat) => Look::Unsettled,
-            _ => Look::No,
-        },
-        Ok(environment) => {
-            let carries = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|variable| variable == mark);
-            if marks.iter().all(carries) { Look::Yes } else { Look::No }
+    let environment = || fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero()));
+    let Ok(mut seen) = environment() else { return Look::No };
+    if seen.is_empty() {
+        if matches!(stat(pid), Ok(Some(stat)) if is_in_exec(&stat)) {
+            return Look::Unsettled;
         }
-        Err(_) => Look::No,
+        // It may have got its environment between the two looks.
+        seen = environment().unwrap_or_default();
     }
+    let carries = |mark: &Vec<u8>| seen.split(|byte| *byte == 0).any(|variable| variable == mark);
+    if marks.iter().all(carries) { Look::Yes } else { Look::No }
 }
 
 /// Whether a process without an environment has none yet, by fields 3, 23 and 51 of stat: it lives, has memory of its

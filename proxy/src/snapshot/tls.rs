@@ -63,11 +63,7 @@ impl TlsBoard {
             Protocol::Http1 => Application::Http1,
             Protocol::Http2 => Application::Http2,
         };
-        let authorities = match asked.ca_pem.as_str() {
-            "" => self.machine.clone(),
-            text => Authorities::parse(text)?,
-        };
-        let connector = Connector::new(&authorities, &asked.server_name, application)?;
+        let connector = Connector::of(asked, &self.machine, application)?;
         self.last_id += 1;
         let tls = Arc::new(Tls { id: self.last_id, connector });
         self.known.insert(key, tls.clone());
