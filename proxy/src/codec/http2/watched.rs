@@ -53,19 +53,12 @@ pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
                 finish(protocol.as_mut());
             }
             if let Poll::Ready(result) = protocol.as_mut().poll(cx) {
-                // Its error says how the client ended the connection: nothing to act on.
-                tracing::debug!(peer = %connection.peer().text, ?result, "connection ended");
-                if result.is_err_and(|error| is_ours(&error)) {
-                    connection.count(Cut::Http2);
-                }
-                return Poll::Ready(());
+                return ended(connection, result);
             }
             if !traffic.stalled.get() {
                 stalled.progress();
             } else if stalled.is_over(limits.body, cx) {
-                tracing::debug!(peer = %connection.peer().text, "connection closed: the client does not read");
-                connection.count(Cut::Unread);
-                return Poll::Ready(());
+                return closed(connection, "the client does not read", Some(Cut::Unread));
             }
             let Some(limit) = allowed(connection, traffic, told) else {
                 quiet.progress();
@@ -80,16 +73,31 @@ pub(super) async fn drive<P: Future<Output = hyper::Result<()>>>(
                 return Poll::Pending;
             }
             if told || traffic.read.get() < PREFACE_BYTES {
-                tracing::debug!(peer = %connection.peer().text, "connection closed at its deadline");
-                if !told {
-                    connection.count(Cut::FirstBytes);
-                }
-                return Poll::Ready(());
+                let cut = (!told).then_some(Cut::FirstBytes);
+                return closed(connection, "its deadline is over", cut);
             }
             connection.leave();
         }
     })
     .await;
+}
+
+/// The protocol ended by itself. Its error says how the client ended the connection: nothing to act on.
+fn ended(connection: &Connection, result: hyper::Result<()>) -> Poll<()> {
+    tracing::debug!(peer = %connection.peer().text, ?result, "connection ended");
+    if result.is_err_and(|error| is_ours(&error)) {
+        connection.count(Cut::Http2);
+    }
+    Poll::Ready(())
+}
+
+/// We end it. `cut`: before its client had finished.
+fn closed(connection: &Connection, why: &str, cut: Option<Cut>) -> Poll<()> {
+    tracing::debug!(peer = %connection.peer().text, why, "connection closed");
+    if let Some(cut) = cut {
+        connection.count(cut);
+    }
+    Poll::Ready(())
 }
 
 /// Whether the library ended a connection because of what its client did: floods, broken frames, limits.
