@@ -12,7 +12,7 @@ use std::time::Duration;
 use api::agent::Instance;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, getsid, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
+    Pid, PidfdFlags, Signal, getpid, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
 };
 use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
@@ -110,7 +110,9 @@ impl Start<'_> {
         let pid =
             child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).ok_or("it ended at once")?;
         let start_time = proc::living(pid).ok().flatten().map_or(0, |living| living.start_time);
-        let session = getsid(None).map_or(0, |session| session.as_raw_nonzero().get());
+        // Read where those of others are: 0 when its leader is outside our PID namespace, which getsid(2) of rustix
+        // takes for impossible.
+        let session = proc::living(getpid()).ok().flatten().map_or(0, |own| own.session);
         Ok(Process { pid, start_time, session, log_from, watched: Watched::Child(Box::new(child)) })
     }
 }
@@ -313,6 +315,40 @@ mod tests {
         let pid = Pid::from_raw(child.id().expect("it runs").cast_signed()).expect("a pid");
         let living = proc::living(pid).expect("asked").expect("it runs");
         (child, pid, living)
+    }
+
+    #[tokio::test]
+    async fn agent_starts_and_ends_a_process_where_its_own_session_cannot_be_seen() {
+        const INSIDE: &str = "POINTSMAN_TEST_INSIDE";
+        const NAME: &str =
+            "instance::process::tests::agent_starts_and_ends_a_process_where_its_own_session_cannot_be_seen";
+        if std::env::var_os(INSIDE).is_none() {
+            // As in a container whose agent did not call setsid(2): the session's leader is outside.
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+            if !rustix::process::getuid().is_root() {
+                unshare.arg("--map-root-user");
+            }
+            let me = std::env::current_exe().expect("a path");
+            let ended = unshare.arg(me).args(["--exact", NAME, "--nocapture"]).env(INSIDE, "1").output().await;
+            let ended = ended.expect("unshare(1) runs");
+            let told = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+            assert!(ended.status.success() && told.contains("1 passed"), "{told}");
+            return;
+        }
+        assert_eq!(proc::living(getpid()).expect("asked").expect("it runs").session, 0);
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = ["sh", "-c", "sleep 1000 & exec sleep 1001"].map(str::to_owned).to_vec();
+        let instance = Instance { run, ..Instance::default() };
+        let place = folder.path();
+        let start = Start { instance: &instance, unpacked: place, folder: place, data: place, port: None };
+        let mut process = start.spawn().expect("started");
+        let rest = || proc::rest_of_group(process.pid, process.start_time, process.session);
+        while rest().len() < 2 {
+            sleep(LOOK_FOR_REST).await;
+        }
+        process.stop(Duration::from_secs(10)).await;
+        assert!(proc::rest_of_group(process.pid, process.start_time, process.session).is_empty());
     }
 
     #[tokio::test]

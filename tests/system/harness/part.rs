@@ -80,7 +80,8 @@ impl Drop for Part {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
+            // Without what stands indented below a panic, which would take all the room.
+            let lines: Vec<&str> = log.lines().filter(|line| !line.starts_with(' ')).collect();
             let tail = &lines[lines.len().saturating_sub(25)..];
             eprintln!("--- {} said last:\n{}", self.name, tail.join("\n"));
         }
