@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::apart::Apart;
 use crate::bystander::Bystander;
@@ -29,6 +31,9 @@ const MOST_KIB: u64 = 32 * 1024;
 const ATTACKERS: usize = 4;
 /// Sent on each connection, whether or not it is ended before: the library makes 1,024 resets itself before it does.
 const STREAMS: u32 = 1_300;
+/// Streams a second that all attackers together get the proxy to take in, at most: the row's 100,000 within five seconds.
+/// Faster ones only show who gets the processor of a machine that has little of it.
+const RATE: u32 = 20_000;
 /// Taken in at most, if the end of a connection does not say how many: so many may be there at once.
 const AT_ONCE: u32 = 100;
 
@@ -133,18 +138,30 @@ impl Spoilt {
     /// All of them, from several attackers at once.
     async fn flood(&'static self, proxy: SocketAddr) -> Ends {
         let frames: Vec<u8> = (0..STREAMS).flat_map(|n| [head(2 * n + 1), (self.by)(2 * n + 1)].concat()).collect();
-        let (taken, mut attackers) = (Arc::<AtomicU32>::default(), JoinSet::new());
+        let (taken, mut attackers, begun) = (Arc::<AtomicU32>::default(), JoinSet::new(), Instant::now());
         for _ in 0..ATTACKERS {
             let (frames, taken) = (frames.clone(), taken.clone());
             attackers.spawn(async move {
                 let mut ends = Ends::default();
                 while taken.load(Relaxed) < self.streams {
-                    taken.fetch_add(self.attack(proxy, frames.clone(), &mut ends).await, Relaxed);
+                    let so_far = taken.fetch_add(self.attack(proxy, frames.clone(), &mut ends).await, Relaxed);
+                    sleep((Duration::from_secs(1) * so_far / RATE).saturating_sub(begun.elapsed())).await;
                 }
                 ends
             });
         }
         attackers.join_all().await.into_iter().fold(Ends::default(), Ends::with)
+    }
+
+    /// The same from a thread that leaves the processor to whoever else wants it: a real attacker brings a machine.
+    async fn flood_from_afar(&'static self, proxy: SocketAddr) -> Ends {
+        let (told, ends) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            rustix::process::nice(19).expect("of this thread alone (nice(2), on Linux)");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let _ = told.send(runtime.block_on(self.flood(proxy)));
+        });
+        ends.await.expect("no attacker failed")
     }
 }
 
@@ -170,7 +187,7 @@ async fn hostile_h20_resets_end_their_connection_and_cost_others_nothing() {
     static WAYS: [Spoilt; 6] = Spoilt::WAYS;
     for way in &WAYS {
         apart.forget_peak();
-        let ends = way.flood(apart.http).await;
+        let ends = way.flood_from_afar(apart.http).await;
         let (grown, what) = (apart.peak_growth_kib(), way.what);
         println!("{what}: {ends:?}, {grown} KiB at most");
         other.served(1).await.show_against(&quiet);
