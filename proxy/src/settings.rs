@@ -79,6 +79,10 @@ pub struct Limits {
     pub idle: Duration,
     /// HTTP/2 connection without requests, and between two pieces of a gRPC or event stream. Default 5 min.
     pub stream_idle: Duration,
+    /// Between two PINGs on an HTTP/2 connection, of a client or to an endpoint (RFC 9113 §6.7). Default 30 s.
+    pub ping: Duration,
+    /// From a PING to its answer; a connection on which there is none is closed. Default 10 s.
+    pub ping_answer: Duration,
     /// A client's connection, give or take a tenth: then it takes no further request, so that clients spread anew over
     /// proxies and their workers. Default 1 h.
     pub age: Duration,
@@ -99,6 +103,8 @@ impl Default for Limits {
             body: seconds(30),
             idle: seconds(60),
             stream_idle: seconds(300),
+            ping: seconds(30),
+            ping_answer: seconds(10),
             age: seconds(3600),
             connect: seconds(1),
             answer: seconds(60),

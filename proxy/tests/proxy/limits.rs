@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use api::fleet::Protocol;
+
+use crate::frames::{END_STREAM, Ended, Frames, PING, SETTINGS, frame, request};
 use crate::reading::Reading;
 use crate::recorder::{OK, Recorder};
 use crate::site::Site;
-use crate::support::{Client, HOST, TestProxy, fed, raw, zone};
+use crate::support::{Client, HOST, TestProxy, fed, hello, raw, zone};
 use crate::wire::Wire;
 
 const URI: (u16, &str) = (414, "The target is longer than 8 KiB\n");
@@ -319,6 +322,52 @@ async fn limits_of_time_end_streams_that_stand_still() {
 }
 
 #[tokio::test]
+async fn limits_of_silence_end_http_2_connections_that_answer_no_ping() {
+    // Longer than an answer takes on a machine that is merely slow.
+    let change = |settings: &mut proxy::Settings| {
+        (settings.limits.ping, settings.limits.ping_answer) = (Duration::from_millis(100), Duration::from_secs(3));
+    };
+    let site = Site::with(Recorder::ok().await, change).await;
+    let (mut lively, mut silent) =
+        (Frames::connect(site.proxy.http, &[]).await, Frames::connect(site.proxy.http, &[]).await);
+    let mut pings = 0;
+    while pings < 5 {
+        let frame = lively.next().await.expect("it is not closed");
+        if frame.kind == PING && frame.flags == 0 {
+            lively.send(PING, 1, 0, &frame.payload).await;
+            pings += 1;
+        }
+    }
+    let mut asked = 0;
+    while let Some(frame) = silent.next().await {
+        asked += u32::from(frame.kind == PING);
+    }
+    assert_eq!(asked, 1, "asked once, and not again before the answer");
+    lively.open(1, END_STREAM, &request("GET", b"/")).await;
+    assert_eq!(lively.ended(1).await, Ended::Answered(200), "who answers goes on");
+    drop(lively);
+    site.is_as_before().await;
+}
+
+#[tokio::test]
+async fn limits_of_silence_end_http_2_connections_of_endpoints_that_answer_no_ping() {
+    // It takes everything, says its settings and then nothing any more.
+    let upstream = Recorder::start(|mut peer| async move {
+        peer.send(frame(SETTINGS, 0, 0, &[])).await;
+        peer.ended().await;
+    })
+    .await;
+    let change = |settings: &mut proxy::Settings| {
+        (settings.limits.ping, settings.limits.ping_answer) = (Duration::from_millis(100), Duration::from_millis(500));
+    };
+    let site = Site::with(upstream, change).await;
+    site.proxy.apply(hello(Protocol::H2c, &[(1, site.upstream.address, 1)]));
+    let mut wire = site.wire().await;
+    wire.ask("GET / HTTP/1.1", "").await;
+    assert_eq!(wire.answer().await.expect("an answer, long before the deadline of a minute").status, 502);
+}
+
+#[tokio::test]
 async fn limits_of_connecting_end_in_a_clear_answer() {
     // A queue that is full: the kernel drops what asks for more.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
@@ -328,7 +377,7 @@ async fn limits_of_connecting_end_in_a_clear_answer() {
     let filling: Vec<_> = (0..4).map(|_| tokio::net::TcpStream::connect(address)).map(tokio::spawn).collect();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let site = Site::with(Recorder::ok().await, short).await;
-    site.proxy.apply(crate::support::hello(api::fleet::Protocol::H1, &[(1, address, 1)]));
+    site.proxy.apply(hello(Protocol::H1, &[(1, address, 1)]));
     let mut wire = site.wire().await;
     wire.ask("GET / HTTP/1.1", "").await;
     let answer = wire.answer().await.expect("an answer");

@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -77,8 +76,8 @@ pub(crate) async fn serve(stream: Stream, ahead: Ahead, connection: Rc<Connectio
         .enable_connect_protocol()
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_interval(connection.limits().ping)
+        .keep_alive_timeout(connection.limits().ping_answer)
         .serve_connection(TokioIo::new(io), service);
     drive(protocol, |protocol| protocol.graceful_shutdown(), &connection, &traffic).await;
 }

@@ -161,8 +161,8 @@ async fn connect(pool: &Pool) -> Result<Stream, Failed> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(32 * 1024)
         .max_header_list_size(32 * 1024)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_interval(pool.limits.ping)
+        .keep_alive_timeout(pool.limits.ping_answer)
         .handshake(socket);
     let (sender, connection) = match tokio::time::timeout(pool.limits.connect, handshake).await {
         Ok(done) => done.map_err(|error| Failed::Connect(error.to_string()))?,
