@@ -80,7 +80,7 @@ pub async fn run(settings: Settings, identity: Identity, stop: impl Future<Outpu
         authorities: Authorities::of_machine(),
         changed: changed.clone(),
     };
-    let hello = Hello { software: settings.software, address: settings.address.to_string() };
+    let hello = Hello { software: settings.software, address: settings.address.to_string(), ..Hello::default() };
     let mut instances = Instances::resume(&host);
     info!(name = identity.name(), controller = identity.controller(), "agent runs");
     let link = Link { channel, hello, changed };

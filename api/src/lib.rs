@@ -112,13 +112,17 @@ pub mod operator {
 /// The highest resource schema that this software understands (see `Resource.schema`).
 ///
 /// It writes the least that a resource needs, so that a proxy of an earlier version goes on as long as it can.
-pub const RESOURCE_SCHEMA: u32 = SCHEMA_ENDPOINT_TLS;
+pub const RESOURCE_SCHEMA: u32 = SCHEMA_SEALED;
 
 /// The schema of a stage with endpoints behind TLS: a proxy that passed over it would speak to them in clear.
 pub const SCHEMA_ENDPOINT_TLS: u32 = 2;
 
 /// The schema of a zone whose hosts are for https: a proxy that passed over it would serve them in clear.
 pub const SCHEMA_HTTPS: u32 = 2;
+
+/// The schema of everything that came with sealed keys: a proxy that passed over it would have a certificate without its
+/// key, let clients in unasked, or take an endpoint for what it is not.
+pub const SCHEMA_SEALED: u32 = 3;
 
 /// Most entries of one artifact: far above any real one, far below what fills a disk. Neither packed nor unpacked beyond.
 pub const ARTIFACT_ENTRIES: usize = 200_000;

@@ -4,13 +4,15 @@
 //!
 //! Main types: [`fleet::FleetCa`] (the controller's authority over its fleet), [`fleet::Identity`] (a member's own key
 //! and certificate), [`development::DevelopmentCa`] (wildcards for zones without a public source),
-//! [`resolver::SniResolver`] (the certificate for a name) and [`endpoint::Connector`] (verified TLS to an endpoint).
+//! [`resolver::SniResolver`] (the certificate for a name), [`secret::SealKey`] (what travels to one proxy alone) and
+//! [`endpoint::Connector`] (verified TLS to an endpoint).
 
 pub mod development;
 pub mod endpoint;
 pub mod fleet;
 mod keep;
 pub mod resolver;
+pub mod secret;
 
 use std::path::PathBuf;
 

@@ -130,6 +130,7 @@ impl Session<'_> {
             fingerprint: fingerprint.map(|fingerprint| fingerprint.to_vec()).unwrap_or_default(),
             workers,
             schema: api::RESOURCE_SCHEMA,
+            ..Hello::default()
         }))
     }
 

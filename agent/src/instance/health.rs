@@ -237,7 +237,8 @@ mod tests {
     }
 
     fn instance(http2: bool, tls: Option<(&str, &str)>) -> Instance {
-        let tls = tls.map(|(ca, name)| EndpointTls { ca_pem: ca.into(), server_name: name.into() });
+        let tls =
+            tls.map(|(ca, name)| EndpointTls { ca_pem: ca.into(), server_name: name.into(), ..EndpointTls::default() });
         Instance { http2, tls, ..Instance::default() }
     }
 

@@ -114,7 +114,7 @@ impl From<Kept> for Instance {
             stop_ms: kept.stop_ms,
             has_port: kept.has_port,
             http2: kept.http2,
-            tls: kept.tls.map(|(ca_pem, server_name)| EndpointTls { ca_pem, server_name }),
+            tls: kept.tls.map(|(ca_pem, server_name)| EndpointTls { ca_pem, server_name, ..EndpointTls::default() }),
         }
     }
 }
@@ -219,7 +219,11 @@ mod tests {
             health: Some(HealthCheck { http_path: "/healthz".into(), every_ms: 1, timeout_ms: 2, fall: 3, rise: 4 }),
             run: vec!["./hello".into()],
             http2: true,
-            tls: Some(EndpointTls { ca_pem: "ca".into(), server_name: "hello.internal".into() }),
+            tls: Some(EndpointTls {
+                ca_pem: "ca".into(),
+                server_name: "hello.internal".into(),
+                ..EndpointTls::default()
+            }),
             ..Instance::default()
         };
         let record = Record { port: Some(7), pid: 8, start_time: 9, ..Record::new(&instance) };

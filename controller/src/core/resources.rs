@@ -39,7 +39,12 @@ pub fn of_environment(state: &State, name: &EnvironmentName) -> Vec<Resource> {
     let Some(environment) = state.environments.get(name) else { return Vec::new() };
     let https = https(&environment.https);
     let schema = if https.is_some() { SCHEMA_HTTPS } else { 1 };
-    let zone = fleet::Zone { environment: name.to_string(), domain: environment.zone.to_string(), https };
+    let zone = fleet::Zone {
+        environment: name.to_string(),
+        domain: environment.zone.to_string(),
+        https,
+        ..Default::default()
+    };
     vec![Resource { schema, ..resource("zone", environment.zone.to_string(), &zone) }]
 }
 
@@ -57,6 +62,7 @@ pub fn of_certificate(material: &certs::development::Material) -> Resource {
         dns_names: material.dns_names.clone(),
         chain_der: material.chain_der.clone(),
         key_der: material.key_der.clone(),
+        ..Default::default()
     };
     resource("certificate", material.dns_names.first().cloned().unwrap_or_default(), &body)
 }
@@ -86,6 +92,7 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
         environment: name.environment.to_string(),
         backends,
         cors_origins: spec.map(|spec| spec.cors.clone()).unwrap_or_default(),
+        ..Default::default()
     };
     let mut stage = resource("stage", name.to_string(), &body);
     if body.backends.iter().any(|backend| backend.tls.is_some()) {
@@ -105,7 +112,7 @@ pub(super) fn endpoint_tls(state: &State, stage: &StageName, component: &Compone
     };
     // A stage always has its environment. Without a name, verification fails rather than being left out.
     let server_name = written.name.or_else(implicit).unwrap_or_default();
-    Some(fleet::EndpointTls { ca_pem: written.ca.unwrap_or_default(), server_name })
+    Some(fleet::EndpointTls { ca_pem: written.ca.unwrap_or_default(), server_name, ..Default::default() })
 }
 
 /// The releases that proxies are told of: all that have or may get weight, and as many warm ones as are accepted.

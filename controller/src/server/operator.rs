@@ -146,6 +146,18 @@ impl Operator for Service {
         self.0.revoke_member(&who, request.into_inner()).await.map(Response::new)
     }
 
+    async fn list_certificates(&self, _: Request<ListCertificatesRequest>) -> Result<Response<Certificates>, Status> {
+        Err(Status::unimplemented("later"))
+    }
+
+    async fn renew_certificate(&self, _: Request<RenewCertificateRequest>) -> Result<Response<Certificates>, Status> {
+        Err(Status::unimplemented("later"))
+    }
+
+    async fn import_certificate(&self, _: Request<ImportCertificateRequest>) -> Result<Response<Certificates>, Status> {
+        Err(Status::unimplemented("later"))
+    }
+
     async fn backup(&self, request: Request<ListRequest>) -> Result<Response<Self::BackupStream>, Status> {
         let who = self.0.operator(&request).await?;
         access::backup(self.0.clone(), &who).await.map(Response::new)

@@ -68,7 +68,7 @@ impl Receiver {
             }
             Some(Kind::Change(change)) => self.change(change),
             Some(Kind::Welcome(_)) => Received::Welcome,
-            None => Received::Nothing,
+            Some(Kind::Secrets(_)) | None => Received::Nothing,
         }
     }
 

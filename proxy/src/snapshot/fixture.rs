@@ -15,7 +15,7 @@ pub(crate) fn resource(kind: &str, name: &str, body: &impl Message) -> Resource 
 }
 
 pub(crate) fn zone(environment: &str, domain: &str) -> Resource {
-    resource("zone", domain, &Zone { environment: environment.into(), domain: domain.into(), https: None })
+    resource("zone", domain, &Zone { environment: environment.into(), domain: domain.into(), ..Zone::default() })
 }
 
 pub(crate) fn stage(name: &str, releases: &[u32]) -> Resource {

@@ -18,7 +18,7 @@ fn stage(name: &str, releases: &[(Spoken, Option<EndpointTls>)]) -> Resource {
 }
 
 fn trust(ca: &str, name: &str) -> Option<EndpointTls> {
-    Some(EndpointTls { ca_pem: ca.into(), server_name: name.into() })
+    Some(EndpointTls { ca_pem: ca.into(), server_name: name.into(), ..EndpointTls::default() })
 }
 
 fn authority() -> String {

@@ -151,7 +151,7 @@ async fn pass(stream: TcpStream, server: SocketAddr, acceptor: TlsAcceptor, seen
 
 /// What a backend says of its endpoints.
 pub(crate) fn trust(ca: &str, name: &str) -> EndpointTls {
-    EndpointTls { ca_pem: ca.into(), server_name: name.into() }
+    EndpointTls { ca_pem: ca.into(), server_name: name.into(), ..EndpointTls::default() }
 }
 
 /// A stage whose one release is spoken to through TLS; its health is never asked for while a test runs.

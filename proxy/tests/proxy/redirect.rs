@@ -11,7 +11,7 @@ use crate::tls::{https_with, shaken};
 
 fn zone(redirect_port: u32, hsts_seconds: u32) -> Resource {
     let https = Some(Https { redirect_port, hsts_seconds });
-    let zone = Zone { environment: "staging".into(), domain: "staging.example.com".into(), https };
+    let zone = Zone { environment: "staging".into(), domain: "staging.example.com".into(), https, ..Zone::default() };
     Resource { schema: api::SCHEMA_HTTPS, ..resource("zone", "staging.example.com", &zone) }
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn resource(kind: &str, name: &str, body: &impl Message) -> Resource 
 
 pub(crate) fn zone() -> Resource {
     let domain = "staging.example.com";
-    resource("zone", domain, &Zone { environment: "staging".into(), domain: domain.into(), https: None })
+    resource("zone", domain, &Zone { environment: "staging".into(), domain: domain.into(), ..Zone::default() })
 }
 
 pub(crate) fn stage(name: &str, protocol: Protocol, releases: &[u32]) -> Resource {

@@ -23,8 +23,8 @@ pub(crate) fn certificate(ca: &DevelopmentCa) -> Resource {
     let zone = "staging.example.com".parse().expect("a zone");
     let made = ca.wildcard(&zone, SystemTime::now()).expect("issued");
     let name = made.dns_names[0].clone();
-    let body =
-        Certificate { dns_names: made.dns_names.clone(), chain_der: made.chain_der.clone(), key_der: made.key_der };
+    let (dns_names, chain_der, key_der) = (made.dns_names.clone(), made.chain_der.clone(), made.key_der);
+    let body = Certificate { dns_names, chain_der, key_der, ..Certificate::default() };
     resource("certificate", &name, &body)
 }
 
