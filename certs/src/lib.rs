@@ -7,10 +7,12 @@
 //! [`resolver::SniResolver`] (the certificate for a name), [`secret::SealKey`] (what travels to one proxy alone) and
 //! [`endpoint::Connector`] (verified TLS to an endpoint).
 
+pub mod describe;
 pub mod development;
 pub mod endpoint;
 pub mod fleet;
 mod keep;
+pub mod pair;
 pub mod resolver;
 pub mod secret;
 

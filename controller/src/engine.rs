@@ -22,12 +22,14 @@ use certs::fleet::Role;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
 
+pub(crate) use connected::Sealed;
 pub(crate) use fault::Fault;
 pub(crate) use inbox::{Handle, Priority};
 pub(crate) use members::AgentSender;
-pub(crate) use publish::Publisher;
+pub(crate) use publish::{Publisher, secrets_messages};
 pub(crate) use records::{event_of, fold};
 
+use crate::certificates::Lists;
 use crate::core::state::{Member, MemberProgress};
 use crate::core::{Command, Context, Due, Event, Observations, Refusal, State, decide, due};
 use crate::fleet::Fleet;
@@ -37,8 +39,10 @@ use members::Agents;
 
 /// How often time is asked what is due when nothing else happens.
 const TICK: Duration = Duration::from_millis(250);
-/// How often certificates are looked at: they are renewed weeks before their end.
+/// How often the controller's own certificate is renewed.
 pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(86_400);
+/// How often it is looked whether keys of tickets have to be rotated, or a development certificate is near its end.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A start folds at most so many events after the last checkpoint: some 20 ms.
 const CHECKPOINT_EVERY: u64 = 1_000;
 
@@ -331,8 +335,14 @@ impl Engine {
         self.agents.refresh(&self.state, &mut self.seen.agents);
     }
 
+    /// Takes over lists of revoked certificates, which are kept already, and has proxies told.
+    pub(crate) fn take_lists(&mut self, lists: Lists) {
+        self.publisher.certificates_mut().shelf.put_lists(lists);
+        self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
+    }
+
     fn do_what_is_due(&mut self) {
-        if self.renewed.elapsed() >= RENEW_EVERY {
+        if self.renewed.elapsed() >= LOOK_EVERY {
             self.renewed = Instant::now();
             self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
         }

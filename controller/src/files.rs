@@ -8,6 +8,7 @@
 //! A file is parsed into a tree that keeps places (the `toml` crate's own), then walked by hand: a derived reader would
 //! stop at the first mistake. What this version does not act on is refused, never passed over.
 
+mod certificates;
 mod environment;
 mod service;
 mod source;

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::core::State;
 use crate::core::state::Leaving;
+use crate::engine::secrets_messages;
 use crate::measure::Measure;
 
 /// A proxy from which nothing was heard for so long is no longer waited for. Ten of its reports.
@@ -39,6 +40,8 @@ struct Inner {
 pub(crate) struct Proxy {
     connection: u64,
     messages: Option<mpsc::Sender<ControllerMessage>>,
+    /// What its secrets are sealed for; empty: it knows none.
+    seal_key: Vec<u8>,
     /// What it serves and has saved, and since when we know.
     pub(crate) active: Option<(Version, Instant)>,
     pub(crate) heard: Instant,
@@ -114,6 +117,7 @@ impl Fleet {
         let absent = Proxy {
             connection: 0,
             messages: None,
+            seal_key: Vec::new(),
             active: None,
             heard: now,
             heard_ms: 0,
@@ -144,6 +148,7 @@ impl Fleet {
         let proxy = Proxy {
             connection,
             messages: Some(messages),
+            seal_key: hello.seal_key.clone(),
             active: known,
             heard: now,
             heard_ms: now_ms,
@@ -184,6 +189,17 @@ impl Fleet {
         let mut inner = self.lock();
         for proxy in inner.proxies.values_mut() {
             proxy.send(messages);
+        }
+    }
+
+    /// Seals secrets for every connected proxy and queues them.
+    pub(crate) fn send_secrets(&self, secrets: &[(String, Vec<u8>)]) {
+        if secrets.is_empty() {
+            return;
+        }
+        for proxy in self.lock().proxies.values_mut().filter(|proxy| proxy.is_connected()) {
+            let messages = secrets_messages(secrets, &proxy.seal_key);
+            proxy.send(&messages);
         }
     }
 

@@ -7,6 +7,7 @@
 //! releases, [`files`] reads what people wrote.
 
 pub mod artifact;
+mod certificates;
 pub mod build;
 mod builder;
 pub mod core;

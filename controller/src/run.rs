@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::artifact::Layout;
 use crate::build::{self, BuildFolders};
 use crate::builder;
+use crate::certificates;
 use crate::core::{Command, State};
 use crate::engine::{self, Fault, Handle, NotDone, Parts, Priority, Publisher, RENEW_EVERY, Submission};
 use crate::fleet::Fleet;
@@ -27,6 +28,8 @@ use crate::store::{Opened, Record, Store};
 
 /// Events that a slow follower of history may be behind before it misses some.
 const HAPPENED: usize = 4_096;
+/// Orders to ask a certificate's source that may wait: each is a person's.
+const ORDERS: usize = 16;
 /// Records folded at once at the start.
 const PAGE: usize = 10_000;
 /// After a failure, for answers that are on their way.
@@ -106,7 +109,7 @@ pub async fn run(
     let hosts = hosts(advertise.as_deref());
     let (renewed, tls) = watch::channel(kept.ca.server_config(&hosts).map_err(failed)?);
 
-    let authority = kept.publisher.authority_pem();
+    let authority = kept.publisher.certificates().authority_pem();
     let Leading { engine, mut ended, fleet, happened, jobs } =
         Leading::begin(kept.opened, kept.publisher, Fault::new(settings.fault))?;
     let operator_file = match files_for_people(&engine, data, address, &kept.ca, &authority).await {
@@ -115,6 +118,7 @@ pub async fn run(
     };
     info!(%address, software = settings.software, data = %data.display(), "listens");
 
+    let (orders, ordered) = mpsc::channel(ORDERS);
     let shared = Arc::new(Shared {
         engine: engine.clone(),
         fleet,
@@ -124,11 +128,13 @@ pub async fn run(
         folders: kept.folders.clone(),
         data: data.to_owned(),
         advertise,
+        orders,
         connections: AtomicU64::new(0),
     });
     let (cancel, cancelled) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(builder::run(engine.clone(), kept.folders, kept.layout, jobs, cancelled));
+    tasks.spawn(certificates::run(engine.clone(), ordered));
     tasks.spawn(renew(shared.clone(), hosts, renewed));
     tasks.spawn(async { drop(server::serve(listener, tls, shared).await) });
     if let Some(ready) = ready {

@@ -22,10 +22,11 @@ use api::fleet::joining_server::JoiningServer;
 use api::operator::operator_server::OperatorServer;
 use certs::fleet::FleetCa;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::artifact::Layout;
 use crate::build::BuildFolders;
+use crate::certificates::Order;
 use crate::engine::Handle;
 use crate::fleet::Fleet;
 use crate::store::Record;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) data: PathBuf,
     /// Host and port that joiners are told; none: nobody outside this machine can reach it.
     pub(crate) advertise: Option<String>,
+    /// To whoever looks after the sources of certificates.
+    pub(crate) orders: mpsc::Sender<Order>,
     /// Numbers connections, so that the end of an old one is not taken for that of a new one.
     pub(crate) connections: AtomicU64,
 }

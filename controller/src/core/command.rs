@@ -10,7 +10,7 @@ use certs::fleet::Role;
 
 use super::event::Event;
 use super::spec::{ComponentSpec, EnvironmentSpec, ServiceSpec};
-use super::state::{Addresses, Artifact};
+use super::state::{Addresses, Artifact, CertificateRecord};
 
 /// A wish. People's come with a name and perhaps a reason; drivers' tell what they saw or did.
 #[derive(Debug, Clone)]
@@ -44,6 +44,9 @@ pub enum Command {
     CreateToken { name: MemberName, secret: Digest, scope: Scope },
     /// Shut its bearer out.
     RevokeToken { name: MemberName },
+
+    /// An environment's source has brought other certificates, which are kept already.
+    ReplaceCertificates { environment: EnvironmentName, source: String, certificates: Vec<CertificateRecord> },
 
     /// Driver: a build begins.
     BeginBuild { release: ReleaseName },

@@ -22,6 +22,9 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
             Ok(Decision::one(Event::Started { term: state.term.max(*above).saturating_add(1) }))
         }
         Command::Apply { environments, services } => apply::apply(state, environments, services, context),
+        Command::ReplaceCertificates { environment, source, certificates } => {
+            apply::replace_certificates(state, environment, source, certificates)
+        }
 
         Command::Build { service, version, commit, subject } => {
             release::request(state, service, version, commit, subject)

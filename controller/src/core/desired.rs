@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn an_agent_and_proxies_are_told_alike_whom_endpoints_must_be() {
         let spec = |protocol, name: Option<&str>| {
-            let tls = name.map(|name| TlsSpec { ca: Some("ca".into()), name: Some(name.into()) });
+            let tls = name.map(|name| TlsSpec { ca: Some("ca".into()), name: Some(name.into()), spiffe: None });
             ComponentSpec { protocol: Some(protocol), tls, ..super::super::evolve_test::component() }
         };
         for (protocol, name, expected) in [

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use api::{ComponentName, Digest, MemberName, ReleaseName, ReleaseNumber, Scope, Share, StageName};
+use api::{ComponentName, Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, Share, StageName};
 use certs::fleet::Role;
 use serde::{Deserialize, Serialize};
 
 use super::spec::{ComponentSpec, EnvironmentSpec, ServiceSpec};
-use super::state::{Addresses, Artifact};
+use super::state::{Addresses, Artifact, CertificateRecord};
 
 /// Schema of the events written now; older ones are upcast when they are read.
 pub const EVENT_SCHEMA: u32 = 1;
@@ -73,6 +73,9 @@ pub enum Event {
     /// A routed component runs on an agent at this address.
     Placed { stage: StageName, release: ReleaseNumber, agent: MemberName, address: std::net::SocketAddr },
 
+    /// Proxies are given these in place of those that the environment had.
+    CertificatesReplaced { environment: EnvironmentName, source: String, certificates: Vec<CertificateRecord> },
+
     /// A one-time token was given out.
     MemberInvited { name: MemberName, role: Role, group: String, secret: Digest, until_ms: u64 },
     /// The token was used.
@@ -109,6 +112,7 @@ impl Event {
             Self::WarmthEnded { .. } => "warmth_ended",
             Self::Retired { .. } => "retired",
             Self::Placed { .. } => "placed",
+            Self::CertificatesReplaced { .. } => "certificates_replaced",
             Self::MemberInvited { .. } => "member_invited",
             Self::MemberJoined { .. } => "member_joined",
             Self::MemberRevoked { .. } => "member_revoked",
@@ -124,6 +128,7 @@ impl Event {
             Self::Started { .. } => "controller".to_owned(),
             Self::EnvironmentApplied { spec } => spec.name.to_string(),
             Self::ServiceApplied { spec } => spec.name.to_string(),
+            Self::CertificatesReplaced { environment, .. } => environment.to_string(),
             Self::ReleaseRequested { release, .. }
             | Self::ReleaseAdded { release, .. }
             | Self::BuildStarted { release }
@@ -194,6 +199,10 @@ impl Event {
             Self::Retired { stage, release } => format!("{release} has left {stage}"),
             Self::Placed { stage, release, agent, address } => {
                 format!("{release} of {stage} runs on {agent} at {address}")
+            }
+            Self::CertificatesReplaced { environment, source, certificates } => {
+                let names: Vec<_> = certificates.iter().flat_map(|one| one.names.first()).map(String::as_str).collect();
+                format!("{environment} has a new certificate from {source}: {}", names.join(", "))
             }
             Self::MemberInvited { name, role, .. } => format!("{role} {name} was invited"),
             Self::MemberJoined { name, .. } => format!("{name} joined the fleet"),

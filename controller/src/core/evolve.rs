@@ -48,6 +48,9 @@ impl State {
                     self.services.insert(spec.name.clone(), service);
                 }
             },
+            Event::CertificatesReplaced { environment, certificates, .. } => {
+                self.certificates.insert(environment.clone(), certificates.clone());
+            }
             Event::MemberInvited { .. } | Event::MemberJoined { .. } | Event::MemberRevoked { .. } => {
                 self.evolve_member(event)
             }

@@ -55,6 +55,8 @@ impl World {
             keep_warm: KEEP_WARM,
             reason_required: false,
             https: HttpsSpec::default(),
+            certificates: Default::default(),
+            client_certificates: None,
         };
         let stage = |(at, name): (usize, &&str)| {
             let from = if at == 0 { vec![] } else { vec![names[at - 1].parse().expect("name")] };

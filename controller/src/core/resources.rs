@@ -6,10 +6,12 @@
 use std::collections::BTreeSet;
 
 use api::fleet::{self, Resource};
-use api::{EnvironmentName, HostTarget, ReleaseName, ReleaseNumber, SCHEMA_ENDPOINT_TLS, SCHEMA_HTTPS, StageName};
+use api::{
+    EnvironmentName, HostTarget, ReleaseName, ReleaseNumber, SCHEMA_ENDPOINT_TLS, SCHEMA_HTTPS, SCHEMA_SEALED, StageName,
+};
 use prost::Message;
 
-use super::spec::{ComponentSpec, HEALTH_MOST, HealthSpec, HttpsSpec, Protocol};
+use super::spec::{ClientCertificates, ComponentSpec, HEALTH_MOST, HealthSpec, HttpsSpec, Protocol};
 use super::state::{Stage, State};
 
 /// Backends of one stage that proxies accept.
@@ -38,14 +40,22 @@ fn resource(kind: &str, name: String, body: &impl Message) -> Resource {
 pub fn of_environment(state: &State, name: &EnvironmentName) -> Vec<Resource> {
     let Some(environment) = state.environments.get(name) else { return Vec::new() };
     let https = https(&environment.https);
-    let schema = if https.is_some() { SCHEMA_HTTPS } else { 1 };
-    let zone = fleet::Zone {
-        environment: name.to_string(),
-        domain: environment.zone.to_string(),
-        https,
-        ..Default::default()
+    let client_certificates = environment.client_certificates.as_ref().map(client_certificates);
+    let schema = match (&client_certificates, &https) {
+        (Some(_), _) => SCHEMA_SEALED,
+        (None, Some(_)) => SCHEMA_HTTPS,
+        (None, None) => 1,
     };
-    vec![Resource { schema, ..resource("zone", environment.zone.to_string(), &zone) }]
+    let (domain, environment) = (environment.zone.to_string(), name.to_string());
+    let zone = fleet::Zone { environment, domain: domain.clone(), https, client_certificates };
+    vec![Resource { schema, ..resource("zone", domain, &zone) }]
+}
+
+/// Without the lists of revoked ones, which are no part of the state: whoever has them puts them in.
+fn client_certificates(spec: &ClientCertificates) -> fleet::ClientCertificates {
+    // It was read when it was applied.
+    let ca_der = pem::parse_many(&spec.ca).unwrap_or_default().into_iter().map(pem::Pem::into_contents).collect();
+    fleet::ClientCertificates { ca_der, crl_der: Vec::new(), required: spec.required }
 }
 
 fn https(spec: &HttpsSpec) -> Option<fleet::Https> {
@@ -56,15 +66,23 @@ fn https(spec: &HttpsSpec) -> Option<fleet::Https> {
     (https != fleet::Https::default()).then_some(https)
 }
 
-/// A certificate for a zone.
-pub fn of_certificate(material: &certs::development::Material) -> Resource {
+/// A certificate of an environment, without its key: that is sealed for each proxy. `zone`: for all of whose names it
+/// stands in when nothing else answers.
+pub fn of_certificate(material: &certs::development::Material, environment: &EnvironmentName, zone: &str) -> Resource {
     let body = fleet::Certificate {
         dns_names: material.dns_names.clone(),
         chain_der: material.chain_der.clone(),
-        key_der: material.key_der.clone(),
-        ..Default::default()
+        key_der: Vec::new(),
+        zone: zone.to_owned(),
     };
-    resource("certificate", material.dns_names.first().cloned().unwrap_or_default(), &body)
+    // Two environments may be served with one certificate.
+    let first = material.dns_names.first().map(String::as_str).unwrap_or_default();
+    Resource { schema: SCHEMA_SEALED, ..resource("certificate", format!("{environment}/{first}"), &body) }
+}
+
+/// The names of the keys of session tickets.
+pub fn of_tickets(told: &fleet::Tickets) -> Resource {
+    Resource { schema: SCHEMA_SEALED, ..resource("tickets", "tickets".to_owned(), told) }
 }
 
 /// The stage, its split and the endpoints of its releases; nothing when no release can be reached there.
@@ -92,10 +110,13 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
         environment: name.environment.to_string(),
         backends,
         cors_origins: spec.map(|spec| spec.cors.clone()).unwrap_or_default(),
-        ..Default::default()
+        client_certificates: spec.and_then(|spec| spec.client_certificates.as_ref()).map(client_certificates),
     };
     let mut stage = resource("stage", name.to_string(), &body);
-    if body.backends.iter().any(|backend| backend.tls.is_some()) {
+    let mut tls = body.backends.iter().filter_map(|backend| backend.tls.as_ref());
+    if body.client_certificates.is_some() || tls.clone().any(|tls| !tls.spiffe_id.is_empty()) {
+        stage.schema = SCHEMA_SEALED;
+    } else if tls.next().is_some() {
         stage.schema = SCHEMA_ENDPOINT_TLS;
     }
     resources.push(stage);
@@ -112,7 +133,7 @@ pub(super) fn endpoint_tls(state: &State, stage: &StageName, component: &Compone
     };
     // A stage always has its environment. Without a name, verification fails rather than being left out.
     let server_name = written.name.or_else(implicit).unwrap_or_default();
-    Some(fleet::EndpointTls { ca_pem: written.ca.unwrap_or_default(), server_name, ..Default::default() })
+    Some(fleet::EndpointTls { ca_pem: written.ca.unwrap_or_default(), server_name, spiffe_id: written.spiffe.unwrap_or_default() })
 }
 
 /// The releases that proxies are told of: all that have or may get weight, and as many warm ones as are accepted.

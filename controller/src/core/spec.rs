@@ -3,11 +3,17 @@
 //! Must not know: TOML, places in files, or how a mistake is told; `files` does that. Everything here is already valid
 //! by itself; what needs other state (does the environment exist?) is checked by `decide`.
 
+mod certificates;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
 use api::{ComponentName, EnvironmentName, Host, MemberName, ServiceName, Span};
 use serde::{Deserialize, Serialize};
+
+pub use certificates::{
+    ACME_DIRECTORY, AcmeSpec, CertificateSource, ChallengeSpec, ClientCertificates, ExternalAccount, HOOK_TIMEOUT,
+};
 
 /// How long a release that left is kept ready when nobody says otherwise.
 pub const KEEP_WARM: Span = Span::from_ms(3_600_000).expect("an hour is a span");
@@ -33,6 +39,12 @@ pub struct EnvironmentSpec {
     /// How its hosts are asked for; default in clear and over TLS alike.
     #[serde(default)]
     pub https: HttpsSpec,
+    /// Where its certificates come from; default the development authority.
+    #[serde(default)]
+    pub certificates: CertificateSource,
+    /// Which certificates clients may show, to all its hosts alike; none: they are not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificates>,
 }
 
 /// How the hosts of an environment are asked for.
@@ -155,6 +167,9 @@ pub struct TlsSpec {
     pub ca: Option<String>,
     /// DNS name or IP address that the certificate must be for; none: the stage's host, `<service>.<zone>`.
     pub name: Option<String>,
+    /// SPIFFE ID that the certificate must name, in place of the name, which is then only asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe: Option<String>,
 }
 
 /// How a component shows that it is well.
@@ -182,4 +197,10 @@ pub struct StageSpec {
     /// Origins whose pages may call the stage from a browser; empty: the service answers for itself.
     #[serde(default)]
     pub cors: Vec<String>,
+    /// Whether anybody may know that it exists; default no.
+    #[serde(default)]
+    pub public: bool,
+    /// Which certificates clients may show to its hosts, in place of what the environment says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificates>,
 }

@@ -25,9 +25,23 @@ pub struct State {
     pub members: BTreeMap<MemberName, Member>,
     /// Operators' tokens by name.
     pub tokens: BTreeMap<MemberName, Token>,
+    /// What was served last from each environment's source, other than the development authority.
+    #[serde(default)]
+    pub certificates: BTreeMap<EnvironmentName, Vec<CertificateRecord>>,
     /// Requests that were carried out, newest last, each with its first event: a repeated one is answered with what it
     /// did, not done again.
     pub requests: VecDeque<(String, u64)>,
+}
+
+/// A certificate that was brought to proxies; its key is elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// DNS names.
+    pub names: Vec<String>,
+    /// SHA-256 of the certificate.
+    pub sha256: Digest,
+    /// End of its validity, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
 }
 
 /// Warm releases of one stage: half of the backends that proxies accept, and more than anybody goes back.

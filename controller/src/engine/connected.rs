@@ -2,6 +2,8 @@
 //!
 //! Must not know: how they are connected, or whether they may be; the servers have looked at that.
 
+use std::collections::BTreeSet;
+
 use api::MemberName;
 use api::Version;
 use api::fleet::{ControllerMessage, Hello};
@@ -9,12 +11,33 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::members::TERM_END;
+use super::publish::secrets_messages;
 use super::{AgentSender, Engine};
 use crate::core::observe::InstanceSeen;
 
 /// A proxy that knows a term so far ahead is not believed: a term is a start, and this is one an hour for a year. The
 /// next term goes above what is believed, and on record.
 const TERMS_AHEAD: u64 = 10_000;
+
+/// Secrets that were sealed for a proxy before it is counted in: that takes a while, and the engine has none.
+#[derive(Debug, Default)]
+pub(crate) struct Sealed {
+    ids: BTreeSet<String>,
+    messages: Vec<ControllerMessage>,
+}
+
+impl Sealed {
+    /// Seals. Some 60 us each.
+    pub(crate) fn for_key(secrets: &[(String, Vec<u8>)], seal_key: &[u8]) -> Self {
+        let ids = secrets.iter().map(|(id, _)| id.clone()).collect();
+        Self { ids, messages: secrets_messages(secrets, seal_key) }
+    }
+
+    /// In the order in which they are sent.
+    pub(crate) fn messages(&self) -> &[ControllerMessage] {
+        &self.messages
+    }
+}
 
 impl Engine {
     /// A proxy connected: tells it what it needs, and counts it in. In one step, so that no change falls between.
@@ -24,6 +47,7 @@ impl Engine {
         connection: u64,
         hello: &Hello,
         messages: mpsc::Sender<ControllerMessage>,
+        sealed: &Sealed,
     ) {
         let term = hello.have.map_or(0, |have| have.term);
         if term > self.state.term.saturating_add(TERMS_AHEAD) || term >= TERM_END {
@@ -38,7 +62,10 @@ impl Engine {
             }
             self.fleet.send_to_all(&self.publisher.everything());
         }
-        let needed = self.publisher.catch_up(hello);
+        let mut secrets = self.publisher.secrets();
+        secrets.retain(|(id, _)| !sealed.ids.contains(id));
+        let late = secrets_messages(&secrets, &hello.seal_key);
+        let needed = sealed.messages.iter().cloned().chain(late).chain(self.publisher.catch_up(hello));
         if needed.into_iter().all(|message| messages.try_send(message).is_ok()) {
             let now_ms = self.now_ms();
             self.fleet.attach(name, connection, hello, messages, now_ms);

@@ -2,6 +2,8 @@
 //!
 //! A change of one stage touches that stage's resources only, whatever the number of stages.
 
+mod certificates;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,12 +12,11 @@ use std::time::{Instant, SystemTime};
 use api::fleet::controller_message::Kind;
 use api::fleet::{Change, ControllerMessage, Hello, Resource, ResourceKey, ResourceSet, Transfer};
 use api::{CHANGE_BYTES, Digest, EnvironmentName, Fingerprint, PIECE_BYTES, StageName, Version};
-use certs::development::DevelopmentCa;
 use prost::Message;
-use tracing::warn;
 
 use crate::core::{Event, State, resources};
 use crate::fleet::Fleet;
+pub(crate) use certificates::{Certificates, secrets_messages};
 
 /// Changes that are kept for proxies which were away: a thousand small ones are some 100 KB.
 const LOG_LENGTH: usize = 1_024;
@@ -30,20 +31,22 @@ pub(crate) struct Publisher {
     resources: BTreeMap<Key, Resource>,
     fingerprint: Fingerprint,
     log: VecDeque<Arc<Change>>,
-    authority: DevelopmentCa,
+    certificates: Certificates,
 }
 
 impl Publisher {
-    /// Opens the development CA in `folder`; publishes nothing before [`Publisher::begin_term`].
-    pub(crate) fn new(folder: &Path) -> Result<Self, certs::CertsError> {
-        let authority = DevelopmentCa::open_or_create(folder)?;
+    /// Opens the certificates kept in `folder`; publishes nothing before [`Publisher::begin_term`].
+    ///
+    /// # Errors
+    /// A sentence: what is kept there cannot be used.
+    pub(crate) fn new(folder: &Path) -> Result<Self, String> {
         Ok(Self {
             version: Version::default(),
             since: Instant::now(),
             resources: BTreeMap::new(),
             fingerprint: Fingerprint::default(),
             log: VecDeque::new(),
-            authority,
+            certificates: Certificates::open(folder)?,
         })
     }
 
@@ -57,9 +60,25 @@ impl Publisher {
         self.since
     }
 
-    /// The development CA's certificate, for clients.
-    pub(crate) fn authority_pem(&self) -> String {
-        self.authority.certificate_pem()
+    /// What there is of certificates.
+    pub(crate) fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// The same, for whoever brings some.
+    pub(crate) fn certificates_mut(&mut self) -> &mut Certificates {
+        &mut self.certificates
+    }
+
+    /// All secrets that resources of now name.
+    pub(crate) fn secrets(&self) -> Vec<(String, Vec<u8>)> {
+        self.certificates.secrets_of(self.resources.values())
+    }
+
+    /// The version with which proxies got a resource as it is now; none: there is no such.
+    pub(crate) fn since_of(&self, kind: &str, name: &str) -> Option<Version> {
+        let key = (kind.to_owned(), name.to_owned());
+        self.resources.contains_key(&key).then(|| self.certificates.since(&key).unwrap_or(self.version))
     }
 
     /// Derives everything anew, as the first version of a term.
@@ -70,10 +89,11 @@ impl Publisher {
         self.log.clear();
         let mut set = ResourceSet::default();
         for name in environments {
-            set.upserts.extend(self.environment(state, name, SystemTime::now()));
+            set.upserts.extend(self.certificates.of_environment(state, name, SystemTime::now()));
         }
+        set.upserts.extend(self.certificates.tickets(SystemTime::now()));
         for name in state.stage_names() {
-            set.upserts.extend(resources::of_stage(state, &name));
+            set.upserts.extend(self.stage(state, &name));
         }
         self.apply(&set);
     }
@@ -89,6 +109,9 @@ impl Publisher {
                     for name in state.stage_names().filter(|name| name.environment == spec.name) {
                         self.refresh_stage(state, &name, &mut set);
                     }
+                }
+                Event::CertificatesReplaced { environment, .. } => {
+                    self.refresh_environment(state, environment, SystemTime::now(), &mut set);
                 }
                 // What ran on a revoked agent is no endpoint any more, in whatever stage.
                 Event::MemberRevoked { .. } => {
@@ -108,12 +131,17 @@ impl Publisher {
         self.publish(set, fleet);
     }
 
-    /// Publishes certificates that were due to be renewed at `now`, as one change.
+    /// Publishes certificates, lists and ticket keys that are others at `now`, as one change.
     pub(super) fn renew(&mut self, state: &State, fleet: &Fleet, now: SystemTime) {
         let mut set = ResourceSet::default();
         for name in state.environments.keys() {
             self.refresh_environment(state, name, now, &mut set);
         }
+        let asking = state.stage_names().filter(|name| certificates::clients_of_stage(state, name).is_some());
+        for name in asking.collect::<Vec<_>>() {
+            self.refresh_stage(state, &name, &mut set);
+        }
+        set.upserts.extend(self.certificates.tickets(now).into_iter().filter(|new| self.is_news(new)));
         self.publish(set, fleet);
     }
 
@@ -135,7 +163,10 @@ impl Publisher {
             self.log.pop_front();
         }
         self.log.push_back(change.clone());
+        // Before the change that names them.
+        fleet.send_secrets(&self.certificates.secrets_of(change.set.iter().flat_map(|set| &set.upserts)));
         fleet.send_to_all(&change_messages(&change));
+        self.certificates.forget_all_but(self.resources.values());
     }
 
     /// What a proxy with this hello needs to have everything.
@@ -179,33 +210,28 @@ impl Publisher {
         change_messages(&change)
     }
 
-    fn environment(&self, state: &State, name: &EnvironmentName, now: SystemTime) -> Vec<Resource> {
-        let mut found = resources::of_environment(state, name);
-        if let Some(environment) = state.environments.get(name) {
-            match self.authority.wildcard(&environment.zone, now) {
-                Ok(material) => found.push(resources::of_certificate(&material)),
-                Err(problem) => warn!(zone = %environment.zone, %problem, "no certificate for the zone"),
-            }
-        }
-        found
+    fn stage(&self, state: &State, name: &StageName) -> Vec<Resource> {
+        self.certificates.with_lists(resources::of_stage(state, name), certificates::clients_of_stage(state, name))
     }
 
-    fn refresh_environment(&self, state: &State, name: &EnvironmentName, now: SystemTime, set: &mut ResourceSet) {
-        let wanted = self.environment(state, name, now);
+    fn refresh_environment(&mut self, state: &State, name: &EnvironmentName, now: SystemTime, set: &mut ResourceSet) {
+        let wanted = self.certificates.of_environment(state, name, now);
         // A zone that moved takes its old name and certificate along, unless another environment has taken it over.
         let taken = |domain: &str| state.environments.values().any(|other| other.zone.as_str() == domain);
         let zones = self.resources.values().filter(|resource| resource.kind == "zone");
         let zones = zones.filter_map(|resource| api::fleet::Zone::decode(&*resource.body).ok());
         let moved = zones.filter(|zone| zone.environment == name.as_str() && !taken(&zone.domain));
-        for zone in moved {
-            set.removals.push(ResourceKey { kind: "certificate".into(), name: format!("*.{}", zone.domain) });
-            set.removals.push(ResourceKey { kind: "zone".into(), name: zone.domain });
-        }
+        set.removals.extend(moved.map(|zone| ResourceKey { kind: "zone".into(), name: zone.domain }));
+        // So are certificates that it does not have any more.
+        let prefix = format!("{name}/");
+        let present = self.resources.keys().filter(|(kind, of)| kind == "certificate" && of.starts_with(&prefix));
+        let gone = present.filter(|(_, of)| !wanted.iter().any(|new| new.kind == "certificate" && new.name == *of));
+        set.removals.extend(gone.map(|(kind, name)| ResourceKey { kind: kind.clone(), name: name.clone() }));
         set.upserts.extend(wanted.into_iter().filter(|new| self.is_news(new)));
     }
 
     fn refresh_stage(&self, state: &State, name: &StageName, set: &mut ResourceSet) {
-        let wanted = resources::of_stage(state, name);
+        let wanted = self.stage(state, name);
         let (first, last) = (format!("{name}/"), format!("{name}0")); // '0' follows '/' in ASCII.
         let endpoints = self
             .resources
@@ -229,6 +255,7 @@ impl Publisher {
             }
         }
         for resource in &set.upserts {
+            self.certificates.published(resource, self.version);
             self.fingerprint.add(resource);
             if let Some(old) = self.resources.insert((resource.kind.clone(), resource.name.clone()), resource.clone()) {
                 self.fingerprint.remove(&old);

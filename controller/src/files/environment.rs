@@ -6,10 +6,21 @@ use api::Span;
 
 use crate::core::spec::{EnvironmentSpec, HttpsSpec, KEEP_WARM, Target};
 
+use super::certificates;
 use super::walk::{Section, Walk, nearest, shown};
 
-const KEYS: [&str; 9] =
-    ["schema", "environment", "zone", "time_zone", "target", "tls", "https", "keep_warm", "reason_required"];
+const KEYS: [&str; 10] = [
+    "schema",
+    "environment",
+    "zone",
+    "time_zone",
+    "target",
+    "tls",
+    "client_certificates",
+    "https",
+    "keep_warm",
+    "reason_required",
+];
 const LATER: [&str; 4] = ["denial", "windows", "at_close", "approvals"];
 
 /// Where https is when nobody says otherwise (RFC 9110 §4.2.2).
@@ -25,11 +36,22 @@ pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Environmen
     let zone = root.required(walk, "zone");
     let time_zone = time_zone(walk, root);
     let target = target(walk, root);
-    tls(walk, root);
+    let certificates = certificates::source(walk, root);
+    let client_certificates = certificates::clients(walk, root);
     let https = https(walk, root);
     let keep_warm = root.parsed(walk, "keep_warm").unwrap_or(KEEP_WARM);
     let reason_required = root.boolean(walk, "reason_required").unwrap_or(false);
-    Some(EnvironmentSpec { name: name?, zone: zone?, time_zone, target: target?, keep_warm, reason_required, https })
+    Some(EnvironmentSpec {
+        name: name?,
+        zone: zone?,
+        time_zone,
+        target: target?,
+        keep_warm,
+        reason_required,
+        https,
+        certificates,
+        client_certificates,
+    })
 }
 
 /// Every file says in which schema it is written, so that a later version can read it as it was meant.
@@ -101,20 +123,4 @@ fn https(walk: &mut Walk<'_>, root: &Section<'_>) -> HttpsSpec {
     }
     let port = port.and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?)).unwrap_or(HTTPS_PORT);
     HttpsSpec { redirect_port: redirect.then_some(port), hsts }
-}
-
-fn tls(walk: &mut Walk<'_>, root: &Section<'_>) {
-    let Some(section) = root.section(walk, "tls", "`tls`") else { return };
-    section.check_keys(walk, &["source"], &[]);
-    if !section.require(walk, "source") {
-        return;
-    }
-    match section.text(walk, "source") {
-        Some((source, at)) if source != "development" => {
-            let later = ["acme", "files"].contains(&source.as_str());
-            let what = if later { "is not available yet" } else { "is not a source of certificates" };
-            walk.wrong(at, format!("\"{}\" {what}: accepted is \"development\"", shown(&source)));
-        }
-        _ => {}
-    }
 }

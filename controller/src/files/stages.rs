@@ -7,10 +7,11 @@ use toml::de::DeValue;
 
 use crate::core::spec::StageSpec;
 
+use super::certificates;
 use super::walk::{Section, Walk, nearest, shown};
 
-const LATER: [&str; 10] =
-    ["enter", "public", "strategy", "sticky", "steps", "objective", "on_worse", "approvals", "windows", "at_close"];
+const LATER: [&str; 9] =
+    ["enter", "strategy", "sticky", "steps", "objective", "on_worse", "approvals", "windows", "at_close"];
 
 /// Most origins of a stage.
 const CORS_MOST: usize = 32;
@@ -24,12 +25,19 @@ type Sources = BTreeMap<EnvironmentName, Vec<(EnvironmentName, usize)>>;
 pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> BTreeMap<EnvironmentName, StageSpec> {
     let (mut stages, mut sources) = (BTreeMap::new(), Sources::new());
     for (name, section) in root.named::<EnvironmentName>(walk, "stage") {
-        section.check_keys(walk, &["from", "keep_warm", "cors"], &LATER);
+        section.check_keys(walk, &["from", "keep_warm", "cors", "public", "client_certificates"], &LATER);
         let keep_warm = section.parsed(walk, "keep_warm");
         let cors = cors(walk, &section);
         let from = from(walk, &section);
+        let public = section.boolean(walk, "public").unwrap_or(false);
+        let client_certificates = certificates::clients(walk, &section);
+        if section.has("client_certificates") && !public {
+            let message = "`client_certificates` of a single stage show that it exists, to whoever begins a handshake: \
+                           accepted beside `public = true`; those of an environment are for all its hosts alike";
+            walk.wrong(section.place("client_certificates"), message);
+        }
         let names = from.iter().map(|(from, _)| from.clone()).collect();
-        stages.insert(name.clone(), StageSpec { from: names, keep_warm, cors });
+        stages.insert(name.clone(), StageSpec { from: names, keep_warm, cors, public, client_certificates });
         sources.insert(name, from);
     }
     check_known(walk, &sources);

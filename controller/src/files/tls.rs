@@ -15,16 +15,17 @@ const CA_BYTES: usize = 64 * 1024;
 /// Reads it; `protocol` is the component's, when that was understood.
 pub(super) fn read(walk: &mut Walk<'_>, component: &Section<'_>, protocol: Option<Protocol>) -> Option<TlsSpec> {
     let section = component.section(walk, "tls", "`tls`")?;
-    section.check_keys(walk, &["ca", "name"], &[]);
+    section.check_keys(walk, &["ca", "name", "spiffe"], &[]);
     // A protocol that was not understood may have been meant to be one of them.
     if protocol.is_some_and(|protocol| !protocol.is_tls()) || !component.has("protocol") {
         let message = "`tls` says how endpoints are verified: accepted beside `protocol = \"tls\"` or \"h2\" only";
         walk.wrong(component.place("tls"), message);
     }
-    Some(TlsSpec { ca: ca(walk, &section), name: name(walk, &section) })
+    Some(TlsSpec { ca: ca(walk, &section), name: name(walk, &section), spiffe: spiffe(walk, &section) })
 }
 
-fn ca(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<String> {
+/// Certificates of authorities, as text in the file itself.
+pub(super) fn ca(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<String> {
     let (text, at) = section.text(walk, "ca")?;
     let wrong = if text.len() > CA_BYTES {
         Some(format!("`ca` has {} bytes: accepted are {CA_BYTES}", text.len()))
@@ -50,4 +51,24 @@ fn name(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<String> {
         walk.wrong(at, format!("\"{}\" {message}", shown(&name)));
     }
     Some(name)
+}
+
+fn spiffe(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<String> {
+    let (id, at) = section.text(walk, "spiffe")?;
+    if !is_spiffe_id(&id) {
+        let message = "is not a SPIFFE ID: accepted is a trust domain in lower case and a path, such as \
+                       \"spiffe://example.com/hello\"";
+        walk.wrong(at, format!("\"{}\" {message}", shown(&id)));
+    }
+    Some(id)
+}
+
+/// SPIFFE-ID §2: at most 2,048 bytes; neither port, query nor fragment, no empty or dotted segment.
+fn is_spiffe_id(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("spiffe://").filter(|_| text.len() <= 2_048) else { return false };
+    let (domain, path) = rest.split_once('/').unwrap_or((rest, "a"));
+    let trust = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let segment = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(inner);
+    !domain.is_empty() && domain.bytes().all(trust) && path.split('/').all(segment)
 }

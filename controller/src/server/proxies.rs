@@ -18,8 +18,9 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::Shared;
+use super::who::stopping;
 use crate::core::Command;
-use crate::engine::{Engine, Priority, Submission};
+use crate::engine::{Engine, Priority, Sealed, Submission};
 use crate::fleet::{LEASE, QUEUE};
 use crate::status::clock_ms;
 
@@ -55,13 +56,15 @@ impl Fleet for Service {
         let welcome = Down::Welcome(Welcome { name: name.to_string(), lease_ms });
         let _ = sender.try_send(ControllerMessage { kind: Some(welcome) }); // An empty queue takes one message.
         info!(proxy = %name, software = hello.software, "connected");
-        let session = Session { shared: self.0.clone(), name: name.clone(), connection, brake: Brake::default() };
+        let (seal_key, brake) = (hello.seal_key.clone(), Brake::default());
+        let session = Session { shared: self.0.clone(), name: name.clone(), connection, seal_key, brake };
+        let sealed = self.0.sealed_for(hello.seal_key.clone()).await?;
         let attached = name.clone();
         // Counted in before its first report is read: reports of unknown connections are dropped.
         let attach = move |engine: &mut Engine| {
             // It may have been revoked while its hello was waited for: its stream then ends with `sender`.
             if member.still(&engine.state) {
-                engine.attach_proxy(&attached, connection, &hello, sender);
+                engine.attach_proxy(&attached, connection, &hello, sender, &sealed);
             }
         };
         self.0.engine.tell_and_wait(attach).await;
@@ -70,11 +73,22 @@ impl Fleet for Service {
     }
 }
 
+impl Shared {
+    /// All secrets of now, sealed for one proxy.
+    async fn sealed_for(&self, seal_key: Vec<u8>) -> Result<Sealed, Status> {
+        let secrets = self.engine.read(|engine| engine.publisher.secrets()).await.ok_or_else(stopping)?;
+        let sealed = tokio::task::spawn_blocking(move || Sealed::for_key(&secrets, &seal_key)).await;
+        sealed.map_err(|_| stopping())
+    }
+}
+
 /// The upward half of a proxy's stream.
 struct Session {
     shared: Arc<Shared>,
     name: MemberName,
     connection: u64,
+    /// What its secrets are sealed for; empty: it knows none.
+    seal_key: Vec<u8>,
     brake: Brake,
 }
 
@@ -122,10 +136,15 @@ impl Session {
         }
         let Some(wait) = self.brake.wait(Instant::now()) else { return };
         warn!(proxy = %self.name, rejections = ?report.rejections, "refused a change; it is sent everything again");
-        let (engine, name, connection) = (self.shared.engine.clone(), self.name.clone(), self.connection);
+        let (shared, name, connection) = (self.shared.clone(), self.name.clone(), self.connection);
+        let seal_key = self.seal_key.clone();
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            engine.tell(move |engine| engine.fleet.send(&name, connection, &engine.publisher.everything()));
+            let Ok(sealed) = shared.sealed_for(seal_key).await else { return };
+            shared.engine.tell(move |engine| {
+                engine.fleet.send(&name, connection, sealed.messages());
+                engine.fleet.send(&name, connection, &engine.publisher.everything());
+            });
         });
     }
 

@@ -7,7 +7,7 @@ use api::EnvironmentName;
 use crate::core::command::{Context, Decision, Refusal};
 use crate::core::event::Event;
 use crate::core::spec::{EnvironmentSpec, ServiceSpec};
-use crate::core::state::State;
+use crate::core::state::{CertificateRecord, State};
 
 /// All files or none: mistakes of every file are told at once.
 pub(super) fn apply(
@@ -47,6 +47,28 @@ pub(super) fn apply(
         services.iter().filter(|spec| state.services.get(&spec.name).is_none_or(|service| &service.spec != *spec));
     events.extend(changed.map(|spec| Event::ServiceApplied { spec: spec.clone() }));
     Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
+}
+
+/// What an environment's source has brought; nothing when that was brought before.
+pub(super) fn replace_certificates(
+    state: &State,
+    environment: &EnvironmentName,
+    source: &str,
+    certificates: &[CertificateRecord],
+) -> Result<Decision, Refusal> {
+    let spec = state.environments.get(environment);
+    let spec = spec.ok_or_else(|| Refusal::Unknown(format!("there is no environment {environment}")))?;
+    let now = spec.certificates.name();
+    if now != source {
+        return Err(Refusal::Refused(format!(
+            "the certificates of {environment} come from \"{now}\": apply its file with `tls = {{ source = \"{source}\" }}` first"
+        )));
+    }
+    if state.certificates.get(environment).is_some_and(|known| known == certificates) {
+        return Ok(Decision::already(format!("{environment} has these certificates already")));
+    }
+    let (environment, source) = (environment.clone(), source.to_owned());
+    Ok(Decision::one(Event::CertificatesReplaced { environment, source, certificates: certificates.to_vec() }))
 }
 
 /// Environments in which the files change something: their own settings, or a service's stage there.

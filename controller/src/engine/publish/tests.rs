@@ -71,6 +71,8 @@ fn environment(name: &str, zone: &str) -> EnvironmentSpec {
         keep_warm: Span::MAX,
         reason_required: false,
         https: HttpsSpec::default(),
+        certificates: Default::default(),
+        client_certificates: None,
     }
 }
 

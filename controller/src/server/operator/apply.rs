@@ -4,6 +4,7 @@ use api::operator::{ApplyReply, ApplyRequest, Environment, Environments, Mistake
 use api::{HostTarget, Verb};
 use tonic::Status;
 
+use crate::certificates::take_lists;
 use crate::core::spec::{EnvironmentSpec, ServiceSpec, Target};
 use crate::core::{Command, Refusal, State};
 use crate::engine::{NotDone, Priority, Submission};
@@ -31,6 +32,8 @@ impl Shared {
         for spec in &services {
             who.may(Verb::Apply, Some(&spec.name), None)?;
         }
+        let lists = named_lists(&environments, &services);
+        mistakes.extend(self.take_lists(lists, request.plan || !mistakes.is_empty()).await);
         // Mistakes within files and between them are told together.
         let command = Command::Apply { environments, services };
         let plan = request.plan || !mistakes.is_empty();
@@ -44,6 +47,18 @@ impl Shared {
             }
             Err(other) => Err(status(other)),
         }
+    }
+
+    /// Has the lists of revoked certificates taken over that files name; only looked at, with `plan`. Before what names
+    /// them: without its lists nobody's certificate counts.
+    async fn take_lists(&self, named: Vec<(String, String)>, plan: bool) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        for (place, path) in named {
+            let taken = take_lists(&self.engine, path, plan).await;
+            let mistake = |problem| Mistake { message: format!("{place}: `crl_file`: {problem}"), ..Mistake::default() };
+            mistakes.extend(taken.err().map(mistake));
+        }
+        mistakes
     }
 
     pub(super) async fn list_environments(&self, who: Operator) -> Result<Environments, Status> {
@@ -64,6 +79,23 @@ impl Shared {
         };
         self.engine.read(list).await.ok_or_else(stopping)
     }
+}
+
+/// Files of lists of revoked certificates, each with who names it.
+fn named_lists(environments: &[EnvironmentSpec], services: &[ServiceSpec]) -> Vec<(String, String)> {
+    let (mut named, mut add) = (Vec::new(), Vec::new());
+    for spec in environments {
+        add.push((spec.name.to_string(), spec.client_certificates.as_ref()));
+    }
+    for spec in services {
+        for (environment, stage) in &spec.stages {
+            add.push((format!("{}/{environment}", spec.name), stage.client_certificates.as_ref()));
+        }
+    }
+    for (place, clients) in add {
+        named.extend(clients.and_then(|clients| clients.crl_file.clone()).map(|path| (place, path)));
+    }
+    named
 }
 
 fn told(mistake: files::Mistake) -> Mistake {

@@ -1,0 +1,224 @@
+//! Certificates, ticket keys and lists of revoked certificates as proxies are told of them: what is public in resources,
+//! what is secret sealed for each proxy.
+//!
+//! Must not know: where certificates come from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use api::fleet::controller_message::Kind;
+use api::fleet::{self, ControllerMessage, Resource, Secret, Secrets};
+use api::{EnvironmentName, StageName, Version};
+use certs::development::{DevelopmentCa, Material};
+use certs::secret::{key_id, seal, ticket_id};
+use prost::Message;
+use tracing::warn;
+
+use super::Key;
+use crate::certificates::{Shelf, Standing, TicketKeys};
+use crate::core::spec::{CertificateSource, ClientCertificates};
+use crate::core::{State, resources};
+
+/// Secrets of one message: some 130 KB.
+const SECRETS_TOGETHER: usize = 500;
+
+/// See the module.
+pub(crate) struct Certificates {
+    development: DevelopmentCa,
+    pub(crate) shelf: Shelf,
+    tickets: TicketKeys,
+    /// What resources of now name, by id.
+    secrets: BTreeMap<String, Vec<u8>>,
+    /// With which version a certificate became as it is.
+    since: BTreeMap<Key, Version>,
+    /// How the sources stand that are looked after, and the files of lists that could not be read.
+    standings: BTreeMap<EnvironmentName, Standing>,
+    list_problems: BTreeMap<String, String>,
+}
+
+impl Certificates {
+    /// Opens what is kept in `folder`.
+    pub(super) fn open(folder: &Path) -> Result<Self, String> {
+        Ok(Self {
+            development: DevelopmentCa::open_or_create(folder).map_err(|problem| problem.to_string())?,
+            shelf: Shelf::open(&folder.join("certificates"))?,
+            tickets: TicketKeys::open(folder)?,
+            secrets: BTreeMap::new(),
+            since: BTreeMap::new(),
+            standings: BTreeMap::new(),
+            list_problems: BTreeMap::new(),
+        })
+    }
+
+    /// How an environment's source stands.
+    pub(crate) fn standing(&self, name: &EnvironmentName) -> Standing {
+        self.standings.get(name).cloned().unwrap_or_default()
+    }
+
+    /// A source was asked.
+    pub(crate) fn stands(&mut self, name: EnvironmentName, standing: Standing) {
+        self.standings.insert(name, standing);
+    }
+
+    /// A file of lists was read, or could not be.
+    pub(crate) fn list_stands(&mut self, path: String, problem: Option<String>) {
+        match problem {
+            Some(problem) => drop(self.list_problems.insert(path, problem)),
+            None => drop(self.list_problems.remove(&path)),
+        }
+    }
+
+    /// Files of lists that could not be read, and why.
+    pub(crate) fn list_problems(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.list_problems.iter()
+    }
+
+    /// The development CA's certificate, for clients.
+    pub(crate) fn authority_pem(&self) -> String {
+        self.development.certificate_pem()
+    }
+
+    /// The certificates that an environment is served with at `now`.
+    ///
+    /// Those of its source, and until that has brought one for the whole zone, the wildcard of the development authority:
+    /// a name that nobody knows gets one as well.
+    pub(crate) fn served(&self, state: &State, name: &EnvironmentName, now: SystemTime) -> Vec<Material> {
+        let Some(environment) = state.environments.get(name) else { return Vec::new() };
+        let source = &environment.certificates;
+        let mut served = self.shelf.of(name, source.name()).to_vec();
+        let wildcard = format!("*.{}", environment.zone);
+        let whole = served.iter().position(|material| material.dns_names.contains(&wildcard));
+        match whole {
+            // The zone's default stands first.
+            Some(place) => served.swap(0, place),
+            // Files and imports are what the operator wants served, whatever they name.
+            None if !served.is_empty() && !matches!(source, CertificateSource::Acme(_)) => {}
+            None => match self.development.wildcard(&environment.zone, now) {
+                Ok(material) => served.insert(0, material),
+                Err(problem) => warn!(zone = %environment.zone, %problem, "no certificate for the zone"),
+            },
+        }
+        served
+    }
+
+    /// The zone of an environment and its certificates.
+    pub(super) fn of_environment(&mut self, state: &State, name: &EnvironmentName, now: SystemTime) -> Vec<Resource> {
+        let Some(environment) = state.environments.get(name) else { return Vec::new() };
+        let clients = environment.client_certificates.as_ref();
+        let mut found = self.with_lists(resources::of_environment(state, name), clients);
+        for (place, material) in self.served(state, name, now).into_iter().enumerate() {
+            let id = material.chain_der.first().map(|leaf| key_id(leaf));
+            let Some(Ok(id)) = id else {
+                warn!(environment = %name, "a certificate that is kept cannot be read");
+                continue;
+            };
+            let zone = if place == 0 { environment.zone.as_str() } else { "" };
+            found.push(resources::of_certificate(&material, name, zone));
+            self.secrets.insert(id, material.key_der);
+        }
+        found
+    }
+
+    /// The names of the ticket keys at `now`, which are rotated when they have to be.
+    pub(super) fn tickets(&mut self, now: SystemTime) -> Option<Resource> {
+        let now_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if let Err(problem) = self.tickets.rotate(now_s) {
+            warn!(problem, "the keys of session tickets stay as they are");
+        }
+        for key in self.tickets.keys() {
+            self.secrets.insert(ticket_id(&key.name), key.key.clone());
+        }
+        self.tickets.told().map(|told| resources::of_tickets(&told))
+    }
+
+    /// Puts lists of revoked certificates where clients' certificates are asked for.
+    ///
+    /// Without the list that an operator named nobody's certificate counts: no authority is told, and proxies refuse that.
+    pub(super) fn with_lists(&self, mut found: Vec<Resource>, clients: Option<&ClientCertificates>) -> Vec<Resource> {
+        let Some(path) = clients.and_then(|clients| clients.crl_file.as_deref()) else { return found };
+        let lists = self.shelf.lists(path);
+        let fill = |told: &mut Option<fleet::ClientCertificates>| {
+            if let Some(told) = told {
+                match lists {
+                    Some(lists) => told.crl_der = lists.to_vec(),
+                    None => told.ca_der.clear(),
+                }
+            }
+        };
+        for resource in &mut found {
+            match resource.kind.as_str() {
+                "zone" => resource.body = filled(resource, |zone: &mut fleet::Zone| fill(&mut zone.client_certificates)),
+                "stage" => {
+                    resource.body = filled(resource, |stage: &mut fleet::Stage| fill(&mut stage.client_certificates));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// A resource is published as it is from this version on.
+    pub(super) fn published(&mut self, resource: &Resource, version: Version) {
+        if resource.kind == "certificate" {
+            self.since.insert((resource.kind.clone(), resource.name.clone()), version);
+        }
+    }
+
+    pub(super) fn since(&self, key: &Key) -> Option<Version> {
+        self.since.get(key).copied()
+    }
+
+    /// Forgets secrets that none of these resources names.
+    pub(super) fn forget_all_but<'a>(&mut self, named: impl Iterator<Item = &'a Resource>) {
+        // Nearly every change is one of traffic, and leaves them as they are.
+        let seldom = named.filter(|resource| matches!(resource.kind.as_str(), "certificate" | "tickets"));
+        let used: BTreeSet<String> = seldom.flat_map(ids).collect();
+        self.secrets.retain(|id, _| used.contains(id));
+    }
+
+    /// Secrets that these resources name.
+    pub(crate) fn secrets_of<'a>(&self, named: impl Iterator<Item = &'a Resource>) -> Vec<(String, Vec<u8>)> {
+        let ids = named.flat_map(ids);
+        ids.filter_map(|id| self.secrets.get(&id).map(|secret| (id, secret.clone()))).collect()
+    }
+}
+
+/// Secrets that a resource names.
+fn ids(resource: &Resource) -> Vec<String> {
+    match resource.kind.as_str() {
+        "certificate" => {
+            let told = fleet::Certificate::decode(&*resource.body).unwrap_or_default();
+            told.chain_der.first().and_then(|leaf| key_id(leaf).ok()).into_iter().collect()
+        }
+        "tickets" => {
+            let told = fleet::Tickets::decode(&*resource.body).unwrap_or_default();
+            std::iter::once(&told.current).chain(&told.accepted).map(|name| ticket_id(name)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn filled<M: Message + Default>(resource: &Resource, change: impl FnOnce(&mut M)) -> bytes::Bytes {
+    let mut message = M::decode(&*resource.body).unwrap_or_default();
+    change(&mut message);
+    message.encode_to_vec().into()
+}
+
+/// What clients of a single stage are asked for.
+pub(super) fn clients_of_stage<'a>(state: &'a State, name: &StageName) -> Option<&'a ClientCertificates> {
+    state.service(&name.service)?.spec.stages.get(&name.environment)?.client_certificates.as_ref()
+}
+
+/// Secrets sealed for one proxy, as messages. A proxy of an earlier version has no key to seal for and gets none.
+pub(crate) fn secrets_messages(secrets: &[(String, Vec<u8>)], seal_key: &[u8]) -> Vec<ControllerMessage> {
+    if seal_key.is_empty() {
+        return Vec::new();
+    }
+    let sealed = secrets.iter().filter_map(|(id, secret)| {
+        seal(id, secret, seal_key).map_err(|problem| warn!(%problem, "a secret could not be sealed")).ok()
+    });
+    let sealed: Vec<Secret> = sealed.collect();
+    let message = |some: &[Secret]| ControllerMessage { kind: Some(Kind::Secrets(Secrets { secrets: some.to_vec() })) };
+    sealed.chunks(SECRETS_TOGETHER).map(message).collect()
+}
