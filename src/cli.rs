@@ -80,6 +80,7 @@ pub(crate) enum Verb {
     History(verbs::history::HistoryArgs),
     Token(verbs::token::TokenArgs),
     Fleet(verbs::fleet::FleetArgs),
+    Cert(verbs::cert::CertArgs),
 }
 
 /// Show all of it at work on this machine, with nothing to set up.
@@ -107,7 +108,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Describe", &["apply", "environment", "service", "status"]),
     ("Releases", &["release"]),
     ("Traffic", &["promote", "rollout", "rollback", "unhold"]),
-    ("Records and access", &["history", "token", "fleet"]),
+    ("Records and access", &["history", "token", "fleet", "cert"]),
 ];
 
 /// The command with its verbs listed in groups, which the library cannot do by itself.

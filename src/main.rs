@@ -84,6 +84,7 @@ async fn ask(verb: Verb, session: &Session) -> Ended {
         Verb::History(args) => verbs::history::run(args, session).await,
         Verb::Token(args) => verbs::token::run(args, session).await,
         Verb::Fleet(args) => verbs::fleet::run(args, session).await,
+        Verb::Cert(args) => verbs::cert::run(args, session).await,
         Verb::Init(_)
         | Verb::Controller(_)
         | Verb::Proxy(_)

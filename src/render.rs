@@ -7,6 +7,7 @@
 //! can move the cursor, change colours or turn the reading direction.
 
 mod bar;
+mod certificates;
 mod change;
 mod changes;
 mod history;
@@ -19,6 +20,7 @@ mod status;
 mod table;
 mod times;
 
+pub(crate) use certificates::{certificate_details, certificates};
 pub(crate) use change::{Manner, Told, change_lines};
 pub(crate) use changes::changes;
 pub(crate) use history::history_line;

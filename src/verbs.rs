@@ -3,6 +3,7 @@
 //! Must not know: how anything is drawn (`render`) or reached (`operator`).
 
 pub(crate) mod apply;
+pub(crate) mod cert;
 mod change;
 pub(crate) mod completions;
 pub(crate) mod context;

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use api::Digest;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::public_key::PublicKey;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::CertsError;
 

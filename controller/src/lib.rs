@@ -7,9 +7,9 @@
 //! releases, [`files`] reads what people wrote.
 
 pub mod artifact;
-mod certificates;
 pub mod build;
 mod builder;
+mod certificates;
 pub mod core;
 mod engine;
 pub mod files;

@@ -53,7 +53,8 @@ pub(crate) async fn bring(
     materials: Vec<Material>,
 ) -> Result<Accepted, NotBrought> {
     let certificates = materials.iter().filter_map(record).collect();
-    let command = Command::ReplaceCertificates { environment: environment.clone(), source: source.into(), certificates };
+    let command =
+        Command::ReplaceCertificates { environment: environment.clone(), source: source.into(), certificates };
     let ask = |plan| Submission { plan, ..Submission::of(&bringer.by, bringer.reason.clone(), command.clone()) };
     engine.submit(ask(true), Priority::Normal).await.map_err(NotBrought::NotDone)?;
     let folder = engine.read(|engine| engine.publisher.certificates().shelf.folder().to_owned()).await;

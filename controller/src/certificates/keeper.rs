@@ -122,14 +122,16 @@ impl Keeper {
         let reading = tokio::task::spawn_blocking(move || watched::pair(&chain, &key, now));
         let read = reading.await.unwrap_or_else(|problem| Err(problem.to_string()));
         let brought = match read {
-            Ok(material) => {
-                bring(&self.engine, bringer, name.clone(), source.name(), vec![material]).await.map_err(|not| not.to_string())
-            }
+            Ok(material) => bring(&self.engine, bringer, name.clone(), source.name(), vec![material])
+                .await
+                .map_err(|not| not.to_string()),
             Err(problem) => Err(problem),
         };
         watched.was_read(brought.is_ok(), now);
         match &brought {
-            Ok(accepted) if accepted.event > 0 => info!(environment = %name, "files were taken over as its certificate"),
+            Ok(accepted) if accepted.event > 0 => {
+                info!(environment = %name, "files were taken over as its certificate")
+            }
             Ok(_) => {}
             Err(problem) => warn!(environment = %name, problem, "its certificate stays as it is"),
         }

@@ -19,7 +19,12 @@ const DEVELOPMENT_RENEWS: Duration = Duration::from_secs(30 * 86_400);
 const WARN: Duration = Duration::from_secs(7 * 86_400);
 
 /// The certificates of an environment at `now`; with `chain` also what they are.
-pub(crate) fn of_environment(engine: &Engine, name: &EnvironmentName, chain: bool, now: SystemTime) -> Vec<Certificate> {
+pub(crate) fn of_environment(
+    engine: &Engine,
+    name: &EnvironmentName,
+    chain: bool,
+    now: SystemTime,
+) -> Vec<Certificate> {
     let Some(spec) = engine.state.environments.get(name) else { return Vec::new() };
     let certificates = engine.publisher.certificates();
     let source = spec.certificates.name();
@@ -35,7 +40,9 @@ pub(crate) fn of_environment(engine: &Engine, name: &EnvironmentName, chain: boo
             told.renews_ms = match (is_own, &spec.certificates) {
                 (true, CertificateSource::Acme(_)) => standing.renews_ms,
                 (true, _) => 0,
-                (false, _) => told.expires_ms.saturating_sub(u64::try_from(DEVELOPMENT_RENEWS.as_millis()).unwrap_or(0)),
+                (false, _) => {
+                    told.expires_ms.saturating_sub(u64::try_from(DEVELOPMENT_RENEWS.as_millis()).unwrap_or(0))
+                }
             };
             Some(told)
         })
@@ -44,7 +51,10 @@ pub(crate) fn of_environment(engine: &Engine, name: &EnvironmentName, chain: boo
         // One that should be there and is not.
         let names = vec![format!("*.{}", spec.zone)];
         let (environment, source) = (name.to_string(), source.to_owned());
-        told.insert(0, Certificate { environment, source, names, renews_ms: standing.renews_ms, ..Certificate::default() });
+        told.insert(
+            0,
+            Certificate { environment, source, names, renews_ms: standing.renews_ms, ..Certificate::default() },
+        );
     }
     if let Some(first) = told.iter_mut().find(|one| one.source == source) {
         (first.problem, first.failed_ms) = (standing.problem.clone(), standing.failed_ms);
@@ -137,7 +147,10 @@ mod tests {
             (one(now + DAY / 2, 6 * DAY, ""), Some("expires in 12h")),
             (one(now - 1, 6 * DAY, ""), Some("HAS EXPIRED")),
             (one(0, 0, ""), Some("is not there yet; until there is one, the development")),
-            (one(now + 2 * DAY, 6 * DAY, "no"), Some("could not be renewed: no; the one that is served is valid for 2d")),
+            (
+                one(now + 2 * DAY, 6 * DAY, "no"),
+                Some("could not be renewed: no; the one that is served is valid for 2d"),
+            ),
             (one(now - 1, 6 * DAY, "no"), Some("could not be renewed: no; the one that is served HAS EXPIRED")),
             (one(0, 0, "no"), Some("could not be renewed: no; until there is one")),
         ] {

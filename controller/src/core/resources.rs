@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use api::fleet::{self, Resource};
 use api::{
-    EnvironmentName, HostTarget, ReleaseName, ReleaseNumber, SCHEMA_ENDPOINT_TLS, SCHEMA_HTTPS, SCHEMA_SEALED, StageName,
+    EnvironmentName, HostTarget, ReleaseName, ReleaseNumber, SCHEMA_ENDPOINT_TLS, SCHEMA_HTTPS, SCHEMA_SEALED,
+    StageName,
 };
 use prost::Message;
 
@@ -133,7 +134,11 @@ pub(super) fn endpoint_tls(state: &State, stage: &StageName, component: &Compone
     };
     // A stage always has its environment. Without a name, verification fails rather than being left out.
     let server_name = written.name.or_else(implicit).unwrap_or_default();
-    Some(fleet::EndpointTls { ca_pem: written.ca.unwrap_or_default(), server_name, spiffe_id: written.spiffe.unwrap_or_default() })
+    Some(fleet::EndpointTls {
+        ca_pem: written.ca.unwrap_or_default(),
+        server_name,
+        spiffe_id: written.spiffe.unwrap_or_default(),
+    })
 }
 
 /// The releases that proxies are told of: all that have or may get weight, and as many warm ones as are accepted.

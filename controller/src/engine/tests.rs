@@ -132,7 +132,9 @@ async fn a_term_that_no_controller_can_have_had_is_not_believed() {
     for term in [20_000, u64::from(u32::MAX), 1 << 32, u64::MAX] {
         let (sender, mut receiver) = mpsc::channel(crate::fleet::QUEUE);
         let hello = Hello { have: Some(Version { term, number: u64::MAX }.into()), ..Hello::default() };
-        let attach = move |engine: &mut Engine| engine.attach_proxy(&"p1".parse().expect("name"), 1, &hello, sender, &Sealed::default());
+        let attach = move |engine: &mut Engine| {
+            engine.attach_proxy(&"p1".parse().expect("name"), 1, &hello, sender, &Sealed::default())
+        };
         world.engine.tell_and_wait(attach).await;
         assert!(receiver.recv().await.is_none(), "its stream ends");
         let now = world.engine.read(|engine| (engine.state.term, engine.fleet.proxies().len())).await;
@@ -140,7 +142,9 @@ async fn a_term_that_no_controller_can_have_had_is_not_believed() {
     }
     let (sender, _receiver) = mpsc::channel(crate::fleet::QUEUE);
     let hello = Hello { have: Some(Version { term: 9_000, number: 1 }.into()), ..Hello::default() };
-    let attach = move |engine: &mut Engine| engine.attach_proxy(&"p1".parse().expect("name"), 1, &hello, sender, &Sealed::default());
+    let attach = move |engine: &mut Engine| {
+        engine.attach_proxy(&"p1".parse().expect("name"), 1, &hello, sender, &Sealed::default())
+    };
     world.engine.tell_and_wait(attach).await;
     assert_eq!(world.engine.read(|engine| engine.state.term).await, Some(9_001), "a backup may be old");
 }

@@ -147,17 +147,26 @@ impl Operator for Service {
         self.0.revoke_member(&who, request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_certificates(&self, request: Request<ListCertificatesRequest>) -> Result<Response<Certificates>, Status> {
+    async fn list_certificates(
+        &self,
+        request: Request<ListCertificatesRequest>,
+    ) -> Result<Response<Certificates>, Status> {
         let who = self.0.operator(&request).await?;
         self.0.list_certificates(who, request.into_inner()).await.map(Response::new)
     }
 
-    async fn renew_certificate(&self, request: Request<RenewCertificateRequest>) -> Result<Response<Certificates>, Status> {
+    async fn renew_certificate(
+        &self,
+        request: Request<RenewCertificateRequest>,
+    ) -> Result<Response<Certificates>, Status> {
         let who = self.0.operator(&request).await?;
         self.0.renew_certificate(who, request.into_inner()).await.map(Response::new)
     }
 
-    async fn import_certificate(&self, request: Request<ImportCertificateRequest>) -> Result<Response<Certificates>, Status> {
+    async fn import_certificate(
+        &self,
+        request: Request<ImportCertificateRequest>,
+    ) -> Result<Response<Certificates>, Status> {
         let who = self.0.operator(&request).await?;
         self.0.import_certificate(who, request.into_inner()).await.map(Response::new)
     }

@@ -148,7 +148,9 @@ impl Certificates {
         };
         for resource in &mut found {
             match resource.kind.as_str() {
-                "zone" => resource.body = filled(resource, |zone: &mut fleet::Zone| fill(&mut zone.client_certificates)),
+                "zone" => {
+                    resource.body = filled(resource, |zone: &mut fleet::Zone| fill(&mut zone.client_certificates))
+                }
                 "stage" => {
                     resource.body = filled(resource, |stage: &mut fleet::Stage| fill(&mut stage.client_certificates));
                 }

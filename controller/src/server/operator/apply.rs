@@ -55,7 +55,8 @@ impl Shared {
         let mut mistakes = Vec::new();
         for (place, path) in named {
             let taken = take_lists(&self.engine, path, plan).await;
-            let mistake = |problem| Mistake { message: format!("{place}: `crl_file`: {problem}"), ..Mistake::default() };
+            let mistake =
+                |problem| Mistake { message: format!("{place}: `crl_file`: {problem}"), ..Mistake::default() };
             mistakes.extend(taken.err().map(mistake));
         }
         mistakes
