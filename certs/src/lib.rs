@@ -7,6 +7,7 @@
 //! [`resolver::SniResolver`] (the certificate for a name), [`secret::SealKey`] (what travels to one proxy alone) and
 //! [`endpoint::Connector`] (verified TLS to an endpoint).
 
+pub mod acme;
 pub mod describe;
 pub mod development;
 pub mod endpoint;

@@ -1,0 +1,275 @@
+//! How the library's requests reach the server: HTTP/1.1 over verified TLS, one connection each, bounded in time and size.
+//!
+//! Must not know: what is asked or answered, but for three things that the library would lose or stumble over: refusals
+//! (with `Retry-After`), URLs that are none, and times that no clock can hold.
+//!
+//! Main types: [`Client`]; [`Failure`], which comes back through the library's `Error::Other`.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
+use hyper_util::rt::TokioIo;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+use tokio::net::TcpStream;
+
+use super::renewal::LONGEST_RETRY_AFTER;
+use crate::endpoint::{Application, Authorities, Connector};
+
+/// For one request, from looking up the name to the last byte.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Chains and orders have some kilobytes.
+const LONGEST_ANSWER: usize = 1024 * 1024;
+/// RFC 8555 §6.1.
+const AGENT: &str = concat!("pointsman/", env!("CARGO_PKG_VERSION"));
+/// When to ask again about renewal where the server does not say (RFC 9773 §4.3.3).
+const ASK_AGAIN: &str = "21600";
+/// What the directory names (RFC 8555 §7.1.1, RFC 9773 §4).
+const DIRECTORY: [&str; 7] =
+    ["newNonce", "newAccount", "newOrder", "newAuthz", "revokeCert", "keyChange", "renewalInfo"];
+
+/// Sends the library's requests.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) roots: Authorities,
+    /// The directory's URL, whose answer is looked at before the library sees it.
+    pub(super) directory: String,
+}
+
+/// What became of a request that has no answer for the library.
+#[derive(Debug, Clone)]
+pub(super) enum Failure {
+    /// The server answered with an error.
+    Refused { status: StatusCode, problem: Option<Problem>, retry_after: Option<Duration> },
+    /// No answer, or one that cannot be taken.
+    Broken(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { status, problem: Some(problem), .. } => write!(f, "{status}: {problem}"),
+            Self::Refused { status, problem: None, .. } => write!(f, "it answered {status}"),
+            Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Other(Box::new(failure))
+    }
+}
+
+// === impl Client ===
+
+impl HttpClient for Client {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let client = self.clone();
+        Box::pin(async move {
+            let (directory, get) = (*request.uri() == *client.directory, request.method() == Method::GET);
+            let host = request.uri().host().unwrap_or_default().to_owned();
+            let answer = tokio::time::timeout(DEADLINE, client.exchange(request)).await;
+            let answer =
+                answer.map_err(|_| Failure::Broken(format!("{host} took longer than {} s", DEADLINE.as_secs())))?;
+            let mut answer = refused(answer?, SystemTime::now())?;
+            if directory {
+                check_directory(answer.body())?;
+            } else if get && !answer.headers().contains_key(RETRY_AFTER) {
+                // The only other GET. The library takes a missing one for an error.
+                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(ASK_AGAIN));
+            }
+            let (parts, body) = answer.into_parts();
+            Ok(BytesResponse { parts, body: Box::new(body) })
+        })
+    }
+}
+
+impl Client {
+    async fn exchange(&self, mut request: Request<BodyWrapper<Bytes>>) -> Result<Response<Bytes>, Failure> {
+        let broken = |why: String| Failure::Broken(why);
+        let uri = https(&request.uri().to_string()).map_err(Failure::Broken)?;
+        let authority = uri.authority().expect("an https URL has an authority").clone();
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let connector =
+            Connector::new(&self.roots, host, Application::Http1).map_err(|error| broken(error.to_string()))?;
+        let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(443))).await;
+        let stream = stream.map_err(|error| broken(format!("{authority} cannot be reached: {error}")))?;
+        let stream = connector.connect(stream).await.map_err(|why| broken(format!("{authority}: {why}")))?;
+
+        let headers = request.headers_mut();
+        let named = HeaderValue::from_str(authority.as_str()).map_err(|error| broken(error.to_string()))?;
+        headers.insert(HOST, named);
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() = path.parse().expect("a part of a URL");
+        carry(stream, request).await.map_err(|why| broken(format!("{authority}: {why}")))
+    }
+}
+
+/// Sends one request over a fresh connection and reads the whole answer.
+async fn carry(
+    stream: tokio_rustls::client::TlsStream<TcpStream>,
+    request: Request<BodyWrapper<Bytes>>,
+) -> Result<Response<Bytes>, String> {
+    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = shaken.map_err(|error| error.to_string())?;
+    let exchange = async move {
+        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let (parts, body) = answer.into_parts();
+        let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|error| error.to_string())?;
+        Ok(Response::from_parts(parts, body.to_bytes()))
+    };
+    tokio::pin!(exchange);
+    tokio::select! {
+        biased;
+        answer = &mut exchange => answer,
+        // The exchange says what it was.
+        _ = connection => exchange.await,
+    }
+}
+
+/// An answer that is an error becomes one here, because the library forgets its `Retry-After`; all but a refused nonce,
+/// which the library answers itself.
+fn refused(mut answer: Response<Bytes>, now: SystemTime) -> Result<Response<Bytes>, Failure> {
+    let retry_after = answer.headers().get(RETRY_AFTER).and_then(|said| wait(said.to_str().ok()?, now));
+    match retry_after {
+        // Bounded: the library adds what is said to a clock.
+        Some(wait) => {
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        }
+        None => {
+            answer.headers_mut().remove(RETRY_AFTER);
+        }
+    }
+    let status = answer.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return Ok(answer);
+    }
+    let problem = serde_json::from_slice::<Problem>(answer.body()).ok();
+    let kind = problem.as_ref().and_then(|problem| problem.r#type.as_deref());
+    if status == StatusCode::BAD_REQUEST && kind == Some("urn:ietf:params:acme:error:badNonce") {
+        return Ok(answer);
+    }
+    Err(Failure::Refused { status, problem, retry_after })
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3): seconds or a date; at most 7 days.
+fn wait(said: &str, now: SystemTime) -> Option<Duration> {
+    let said = said.trim();
+    let wait = match said.bytes().all(|byte| byte.is_ascii_digit()) && !said.is_empty() {
+        // More seconds than fit are long enough.
+        true => said.parse().map_or(LONGEST_RETRY_AFTER, Duration::from_secs),
+        false => {
+            let date = SystemTime::from(OffsetDateTime::parse(said, &Rfc2822).ok()?);
+            date.duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+/// The library takes the directory's URLs for well-formed.
+fn check_directory(body: &[u8]) -> Result<(), Failure> {
+    let directory: serde_json::Value =
+        serde_json::from_slice(body).map_err(|_| Failure::Broken("it is not a directory: not JSON".into()))?;
+    for name in DIRECTORY {
+        if let Some(url) = directory.get(name).and_then(|url| url.as_str()) {
+            https(url).map_err(|why| Failure::Broken(format!("its directory's {name}: {why}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// A URL with `https`, a host and no credentials.
+pub(super) fn https(url: &str) -> Result<Uri, String> {
+    let shown = || super::error::plain(url);
+    let uri: Uri = url.parse().map_err(|_| format!("\"{}\" is not a URL", shown()))?;
+    let plain =
+        uri.authority().is_some_and(|authority| !authority.as_str().contains('@') && !authority.host().is_empty());
+    match uri.scheme_str() {
+        Some("https") if plain => Ok(uri),
+        _ => Err(format!("\"{}\" is not an https URL such as https://acme.example.com/directory", shown())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acme_retry_after_is_seconds_or_a_date_and_bounded() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
+        for (said, expected) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            (" 120 ", Some(120)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:40:37 GMT", Some(0)),
+            ("604801", Some(604_800)),
+            ("18446744073709551615", Some(604_800)),
+            ("99999999999999999999999", Some(604_800)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(604_800)),
+            ("", None),
+            ("-1", None),
+            ("soon", None),
+        ] {
+            assert_eq!(wait(said, now), expected.map(Duration::from_secs), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn acme_refusals_are_told_from_answers() {
+        let answer = |status: u16, body: &'static str| {
+            let answer = Response::builder().status(status).header(RETRY_AFTER, "18446744073709551615");
+            refused(answer.body(Bytes::from_static(body.as_bytes())).expect("an answer"), SystemTime::now())
+        };
+        for status in [200, 201, 204, 301] {
+            let answer = answer(status, "").expect("an answer");
+            assert_eq!(answer.headers()[RETRY_AFTER], "604800", "bounded for the library");
+        }
+        answer(400, r#"{"type": "urn:ietf:params:acme:error:badNonce"}"#).expect("for the library");
+        for (status, body, expected) in [
+            (400, r#"{"type": "urn:ietf:params:acme:error:malformed", "detail": "no"}"#, "no"),
+            (429, r#"{"type": "urn:ietf:params:acme:error:badNonce"}"#, "badNonce"),
+            (502, "<html>", "it answered 502 Bad Gateway"),
+            (400, "{\"type\": \"\\ud800\"}", "it answered 400"),
+        ] {
+            let failure = answer(status, body).expect_err("a refusal");
+            assert!(failure.to_string().contains(expected), "{failure}");
+            assert!(matches!(failure, Failure::Refused { retry_after: Some(LONGEST_RETRY_AFTER), .. }), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_acme_directories_name_https_urls() {
+        for (url, accepted) in [
+            ("https://acme.example.com/new-nonce", true),
+            ("https://127.0.0.1:14000/new-nonce", true),
+            ("https://[::1]:14000/new-nonce", true),
+            ("http://acme.example.com/new-nonce", false),
+            ("https://user@acme.example.com/", false),
+            ("https://", false),
+            ("https://a b/", false),
+            ("/new-nonce", false),
+            ("acme.example.com", false),
+            ("", false),
+        ] {
+            assert_eq!(https(url).is_ok(), accepted, "{url:?}");
+            let directory = serde_json::json!({ "newNonce": url }).to_string();
+            assert_eq!(check_directory(directory.as_bytes()).is_ok(), accepted, "{url:?}");
+        }
+        assert!(check_directory(b"<html>").is_err());
+    }
+}
