@@ -5,8 +5,10 @@
 //! Main types: [`Shelf`], what is kept on disk; [`TicketKeys`], the fleet's keys of session tickets; [`run`], which looks
 //! after every environment's source.
 
+mod acme;
 mod bring;
 mod keeper;
+mod ordering;
 mod shelf;
 mod tickets;
 pub(crate) mod told;

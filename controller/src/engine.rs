@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use api::fleet::Challenge;
 use api::{ReleaseName, StageName, Version};
 use certs::fleet::Role;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -339,6 +340,16 @@ impl Engine {
     pub(crate) fn take_lists(&mut self, lists: Lists) {
         self.publisher.certificates_mut().shelf.put_lists(lists);
         self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
+    }
+
+    /// Has proxies show that a host is ours.
+    pub(crate) fn show_challenge(&mut self, told: &Challenge) {
+        self.publisher.show_challenge(told, &self.fleet);
+    }
+
+    /// Has proxies take that back.
+    pub(crate) fn withdraw_challenge(&mut self, kind: &str, host: &str) {
+        self.publisher.withdraw_challenge(kind, host, &self.fleet);
     }
 
     fn do_what_is_due(&mut self) {

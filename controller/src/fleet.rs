@@ -272,6 +272,19 @@ impl Fleet {
         self.lock().proxies.iter().map(standing).collect()
     }
 
+    /// Waits until every proxy that holds a lease is ACTIVE at `version`, at most so long; names those that are not.
+    pub(crate) async fn wait_for(&self, version: Version, most: Duration) -> Vec<String> {
+        let (mut moved, deadline) = (self.watch(), tokio::time::Instant::now() + most);
+        loop {
+            moved.mark_unchanged();
+            let behind = self.standings(version).into_iter().filter(|one| one.leased && one.active_at.is_none());
+            let names: Vec<String> = behind.map(|one| one.name.to_string()).collect();
+            if names.is_empty() || tokio::time::timeout_at(deadline, moved.changed()).await.is_err() {
+                return names;
+            }
+        }
+    }
+
     /// A copy of what is known of every proxy.
     pub(crate) fn proxies(&self) -> BTreeMap<MemberName, Proxy> {
         self.lock().proxies.clone()

@@ -134,7 +134,7 @@ pub async fn run(
     let (cancel, cancelled) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(builder::run(engine.clone(), kept.folders, kept.layout, jobs, cancelled));
-    tasks.spawn(certificates::run(engine.clone(), ordered));
+    tasks.spawn(certificates::run(engine.clone(), shared.fleet.clone(), ordered));
     tasks.spawn(renew(shared.clone(), hosts, renewed));
     tasks.spawn(async { drop(server::serve(listener, tls, shared).await) });
     if let Some(ready) = ready {

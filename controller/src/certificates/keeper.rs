@@ -3,17 +3,24 @@
 //! Main function: [`run`]. What it finds is brought to the engine; what fails stays as it was and is told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use api::EnvironmentName;
+use api::{EnvironmentName, HostTarget};
+use certs::development::Material;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::acme::{Ended, Turn};
 use super::bring::{Bringer, bring};
+use super::ordering::{Names, Orders};
 use super::watched::{self, Watched};
 use crate::core::State;
-use crate::core::spec::{CertificateSource, ClientCertificates};
+use crate::core::spec::{CertificateSource, ChallengeSpec, ClientCertificates, EnvironmentSpec};
 use crate::engine::{Engine, Handle};
+use crate::fleet::Fleet;
 
 /// How often sources are looked at: a file that was replaced is served seconds later.
 const LOOK: Duration = Duration::from_secs(2);
@@ -39,19 +46,24 @@ pub(crate) struct Standing {
 }
 
 /// An environment as far as it matters here.
-#[derive(Debug, Clone, PartialEq, Eq)]
 struct Wanted {
     name: EnvironmentName,
     source: CertificateSource,
+    /// Names that go into one certificate each.
+    names: Vec<Names>,
+    /// What there is of this source.
+    have: Vec<Material>,
 }
 
 /// Runs until it is dropped.
-pub(crate) async fn run(engine: Handle, mut orders: mpsc::Receiver<Order>) {
-    let mut keeper = Keeper { engine, files: BTreeMap::new(), lists: BTreeMap::new() };
+pub(crate) async fn run(engine: Handle, fleet: Arc<Fleet>, mut orders: mpsc::Receiver<Order>) {
+    let (files, lists, acme, turns) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), JoinSet::new());
+    let mut keeper = Keeper { engine, fleet, files, lists, acme, turns };
     loop {
         keeper.look().await;
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
+            Some(Ok((name, ended))) = keeper.turns.join_next() => keeper.ended(&name, ended),
             order = orders.recv() => match order {
                 Some(order) => keeper.obey(order).await,
                 None => return,
@@ -62,20 +74,38 @@ pub(crate) async fn run(engine: Handle, mut orders: mpsc::Receiver<Order>) {
 
 struct Keeper {
     engine: Handle,
+    fleet: Arc<Fleet>,
     files: BTreeMap<EnvironmentName, (CertificateSource, Watched)>,
     lists: BTreeMap<String, Watched>,
+    acme: BTreeMap<EnvironmentName, Acme>,
+    /// Not ended with this: an order has to take back what it has shown. They have deadlines of their own.
+    turns: JoinSet<(EnvironmentName, Option<Ended>)>,
+}
+
+/// An environment with an ACME authority.
+struct Acme {
+    source: CertificateSource,
+    /// None: it is its turn.
+    orders: Option<Orders>,
 }
 
 impl Keeper {
     async fn look(&mut self) {
         let now = SystemTime::now();
-        let read = |engine: &Engine| (wanted(&engine.state), list_files(&engine.state));
-        let Some((wanted, lists)) = self.engine.read(read).await else { return };
+        let Some((wanted, lists)) = self.engine.read(|engine| (wanted(engine), list_files(&engine.state))).await else {
+            return;
+        };
         self.files.retain(|name, _| wanted.iter().any(|one| one.name == *name));
-        for Wanted { name, source } in wanted {
-            if let CertificateSource::Files { .. } = source {
-                let bringer = Bringer { by: "controller".into(), reason: "its files have changed".into() };
-                let _ = self.files(&name, &source, bringer, now, false).await; // It has told what is wrong.
+        // One whose turn it is stays, so that it is not begun twice.
+        self.acme.retain(|name, acme| acme.orders.is_none() || wanted.iter().any(|one| one.name == *name));
+        for one in wanted {
+            match &one.source {
+                CertificateSource::Files { .. } => {
+                    let bringer = Bringer { by: "controller".into(), reason: "its files have changed".into() };
+                    let _ = self.files(&one.name, &one.source, bringer, now, false).await; // It has told what is wrong.
+                }
+                CertificateSource::Acme(_) => self.acme(one, now, None).await,
+                CertificateSource::Development | CertificateSource::Imported => {}
             }
         }
         self.lists(lists, now).await;
@@ -83,23 +113,66 @@ impl Keeper {
 
     async fn obey(&mut self, order: Order) {
         let name = order.environment.clone();
-        let source = self.engine.read(move |engine| {
-            engine.state.environments.get(&name).map(|environment| environment.certificates.clone())
-        });
-        let done = match source.await.flatten() {
-            Some(source @ CertificateSource::Files { .. }) => {
-                self.files(&order.environment, &source, order.bringer, SystemTime::now(), true).await
-            }
-            Some(CertificateSource::Imported) => {
-                Err(format!("it was imported: `pointsman cert import {} --chain FILE --key FILE`", order.environment))
-            }
-            Some(CertificateSource::Development) => {
-                Err("it is from the development authority, which renews it a month before its end".into())
-            }
-            Some(CertificateSource::Acme(_)) => Err("not yet".into()),
-            None => Err(format!("there is no environment {}", order.environment)),
+        let found = self.engine.read(move |engine| wanted(engine).into_iter().find(|one| one.name == name)).await;
+        let refused = match found.flatten() {
+            Some(one) => match &one.source {
+                CertificateSource::Files { .. } => {
+                    let done = self.files(&one.name, &one.source, order.bringer, SystemTime::now(), true).await;
+                    return drop(order.done.send(done)); // Whoever asked may have gone.
+                }
+                CertificateSource::Acme(_) => return self.acme(one, SystemTime::now(), Some(order)).await,
+                CertificateSource::Imported => {
+                    format!("it was imported: `pointsman cert import {} --chain FILE --key FILE`", order.environment)
+                }
+                CertificateSource::Development => {
+                    "it is from the development authority, which renews it a month before its end".to_owned()
+                }
+            },
+            None => format!("there is no environment {}", order.environment),
         };
-        let _ = order.done.send(done); // Whoever asked may have gone.
+        let _ = order.done.send(Err(refused)); // Whoever asked may have gone.
+    }
+
+    /// Begins a turn with the authority of an environment, when something is due or somebody asks.
+    async fn acme(&mut self, wanted: Wanted, now: SystemTime, asked: Option<Order>) {
+        let Wanted { name, source, names, have } = wanted;
+        let CertificateSource::Acme(spec) = source.clone() else { return };
+        let fresh = || Acme { source: source.clone(), orders: Some(Orders::default()) };
+        let known = self.acme.entry(name.clone()).or_insert_with(fresh);
+        if known.source != source && known.orders.is_some() {
+            *known = fresh();
+        }
+        let is_due = asked.is_some() || known.orders.as_ref().is_some_and(|orders| orders.is_due(&names, &have, now));
+        if !is_due {
+            return;
+        }
+        let Some(orders) = known.orders.take() else {
+            if let Some(order) = asked {
+                let _ = order.done.send(Err("it is being asked for right now: try again in a moment".into()));
+            }
+            return;
+        };
+        let own = || Bringer { by: "controller".into(), reason: "it was due".into() };
+        let (bringer, asked) = asked.map_or_else(|| (own(), None), |order| (order.bringer, Some(order.done)));
+        let (engine, fleet, folder) = (self.engine.clone(), self.fleet.clone(), self.folder().await);
+        let turn = Turn { name, spec, wanted: names, have, orders, bringer, asked, engine, fleet, folder };
+        self.turns.spawn(apart(turn));
+    }
+
+    fn ended(&mut self, name: &EnvironmentName, ended: Option<Ended>) {
+        let Some(Ended { orders, standing }) = ended else {
+            // It panicked: the next look begins anew.
+            return drop(self.acme.remove(name));
+        };
+        self.stands(name, standing);
+        if let Some(acme) = self.acme.get_mut(name) {
+            acme.orders = Some(orders);
+        }
+    }
+
+    async fn folder(&self) -> PathBuf {
+        let folder = self.engine.read(|engine| engine.publisher.certificates().shelf.folder().to_owned()).await;
+        folder.unwrap_or_default()
     }
 
     /// Takes over the files of an environment when they have changed, or when somebody `asked` for it.
@@ -164,6 +237,23 @@ impl Keeper {
     }
 }
 
+/// A turn on a thread of its own: an order's future stays on its thread, and a controller that stops does not wait for it.
+async fn apart(turn: Turn) -> (EnvironmentName, Option<Ended>) {
+    let (done, ended) = oneshot::channel();
+    let name = turn.name.clone();
+    let thread =
+        std::thread::Builder::new().name("acme".into()).spawn(
+            move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => drop(done.send(runtime.block_on(turn.run()))),
+                Err(problem) => warn!(%problem, "no certificate can be ordered"),
+            },
+        );
+    if let Err(problem) = thread {
+        warn!(environment = %name, %problem, "no certificate can be ordered");
+    }
+    (name, ended.await.ok())
+}
+
 /// Reads the lists of a file, keeps them and has proxies told; only reads them, with `plan`.
 ///
 /// # Errors
@@ -186,9 +276,28 @@ pub(crate) async fn take_lists(engine: &Handle, path: String, plan: bool) -> Res
     Ok(())
 }
 
-fn wanted(state: &State) -> Vec<Wanted> {
-    let all = state.environments.values();
-    all.map(|spec| Wanted { name: spec.name.clone(), source: spec.certificates.clone() }).collect()
+fn wanted(engine: &Engine) -> Vec<Wanted> {
+    let one = |spec: &EnvironmentSpec| Wanted {
+        name: spec.name.clone(),
+        source: spec.certificates.clone(),
+        names: names(&engine.state, spec),
+        have: engine.publisher.certificates().shelf.of(&spec.name, spec.certificates.name()).to_vec(),
+    };
+    engine.state.environments.values().map(one).collect()
+}
+
+/// The certificates that an environment needs of an authority: a wildcard, or one for each host that anybody may know.
+fn names(state: &State, spec: &EnvironmentSpec) -> Vec<Names> {
+    let CertificateSource::Acme(acme) = &spec.certificates else { return Vec::new() };
+    if matches!(acme.challenge, ChallengeSpec::Dns { .. }) {
+        return vec![vec![format!("*.{}", spec.zone)]];
+    }
+    let public = state
+        .services
+        .iter()
+        .filter(|(_, service)| service.spec.stages.get(&spec.name).is_some_and(|stage| stage.public));
+    let host = |service: &api::ServiceName| HostTarget { service: service.clone(), release: None }.host(&spec.zone);
+    public.map(|(name, _)| vec![host(name).to_string()]).collect()
 }
 
 fn list_files(state: &State) -> BTreeSet<String> {

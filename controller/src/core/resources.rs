@@ -81,6 +81,15 @@ pub fn of_certificate(material: &certs::development::Material, environment: &Env
     Resource { schema: SCHEMA_SEALED, ..resource("certificate", format!("{environment}/{first}"), &body) }
 }
 
+/// What shows an authority that a host is ours.
+pub fn of_challenge(told: &fleet::Challenge) -> Resource {
+    let kind = match told.kind() {
+        fleet::challenge::Kind::TlsAlpn01 => "tls-alpn-01",
+        _ => "http-01",
+    };
+    Resource { schema: SCHEMA_SEALED, ..resource("challenge", format!("{kind}/{}", told.host), told) }
+}
+
 /// The names of the keys of session tickets.
 pub fn of_tickets(told: &fleet::Tickets) -> Resource {
     Resource { schema: SCHEMA_SEALED, ..resource("tickets", "tickets".to_owned(), told) }

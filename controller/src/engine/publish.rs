@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use api::fleet::controller_message::Kind;
-use api::fleet::{Change, ControllerMessage, Hello, Resource, ResourceKey, ResourceSet, Transfer};
+use api::fleet::{Challenge, Change, ControllerMessage, Hello, Resource, ResourceKey, ResourceSet, Transfer};
 use api::{CHANGE_BYTES, Digest, EnvironmentName, Fingerprint, PIECE_BYTES, StageName, Version};
 use prost::Message;
 
@@ -143,6 +143,19 @@ impl Publisher {
         }
         set.upserts.extend(self.certificates.tickets(now).into_iter().filter(|new| self.is_news(new)));
         self.publish(set, fleet);
+    }
+
+    /// Has proxies show that a host is ours. Not on record: it lasts seconds, and a controller that ends meanwhile takes it
+    /// back with its next term.
+    pub(super) fn show_challenge(&mut self, told: &Challenge, fleet: &Fleet) {
+        let upserts = vec![resources::of_challenge(told)];
+        self.publish(ResourceSet { upserts, ..ResourceSet::default() }, fleet);
+    }
+
+    /// Has proxies take that back.
+    pub(super) fn withdraw_challenge(&mut self, kind: &str, host: &str, fleet: &Fleet) {
+        let removals = vec![ResourceKey { kind: "challenge".into(), name: format!("{kind}/{host}") }];
+        self.publish(ResourceSet { removals, ..ResourceSet::default() }, fleet);
     }
 
     /// Makes a change the newest version, and sends it to all connected proxies; one that changes nothing is none.

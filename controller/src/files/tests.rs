@@ -1,7 +1,8 @@
+use api::EnvironmentName;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::spec::{Protocol, Target};
+use crate::core::spec::{ACME_DIRECTORY, CertificateSource, ChallengeSpec, HOOK_TIMEOUT, Protocol, Target};
 
 const SERVICE: &str = r#"schema = 1
 service = "hello"
@@ -161,8 +162,34 @@ fn hostile_h83_environment_values_are_refused_with_the_accepted_form() {
             ("target = { kind = \"static\", group = \"a\" }", "only a target of kind \"agent\" has a group"),
             ("target = \"agent\"", "`target` is a table, not a string"),
             ("target = {}", "`target` needs `kind`"),
-            ("tls = { source = \"acme\" }", "\"acme\" is not available yet: accepted is \"development\""),
-            ("tls = { source = \"x\" }", "\"x\" is not a source of certificates"),
+            ("tls = { source = \"acme\" }", "`tls` needs `hook = [\"/path/of/a/program\"]`"),
+            ("tls = { source = \"acme\", hook = [\"dns\"] }", "`hook` begins with the absolute path of a program"),
+            ("tls = { source = \"acme\", hook = [] }", "`hook` begins with the absolute path of a program"),
+            ("tls = { source = \"acme\", challenge = \"http-1\" }", "did you mean \"http-01\"?"),
+            (
+                "tls = { source = \"acme\", challenge = \"http-01\", hook = [\"/x\"] }",
+                "`hook` is for the challenge \"dns-01\" only",
+            ),
+            (
+                "tls = { source = \"acme\", challenge = \"http-01\", directory = \"http://a\" }",
+                "`directory` is a URL that begins with https://, not \"http://a\"",
+            ),
+            (
+                "tls = { source = \"acme\", challenge = \"http-01\", contact = [\"ops\"] }",
+                "accepted is \"mailto:ops@example.com\"",
+            ),
+            (
+                "tls = { source = \"acme\", challenge = \"http-01\", external_account = { id = \"a\" } }",
+                "`external_account` needs `key_file`",
+            ),
+            ("tls = { source = \"files\", chain = \"/a\" }", "`tls` needs `key`"),
+            ("tls = { source = \"files\", chain = \"/a\", key = \"b\" }", "`key` is the absolute path of a file"),
+            ("tls = { source = \"imported\", chain = \"/a\" }", "`tls` has no key `chain`"),
+            ("tls = { source = \"file\" }", "\"file\" is not a source of certificates, did you mean \"files\"?"),
+            ("client_certificates = true", "`client_certificates` is a table, not a boolean"),
+            ("client_certificates = {}", "`client_certificates` needs `ca`"),
+            ("client_certificates = { ca = \"ca.pem\" }", "accepted is the text of a PEM file itself"),
+            ("client_certificates = { ca = \"x\", crl = \"y\" }", "did you mean `ca`?"),
             ("https = true", "`https` is a table, not a boolean"),
             ("https = { redirect = 1 }", "`redirect` is true or false, not an integer"),
             ("https = { redirect = true, port = 0 }", "`port` is a whole number from 1 to 65535"),
@@ -302,8 +329,12 @@ fn hostile_h83_tls_that_verifies_nothing_is_refused_with_the_accepted_form() {
         ("h1", "tls = {}".to_owned(), only),
         ("h2c", "tls = { name = \"hello.internal\" }".into(), only),
         ("tls", "tls = true".into(), "`tls` is a table, not a boolean"),
-        ("tls", "tls = { nane = \"a\" }".into(), "`tls` has no key `nane`, did you mean `name`? (accepted: ca, name)"),
-        ("tls", "tls = { verify = false }".into(), "`tls` has no key `verify` (accepted: ca, name)"),
+        (
+            "tls",
+            "tls = { nane = \"a\" }".into(),
+            "`tls` has no key `nane`, did you mean `name`? (accepted: ca, name, spiffe)",
+        ),
+        ("tls", "tls = { verify = false }".into(), "`tls` has no key `verify` (accepted: ca, name, spiffe)"),
         ("tls", "tls = { ca = 1 }".into(), "`ca` is a string in quotes, not an integer"),
         (
             "tls",
@@ -323,6 +354,9 @@ fn hostile_h83_tls_that_verifies_nothing_is_refused_with_the_accepted_form() {
         ("tls", "tls = { name = \"*.internal\" }".into(), "is not a name that a certificate can be for"),
         ("tls", "tls = { name = \"hello.internal:443\" }".into(), "an IP address without a port"),
         ("tls", "tls = { name = \"https://hello.internal\" }".into(), "is not a name that a certificate can be for"),
+        ("tls", "tls = { spiffe = \"spiffe://Example.com/a\" }".into(), "is not a SPIFFE ID"),
+        ("tls", "tls = { spiffe = \"spiffe://example.com/a//b\" }".into(), "is not a SPIFFE ID"),
+        ("tls", "tls = { spiffe = \"https://example.com/a\" }".into(), "such as \"spiffe://example.com/hello\""),
     ] {
         let found = mistakes(&behind_tls(protocol, &tls));
         assert!(
@@ -340,14 +374,52 @@ fn hostile_h83_tls_that_verifies_nothing_is_refused_with_the_accepted_form() {
 
 #[test]
 fn hostile_h83_what_this_version_does_not_act_on_is_refused() {
-    for key in
-        ["strategy", "sticky", "steps", "objective", "on_worse", "enter", "public", "approvals", "windows", "at_close"]
-    {
+    for key in ["strategy", "sticky", "steps", "objective", "on_worse", "enter", "approvals", "windows", "at_close"] {
         let found = mistakes(&format!("{SERVICE}{key} = \"x\"\n"));
         assert_eq!(found, [format!("24:1: `{key}` is not supported by this version")]);
     }
     let found = mistakes(&SERVICE.replace("folder = \"public\"", "folder = \"public\"\nimage_digest_file = \"x\""));
     assert_eq!(found, ["18:1: `image_digest_file` is not supported by this version"]);
+}
+
+#[test]
+fn sources_of_certificates_are_read_as_they_are_meant() {
+    let read = |tls: &str| match parse("f", &ENVIRONMENT.replace("tls = { source = \"development\" }", tls)) {
+        Ok(File::Environment(spec)) => spec.certificates,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(read(""), CertificateSource::Development);
+    assert_eq!(read("tls = { source = \"imported\" }"), CertificateSource::Imported);
+    let (chain, key) = ("/a/chain.pem".to_owned(), "/a/key.pem".to_owned());
+    let written = "tls = { source = \"files\", chain = \"/a/chain.pem\", key = \"/a/key.pem\" }";
+    assert_eq!(read(written), CertificateSource::Files { chain, key });
+    let CertificateSource::Acme(least) = read("tls = { source = \"acme\", hook = [\"/bin/dns\", \"-v\"] }") else {
+        panic!("not acme")
+    };
+    assert_eq!((least.directory.as_str(), least.ca, least.profile), (ACME_DIRECTORY, None, None));
+    let (hook, timeout) = (vec!["/bin/dns".to_owned(), "-v".to_owned()], HOOK_TIMEOUT);
+    assert_eq!(least.challenge, ChallengeSpec::Dns { hook, timeout });
+    let all = "tls = { source = \"acme\", challenge = \"tls-alpn-01\", directory = \"https://ca.example/dir\", \
+               contact = [\"mailto:a@example.com\"], profile = \"shortlived\", \
+               external_account = { id = \"k\", key_file = \"/etc/key\" } }";
+    let CertificateSource::Acme(all) = read(all) else { panic!("not acme") };
+    assert_eq!((all.challenge, all.directory.as_str()), (ChallengeSpec::TlsAlpn, "https://ca.example/dir"));
+    assert_eq!(
+        all.external_account.map(|external| (external.id, external.key_file)),
+        Some(("k".into(), "/etc/key".into()))
+    );
+}
+
+#[test]
+fn client_certificates_of_one_stage_are_for_public_stages() {
+    let ca = authority();
+    let clients = format!("client_certificates = {{ ca = \"\"\"\n{ca}\"\"\", required = false }}\n");
+    let found = mistakes(&format!("{SERVICE}{clients}"));
+    assert!(found.len() == 1 && found[0].contains("accepted beside `public = true`"), "{found:?}");
+    let spec = service(&format!("{SERVICE}public = true\n{clients}"));
+    let stage = &spec.stages[&"production".parse::<EnvironmentName>().expect("name")];
+    let clients = stage.client_certificates.as_ref().expect("read");
+    assert!(stage.public && !clients.required && clients.crl_file.is_none() && clients.ca == ca);
 }
 
 #[test]

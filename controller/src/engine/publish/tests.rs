@@ -113,9 +113,9 @@ fn fleet_proxies_are_sent_what_they_miss_and_no_more() {
     let missed = changes(&world.publisher.catch_up(&at_dev));
     let version = |number| Version { term: 1, number };
     assert_eq!(missed, [(version(2), version(3), 2), (version(3), version(4), 2)]);
-    assert_eq!(whole(&world.publisher.catch_up(&Hello::default())).upserts.len(), 6, "it has nothing");
+    assert_eq!(whole(&world.publisher.catch_up(&Hello::default())).upserts.len(), 7, "it has nothing");
     let stranger = Hello { have: Some(Version { term: 1, number: 900 }.into()), ..Hello::default() };
-    assert_eq!(whole(&world.publisher.catch_up(&stranger)).upserts.len(), 6, "it has something unknown");
+    assert_eq!(whole(&world.publisher.catch_up(&stranger)).upserts.len(), 7, "it has something unknown");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn fleet_a_zone_that_moved_leaves_nothing_behind() {
     let domains: Vec<_> = zones.iter().map(|zone| Zone::decode(&*zone.body).expect("zone").domain).collect();
     assert_eq!(domains, ["dev.example.org"]);
     let certificates = set.upserts.iter().filter(|resource| resource.kind == "certificate");
-    assert_eq!(certificates.map(|resource| resource.name.as_str()).collect::<Vec<_>>(), ["*.dev.example.org"]);
+    assert_eq!(certificates.map(|resource| resource.name.as_str()).collect::<Vec<_>>(), ["dev/*.dev.example.org"]);
 }
 
 #[test]
@@ -178,7 +178,9 @@ fn fleet_a_zone_that_changes_hands_keeps_its_certificate() {
         let set = whole(&world.publisher.everything());
         let mut found: Vec<_> = set.upserts.iter().map(|resource| resource.name.as_str()).collect();
         found.sort_unstable();
-        assert_eq!(found, ["*.a.example.com", "*.b.example.com", "a.example.com", "b.example.com"]);
+        let certificates = [("blue", &zones[0]), ("green", &zones[1])].map(|(name, zone)| format!("{name}/*.{zone}"));
+        assert_eq!(found[..2], ["a.example.com", "b.example.com"]);
+        assert_eq!(found[2..], [certificates[0].as_str(), certificates[1].as_str(), "tickets"]);
         let blue = set.upserts.iter().filter(|resource| resource.kind == "zone").find_map(|resource| {
             let zone = Zone::decode(&*resource.body).expect("zone");
             (zone.environment == "blue").then_some(zone.domain)
@@ -194,20 +196,58 @@ fn fleet_a_zone_that_changes_hands_keeps_its_certificate() {
 fn fleet_a_certificate_is_renewed_before_it_ends() {
     let mut world = World::new();
     world.apply("dev", "dev.example.com");
-    let before = world.publisher.version();
     let certificate = |world: &World| {
-        let key = ("certificate".to_owned(), "*.dev.example.com".to_owned());
+        let key = ("certificate".to_owned(), "dev/*.dev.example.com".to_owned());
         world.publisher.resources[&key].body.clone()
     };
-    let first = certificate(&world);
     let day = Duration::from_secs(86_400);
     for (days, renewed) in [(1, false), (360, false), (370, true), (371, false)] {
-        let (version, now) = (world.publisher.version(), SystemTime::now() + day * days);
+        let (before, now) = (certificate(&world), SystemTime::now() + day * days);
         world.publisher.renew(&world.state, &world.fleet, now);
-        assert_eq!(world.publisher.version() > version, renewed, "day {days}");
+        assert_eq!(certificate(&world) != before, renewed, "day {days}");
     }
-    assert_ne!(certificate(&world), first);
-    assert_eq!(world.publisher.version(), before.next());
+}
+
+#[test]
+fn fleet_ticket_keys_rotate_and_old_ones_are_forgotten() {
+    let mut world = World::new();
+    let tickets = |world: &World| world.publisher.resources[&("tickets".to_owned(), "tickets".to_owned())].body.clone();
+    let (first, names) =
+        (tickets(&world), |world: &World| world.publisher.secrets().into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+    assert_eq!(names(&world).len(), 2, "the one in use and the next");
+    let hour = Duration::from_secs(3_600);
+    world.publisher.renew(&world.state, &world.fleet, SystemTime::now() + 11 * hour);
+    assert_eq!(tickets(&world), first);
+    let before = names(&world);
+    world.publisher.renew(&world.state, &world.fleet, SystemTime::now() + 13 * hour);
+    assert_ne!(tickets(&world), first);
+    assert!(names(&world).len() == 3 && before.iter().all(|name| names(&world).contains(name)));
+    world.publisher.renew(&world.state, &world.fleet, SystemTime::now() + 26 * hour);
+    let left = names(&world);
+    assert!(left.len() == 3 && before.iter().filter(|name| left.contains(name)).count() == 1, "{before:?} {left:?}");
+}
+
+#[test]
+fn fleet_keys_travel_sealed_and_before_what_names_them() {
+    let mut world = World::new();
+    let folder = tempfile::tempdir().expect("folder");
+    let key = certs::secret::SealKey::open_or_create(folder.path()).expect("made");
+    let (sender, mut messages) = mpsc::channel(QUEUE);
+    let hello = Hello { seal_key: key.public().to_vec(), ..world.hello() };
+    world.fleet.attach(&"p1".parse().expect("name"), 1, &hello, sender, 0);
+    world.apply("dev", "dev.example.com");
+    let Some(Kind::Secrets(secrets)) = messages.try_recv().expect("sent").kind else { panic!("no secrets") };
+    let Some(Kind::Change(change)) = messages.try_recv().expect("sent").kind else { panic!("no change") };
+    let named = change.set.expect("a set").upserts.into_iter().find(|resource| resource.kind == "certificate");
+    let certificate = api::fleet::Certificate::decode(&*named.expect("named").body).expect("a certificate");
+    assert!(certificate.key_der.is_empty() && certificate.zone == "dev.example.com");
+    let id = certs::secret::key_id(&certificate.chain_der[0]).expect("readable");
+    let opened = key.open(secrets.secrets.iter().find(|secret| secret.id == id).expect("there")).expect("opened");
+    certs::resolver::Certified::parse(&certificate.dns_names, &certificate.chain_der, &opened).expect("its key");
+    // One that comes later is sent all of them, and only the fewest twice.
+    let sealed = secrets_messages(&world.publisher.secrets(), key.public());
+    assert_eq!(sealed.len(), 1);
+    assert!(secrets_messages(&world.publisher.secrets(), &[]).is_empty(), "a proxy that knows no secrets");
 }
 
 #[test]
