@@ -1,4 +1,5 @@
-//! Which certificate answers which name: exact, then wildcard, then the default.
+//! Which certificate answers which name: exact, then wildcard, then the default of the zone that the name lies in, then
+//! the default of the first zone.
 //!
 //! Must not know: where certificates come from (files, a development CA, ACME) or which names are hidden: an unknown
 //! name gets the default and a handshake like any other.
@@ -12,6 +13,7 @@ use arc_swap::ArcSwap;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::CertsError;
 
@@ -19,6 +21,9 @@ use crate::CertsError;
 #[derive(Debug, Clone)]
 pub struct Certified {
     dns_names: Vec<String>,
+    /// Empty: of none.
+    zone: String,
+    expires_s: u64,
     key: Arc<CertifiedKey>,
 }
 
@@ -38,7 +43,26 @@ impl Certified {
             .map_err(|what| CertsError::Material(format!("the key cannot be read: {what}")))?;
         let key = CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())?;
         let dns_names = dns_names.iter().map(|name| name.to_ascii_lowercase()).collect();
-        Ok(Self { dns_names, key: Arc::new(key) })
+        let leaf = key.cert.first().map(|leaf| leaf.as_ref()).unwrap_or_default();
+        let (_, leaf) = X509Certificate::from_der(leaf)
+            .map_err(|error| CertsError::Material(format!("the certificate cannot be read: {error}")))?;
+        let expires_s = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or_default();
+        Ok(Self { dns_names, zone: String::new(), expires_s, key: Arc::new(key) })
+    }
+
+    /// The same as what answers for the names of a zone, at any depth, that nothing else answers. Empty: for no zone.
+    pub fn for_zone(self, zone: &str) -> Self {
+        Self { zone: zone.to_ascii_lowercase(), ..self }
+    }
+
+    /// The names it answers, at least one.
+    pub fn dns_names(&self) -> &[String] {
+        &self.dns_names
+    }
+
+    /// End of its validity, seconds since the Unix epoch.
+    pub fn expires_s(&self) -> u64 {
+        self.expires_s
     }
 }
 
@@ -54,6 +78,8 @@ struct Table {
     exact: HashMap<String, Arc<CertifiedKey>>,
     /// By what follows `*.`.
     wildcard: HashMap<String, Arc<CertifiedKey>>,
+    /// By zone.
+    zones: HashMap<String, Arc<CertifiedKey>>,
     default: Option<Arc<CertifiedKey>>,
 }
 
@@ -63,15 +89,23 @@ impl SniResolver {
         Arc::new(Self::default())
     }
 
-    /// Replaces all certificates. The first is the default, for names that none answers and for no name at all.
-    pub fn publish(&self, certificates: Vec<Certified>) {
-        let mut table = Table { default: certificates.first().map(|first| first.key.clone()), ..Table::default() };
-        for certificate in certificates {
-            for name in certificate.dns_names {
-                match name.strip_prefix("*.") {
-                    Some(suffix) => table.wildcard.insert(suffix.to_owned(), certificate.key.clone()),
-                    None => table.exact.insert(name, certificate.key.clone()),
+    /// Replaces all certificates. Which answers what does not depend on their order: where two would, it is the one whose
+    /// first name is the lesser.
+    pub fn publish(&self, mut certificates: Vec<Certified>) {
+        certificates.sort_by(|a, b| a.dns_names.cmp(&b.dns_names));
+        // By zone, then by name; one without a zone only where none has one.
+        let default = certificates.iter().min_by_key(|one| (one.zone.is_empty(), &one.zone)).map(|one| one.key.clone());
+        let mut table = Table { default, ..Table::default() };
+        for Certified { dns_names, zone, key, .. } in certificates {
+            for name in dns_names {
+                let (names, name) = match name.strip_prefix("*.") {
+                    Some(suffix) => (&mut table.wildcard, suffix.to_owned()),
+                    None => (&mut table.exact, name),
                 };
+                names.entry(name).or_insert_with(|| key.clone());
+            }
+            if !zone.is_empty() {
+                table.zones.entry(zone).or_insert(key);
             }
         }
         self.table.store(Arc::new(table));
@@ -82,9 +116,22 @@ impl Table {
     fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let named = name.and_then(|name| {
             // A wildcard stands for exactly one label (RFC 9525 §6.3).
-            self.exact.get(name).or_else(|| self.wildcard.get(name.split_once('.')?.1))
+            let wildcard = || self.wildcard.get(name.split_once('.')?.1);
+            self.exact.get(name).or_else(wildcard).or_else(|| self.of_zone(name))
         });
         named.or(self.default.as_ref()).cloned()
+    }
+
+    /// Of the longest zone that a name lies in, which may be the name itself.
+    fn of_zone(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let mut rest = Some(name);
+        while let Some(zone) = rest {
+            if let Some(key) = self.zones.get(zone) {
+                return Some(key);
+            }
+            rest = zone.split_once('.').map(|(_, above)| above);
+        }
+        None
     }
 }
 
@@ -119,22 +166,48 @@ mod tests {
     }
 
     #[test]
-    fn exact_then_wildcard_then_default() {
-        let resolver = SniResolver::new();
-        let all =
-            [certified(&["default.example"]), certified(&["*.staging.example"]), certified(&["hello.staging.example"])];
-        resolver.publish(all.to_vec());
-        let table = resolver.table.load();
-        for (name, expected) in [
+    fn exact_then_wildcard_then_the_zone_then_the_first_zone() {
+        let all = [
+            certified(&["aaa.example"]),
+            certified(&["*.staging.example"]).for_zone("staging.example"),
+            certified(&["hello.staging.example"]),
+            certified(&["*.b.example"]).for_zone("b.example"),
+            certified(&["z.deep.b.example"]).for_zone("deep.b.example"),
+            certified(&["zz.b.example"]).for_zone("b.example"),
+        ];
+        let cases = [
             (Some("hello.staging.example"), 2),
             (Some("r1--hello.staging.example"), 1),
-            (Some("a.b.staging.example"), 0),
-            (Some("staging.example"), 0),
-            (Some("unknown"), 0),
-            (None, 0),
-        ] {
-            assert!(Arc::ptr_eq(&table.find(name).expect("always one"), &all[expected].key), "{name:?}");
+            (Some("a.b.staging.example"), 1),
+            (Some("staging.example"), 1),
+            (Some("x.b.example"), 3),
+            (Some("x.y.b.example"), 3),
+            (Some("deep.b.example"), 3),
+            (Some("x.deep.b.example"), 4),
+            (Some("x.y.deep.b.example"), 4),
+            (Some("xb.example"), 3),
+            (Some("example"), 3),
+            (Some("unknown"), 3),
+            (Some(""), 3),
+            (Some("..."), 3),
+            (None, 3),
+            (Some("aaa.example"), 0),
+        ];
+        let resolver = SniResolver::new();
+        for turn in 0..all.len() {
+            // In whatever order they came.
+            let mut published = all.to_vec();
+            published.rotate_left(turn);
+            resolver.publish(published);
+            let table = resolver.table.load();
+            for (name, expected) in cases {
+                assert!(Arc::ptr_eq(&table.find(name).expect("always one"), &all[expected].key), "{turn} {name:?}");
+            }
         }
+        resolver.publish(all[..1].to_vec());
+        assert!(Arc::ptr_eq(&resolver.table.load().find(None).expect("the only one"), &all[0].key));
+        resolver.publish(Vec::new());
+        assert!(resolver.table.load().find(Some("hello.staging.example")).is_none());
     }
 
     #[test]

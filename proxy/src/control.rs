@@ -6,26 +6,30 @@
 //! Main type: [`Control`]. The order of a change is always: compile, swap in memory, then make safe on disk.
 
 mod saving;
+mod secrets;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use api::fleet::Rejection;
+use api::fleet::{Rejection, Secret};
 use api::{ReleaseNumber, StageName, Version};
 use arc_swap::ArcSwap;
 use certs::endpoint::Authorities;
-use certs::resolver::SniResolver;
+use certs::resolver::{Certified, SniResolver};
+use certs::secret::SealKey;
 use tokio::sync::{Notify, oneshot, watch};
 
 pub(crate) use saving::Saved;
 
 use crate::health::Health;
 use crate::journal::{Journal, Loaded, Served};
+use crate::keyring;
 use crate::overrides::{Ended, Override, Overrides};
 use crate::snapshot::{Compiled, Compiler, Incoming, Resources, Snapshot};
-use saving::Job;
+use saving::{Files, Job};
+use secrets::SecretsFile;
 
 /// Everything that serves, and what it came from.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub(crate) struct Control {
     /// What workers read.
     published: Arc<ArcSwap<Snapshot>>,
     resolver: Arc<SniResolver>,
+    /// What secrets are sealed for.
+    seal_key: SealKey,
     /// To the thread that writes. Sent under the lock, so that nothing older is written over something newer.
     jobs: mpsc::Sender<Job>,
     /// Set once, when the proxy is told to stop; read by the admin pages.
@@ -62,6 +68,7 @@ impl Control {
         loaded: Loaded,
         resolver: Arc<SniResolver>,
         machine: Authorities,
+        seal_key: SealKey,
     ) -> std::io::Result<Self> {
         for damage in &loaded.damage {
             tracing::error!("{damage}");
@@ -77,25 +84,31 @@ impl Control {
         for one in &overrides.in_force {
             compiler.set_override(&one.stage.to_string(), Some(one.release.number()));
         }
+        let (secrets, damage) = SecretsFile::load(&data.join("secrets.json"));
+        if let Some(damage) = damage {
+            tracing::error!("{damage}");
+        }
         let (jobs, queue) = mpsc::channel();
         let (saved, _) = watch::channel(Saved::default());
         let control = Self {
             state: Mutex::new(State { compiler, overrides, retired: Vec::new() }),
             published: Arc::default(),
             resolver,
+            seal_key,
             jobs,
             draining: AtomicBool::new(false),
             saved,
             endpoints_changed: Arc::default(),
             overrides_changed: Arc::default(),
         };
+        drop(control.open(secrets.secrets()));
         // What is not served is not in the journal either: a change is saved as the difference to what was served.
         let served = loaded.state.filter(|(version, resources)| control.take_over(*version, resources));
-        let journal = Journal::new(data.join("state"), served.as_ref());
+        let files = Files::new(Journal::new(data.join("state"), served.as_ref()), secrets);
         let saved = control.saved.clone();
         std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || saving::run(journal, &overrides_path, &queue, &saved))?;
+            .spawn(move || saving::run(files, &overrides_path, &queue, &saved))?;
         Ok(control)
     }
 
@@ -104,11 +117,19 @@ impl Control {
         let fingerprint = resources.fingerprint().to_bytes();
         let incoming = Incoming { version, base: None, set: resources.to_set(), fingerprint: fingerprint.to_vec() };
         let mut state = self.state();
-        match state.compiler.apply(incoming) {
+        match state.compiler.take_over(incoming) {
             Ok(compiled) => {
                 tracing::info!(%version, resources = resources.len(), "serving the state of the last run");
+                for Rejection { resource, field, reason } in &compiled.missing {
+                    tracing::error!(resource, field, reason, "left out of the state of the last run; all else serves");
+                }
+                // What lacks a secret is not safe: nothing on disk makes it whole.
+                if compiled.missing.is_empty() {
+                    self.saved.send_replace(Saved { version: Some(version), fingerprint, problem: String::new() });
+                }
+                // As for changes.
+                let _ = self.jobs.send(Job::Forget(compiled.forgotten.clone()));
                 self.publish(&mut state, compiled);
-                self.saved.send_replace(Saved { version: Some(version), fingerprint, problem: String::new() });
                 true
             }
             Err(rejections) => {
@@ -124,11 +145,55 @@ impl Control {
         // INVARIANT: what is compiled under the lock is swapped and queued under it, so that nothing overtakes.
         let mut state = self.state();
         let compiled = state.compiler.apply(incoming)?;
-        let (fingerprint, delta) = (compiled.fingerprint, compiled.delta.clone());
-        self.publish(&mut state, compiled);
+        let fingerprint = compiled.fingerprint;
+        self.serve(&mut state, version, compiled);
+        Ok(fingerprint.to_bytes())
+    }
+
+    /// Takes over secrets that later changes name, or that the state lacked. They are on disk before any change that comes
+    /// after them.
+    pub(crate) fn take_secrets(&self, secrets: Vec<Secret>) {
+        let (mut state, new) = self.open(secrets);
+        if new.is_empty() {
+            return;
+        }
+        // As for changes.
+        let _ = self.jobs.send(Job::Secrets(new));
+        if let (Some(version), Some(compiled)) = (state.compiler.snapshot().version, state.compiler.mend()) {
+            self.serve(&mut state, version, compiled);
+        }
+    }
+
+    /// Opens secrets and has them ready; gives those that are new.
+    fn open(&self, secrets: Vec<Secret>) -> (MutexGuard<'_, State>, Vec<Secret>) {
+        // Outside of the lock: it takes its time.
+        let (opened, refused) = keyring::open(&self.seal_key, secrets);
+        for why in refused.iter().take(20) {
+            tracing::error!("a secret was not taken: {why}");
+        }
+        let mut state = self.state();
+        let (new, over) = state.compiler.take_secrets(opened);
+        if over > 0 {
+            tracing::error!(over, "secrets were not taken: there are too many");
+        }
+        (state, new)
+    }
+
+    /// What secrets are sealed for.
+    pub(crate) fn seal_key(&self) -> &[u8] {
+        self.seal_key.public()
+    }
+
+    /// Publishes what was compiled and has it made safe on disk.
+    fn serve(&self, state: &mut State, version: Version, compiled: Compiled) {
+        let (delta, fingerprint) = (compiled.delta.clone(), compiled.fingerprint);
+        let forgotten = compiled.forgotten.clone();
+        self.publish(state, compiled);
         // It only fails when the journal's thread is gone: then nothing is ever told to be safe.
         let _ = self.jobs.send(Job::Change(Served { version, delta, fingerprint }));
-        Ok(fingerprint.to_bytes())
+        if !forgotten.is_empty() {
+            let _ = self.jobs.send(Job::Forget(forgotten));
+        }
     }
 
     fn publish(&self, state: &mut State, compiled: Compiled) {
@@ -179,6 +244,19 @@ impl Control {
         let state = self.state();
         let version = state.compiler.snapshot().version?;
         Some((version, state.compiler.resources().fingerprint().to_bytes()))
+    }
+
+    /// The same; `None` as well while secrets are missing that it names: then all of it is asked for again.
+    pub(crate) fn have_whole(&self) -> Option<(Version, [u8; 32])> {
+        let is_whole = self.state().compiler.is_whole();
+        self.have().filter(|_| is_whole)
+    }
+
+    /// First name and end of validity (seconds since the Unix epoch) of each certificate that is served.
+    pub(crate) fn expiries(&self) -> Vec<(String, u64)> {
+        let state = self.state();
+        let named = |one: &Certified| (one.dns_names().first().cloned().unwrap_or_default(), one.expires_s());
+        state.compiler.certificates().map(named).collect()
     }
 
     /// Endpoints whose health is of interest.

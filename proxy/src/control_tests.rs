@@ -19,8 +19,9 @@ fn at(number: u64) -> Version {
 }
 
 fn start(data: &Path) -> Control {
-    Control::start(data, journal::load(&data.join("state")), SniResolver::new(), Authorities::default())
-        .expect("started")
+    let (resolver, machine) = (SniResolver::new(), Authorities::default());
+    let seal_key = SealKey::open_or_create(data).expect("made");
+    Control::start(data, journal::load(&data.join("state")), resolver, machine, seal_key).expect("started")
 }
 
 /// Whether somebody was notified since this was asked last.

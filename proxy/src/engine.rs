@@ -10,10 +10,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use api::Version;
-use api::fleet::{Rejection, ResourceSet};
+use api::fleet::{Rejection, ResourceSet, Secret};
 use arc_swap::ArcSwap;
+use certs::CertsError;
 use certs::endpoint::Authorities;
 use certs::resolver::{SniResolver, public_server_config};
+use certs::secret::SealKey;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -84,7 +86,9 @@ impl Engine {
         let resolver = SniResolver::new();
         let loaded = journal::load(&settings.data.join("state"));
         let machine = Authorities::of_machine();
-        let control = Control::start(&settings.data, loaded, resolver.clone(), machine).map_err(ProxyError::Thread)?;
+        let seal_key = seal_key(&settings.data)?;
+        let control =
+            Control::start(&settings.data, loaded, resolver.clone(), machine, seal_key).map_err(ProxyError::Thread)?;
         let control = Arc::new(control);
         let (ledger, opened) = Ledger::new();
         let (stop, stopping) = watch::channel(None);
@@ -162,6 +166,16 @@ impl Engine {
         let fingerprint = fingerprint.to_bytes().to_vec();
         self.control.apply(Incoming { version, base: None, set, fingerprint }).map_err(Rejected)?;
         Ok(())
+    }
+
+    /// Takes over secrets, as a controller would send them before the change that names them.
+    pub fn take_secrets(&self, secrets: Vec<Secret>) {
+        self.control.take_secrets(secrets);
+    }
+
+    /// What secrets for this proxy are sealed for: 32 bytes.
+    pub fn seal_key(&self) -> &[u8] {
+        self.control.seal_key()
     }
 
     /// Version that is served; `None` before anything was ever applied.
@@ -273,6 +287,20 @@ fn lock_folder(data: &Path) -> Result<File, ProxyError> {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(ProxyError::InUse { path: data.to_owned() }),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(&path, source)),
+    }
+}
+
+/// The proxy's own key. One that is damaged is moved aside: secrets are sealed for the new one when it is told.
+fn seal_key(data: &Path) -> Result<SealKey, ProxyError> {
+    match SealKey::open_or_create(data) {
+        Err(CertsError::Damaged { path, what }) => {
+            let aside = path.with_extension("damaged");
+            let (from, to) = (path.display(), aside.display());
+            tracing::error!("{from} is {what}: it is moved to {to}, and secrets are asked for anew");
+            std::fs::rename(&path, &aside).map_err(|source| ProxyError::File { path: path.clone(), source })?;
+            SealKey::open_or_create(data).map_err(ProxyError::Identity)
+        }
+        opened => opened.map_err(ProxyError::Identity),
     }
 }
 

@@ -123,14 +123,16 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn greet(&mut self, software: String, workers: u32) -> Result<(), Ending> {
-        let (version, fingerprint) = self.observed.control.have().unzip();
+        let (version, fingerprint) = self.observed.control.have_whole().unzip();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.send(Kind::Hello(Hello {
             software,
             have: version.map(Into::into),
             fingerprint: fingerprint.map(|fingerprint| fingerprint.to_vec()).unwrap_or_default(),
             workers,
             schema: api::RESOURCE_SCHEMA,
-            ..Hello::default()
+            seal_key: self.observed.control.seal_key().to_vec(),
+            at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         }))
     }
 
@@ -140,7 +142,7 @@ impl Session<'_> {
             return Ok(());
         }
         tracing::info!("following the controller");
-        if let Some((version, fingerprint)) = self.observed.control.have() {
+        if let Some((version, fingerprint)) = self.observed.control.have_whole() {
             if let Some(safe) = saved.version.filter(|safe| *safe < version) {
                 self.progress(safe, State::Active, saved.fingerprint.to_vec(), Vec::new(), String::new())?;
             }
@@ -167,6 +169,10 @@ impl Session<'_> {
                             self.welcome(&now)
                         }
                         Received::Nothing => Ok(()),
+                        Received::Secrets(secrets) => {
+                            self.observed.control.take_secrets(secrets);
+                            Ok(())
+                        }
                         Received::Whole(change) => self.apply(change),
                         Received::Refused { version, rejections } => self.reject(version, rejections),
                     },

@@ -30,6 +30,7 @@ mod grpc_timeout;
 mod head_check;
 mod health;
 mod journal;
+mod keyring;
 mod listen;
 pub mod local;
 mod metrics;

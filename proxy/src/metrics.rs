@@ -1,6 +1,6 @@
 //! Metrics, read from the folded counts when they are asked for.
 //!
-//! Must not know: how they are fetched. Labels are few and fixed: stage, release, class, reason, cause.
+//! Must not know: how they are fetched. Labels are few and fixed: stage, release, class, reason, cause, name.
 
 use std::fmt::Error;
 use std::sync::atomic::Ordering::Relaxed;
@@ -94,6 +94,7 @@ impl Metrics {
         let saved = self.0.control.saved().borrow().problem.is_empty();
         gauge(encoder, "snapshot_saved", "1 while the journal can be written", u64::from(saved))?;
         gauge(encoder, "overrides", "Break-glass overrides in force", self.0.control.overrides().len() as u64)?;
+        self.certificates(encoder)?;
         let snapshot = self.0.control.published().load_full();
         let mut health =
             encoder.encode_descriptor("endpoint_healthy", "1 while an endpoint is healthy", None, MetricType::Gauge)?;
@@ -106,6 +107,17 @@ impl Metrics {
                     ConstGauge::new(healthy).encode(health.encode_family(&labels)?)?;
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Metrics {
+    fn certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let help = "When a certificate that is served expires, since the Unix epoch";
+        let mut expires = encoder.encode_descriptor("certificate_expires_seconds", help, None, MetricType::Gauge)?;
+        for (name, at) in self.0.control.expiries() {
+            ConstGauge::new(at as i64).encode(expires.encode_family(&[("name", &*name)])?)?;
         }
         Ok(())
     }

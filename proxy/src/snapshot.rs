@@ -11,6 +11,7 @@ mod compile;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fixture;
 mod resources;
+mod shown;
 mod slots;
 mod tls;
 

@@ -5,12 +5,14 @@
 //! Main types: [`Job`], what is to be written; [`Saved`], how far it is.
 
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use api::Version;
+use api::fleet::Secret;
 use tokio::sync::{oneshot, watch};
 
+use super::secrets::SecretsFile;
 use crate::journal::{Journal, Served};
 use crate::overrides::Overrides;
 
@@ -22,6 +24,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) enum Job {
     /// A change that serves.
     Change(Served),
+    /// Secrets that later changes name.
+    Secrets(Vec<Secret>),
+    /// Secrets that nothing names since the changes before this.
+    Forget(Vec<Arc<str>>),
     /// All overrides as they are now, and who wants to know: the error is a sentence.
     Overrides(Overrides, oneshot::Sender<Result<(), String>>),
 }
@@ -37,17 +43,11 @@ pub(crate) struct Saved {
     pub(crate) problem: String,
 }
 
-/// Runs until nobody can send any more: everything that waits is written with one fsync.
-pub(super) fn run(
-    mut journal: Journal,
-    overrides_path: &Path,
-    queue: &mpsc::Receiver<Job>,
-    saved: &watch::Sender<Saved>,
-) {
-    let mut failing = false;
+/// Runs until nobody can send any more: everything that waits is written with one fsync of each file.
+pub(super) fn run(mut files: Files, overrides_path: &Path, queue: &mpsc::Receiver<Job>, saved: &watch::Sender<Saved>) {
     let mut unwritten: Option<Overrides> = None;
     loop {
-        let first = if failing || unwritten.is_some() {
+        let first = if files.is_failing || files.secrets.is_behind() || unwritten.is_some() {
             match queue.recv_timeout(AGAIN) {
                 Ok(job) => Some(job),
                 Err(mpsc::RecvTimeoutError::Timeout) => None,
@@ -59,10 +59,12 @@ pub(super) fn run(
                 Err(mpsc::RecvError) => return,
             }
         };
-        let (mut changes, mut waiting) = (Vec::new(), Vec::new());
+        let mut waiting = Vec::new();
         for job in first.into_iter().chain(queue.try_iter()) {
             match job {
-                Job::Change(change) => changes.push(change),
+                Job::Change(change) => files.changes.push(change),
+                Job::Secrets(new) => files.add(new),
+                Job::Forget(ids) => files.forgotten.extend(ids),
                 Job::Overrides(overrides, asked) => {
                     // The last one holds what those before it held.
                     unwritten = Some(overrides);
@@ -71,8 +73,54 @@ pub(super) fn run(
             }
         }
         unwritten = unwritten.and_then(|overrides| write_overrides(overrides, overrides_path, waiting));
-        if failing || !changes.is_empty() {
-            failing = !write_changes(&mut journal, &changes, saved, failing);
+        files.write(saved);
+    }
+}
+
+/// The journal and the secrets that its state names.
+pub(super) struct Files {
+    journal: Journal,
+    secrets: SecretsFile,
+    /// Not in the journal yet.
+    changes: Vec<Served>,
+    /// To go once the changes are.
+    forgotten: Vec<Arc<str>>,
+    is_failing: bool,
+}
+
+impl Files {
+    pub(super) fn new(journal: Journal, secrets: SecretsFile) -> Self {
+        Self { journal, secrets, changes: Vec::new(), forgotten: Vec::new(), is_failing: false }
+    }
+
+    fn add(&mut self, new: Vec<Secret>) {
+        // One that was to go has come again.
+        self.forgotten.retain(|id| new.iter().all(|secret| secret.id != **id));
+        self.secrets.add(new);
+    }
+
+    /// Writes what is to be written.
+    ///
+    /// INVARIANT: a change is written when the secrets that it names are, and secrets go when the change is written since
+    /// which nothing names them: whatever state a start finds, its secrets are there.
+    fn write(&mut self, saved: &watch::Sender<Saved>) {
+        if let Err(error) = self.secrets.save() {
+            if !std::mem::replace(&mut self.is_failing, true) {
+                tracing::error!(%error, "secrets cannot be saved: a restart would lack them");
+            }
+            saved.send_modify(|saved| saved.problem = format!("secrets cannot be saved: {error}"));
+            return;
+        }
+        if self.is_failing || !self.changes.is_empty() {
+            let changes = std::mem::take(&mut self.changes);
+            self.is_failing = !write_changes(&mut self.journal, &changes, saved, self.is_failing);
+        }
+        if !self.is_failing && !self.forgotten.is_empty() {
+            self.secrets.forget(&std::mem::take(&mut self.forgotten));
+            // The state is whole without that: it is tried again, and told by then.
+            if let Err(error) = self.secrets.save() {
+                tracing::warn!(%error, "secrets that nothing names any more are still on disk");
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Main type: [`Receiver`], one per connection.
 
-use api::fleet::{Change, ControllerMessage, Rejection, ResourceSet, Transfer, controller_message::Kind};
+use api::fleet::{Change, ControllerMessage, Rejection, ResourceSet, Secret, Transfer, controller_message::Kind};
 use api::{Digest, Version};
 use prost::Message;
 
@@ -29,6 +29,8 @@ pub(crate) enum Received {
     Nothing,
     /// The controller greets.
     Welcome,
+    /// Secrets that later changes name.
+    Secrets(Vec<Secret>),
     /// A change is whole.
     Whole(Incoming),
     /// A change was refused as a whole.
@@ -68,7 +70,8 @@ impl Receiver {
             }
             Some(Kind::Change(change)) => self.change(change),
             Some(Kind::Welcome(_)) => Received::Welcome,
-            Some(Kind::Secrets(_)) | None => Received::Nothing,
+            Some(Kind::Secrets(secrets)) => Received::Secrets(secrets.secrets),
+            None => Received::Nothing,
         }
     }
 

@@ -9,14 +9,21 @@ use api::fleet::{self, Rejection};
 use api::{EnvironmentName, Host, ReleaseNumber, StageName, Weight};
 use certs::endpoint::{Authorities, server_name};
 use certs::resolver::Certified;
+use certs::secret::key_id;
 use prost::Message;
 
 use super::resources::{Kind, Raw};
+use crate::keyring::Keyring;
 use crate::split::Split;
 
 /// Most backends of a stage. Releases stay warm beside those with weight for as long as people ask for: a release every
 /// ten minutes, kept for four weeks. More is a mistake, and each costs memory in every worker.
 const MOST_BACKENDS: usize = 4_096;
+
+/// Most names of a certificate; authorities stop at 100.
+const MOST_NAMES: usize = 1_000;
+/// Most certificates of a chain: what clients accept at the most.
+const MOST_CHAIN: usize = 10;
 
 /// Collects what is wrong, each with its place.
 pub(super) struct Problems<'a> {
@@ -180,17 +187,56 @@ pub(super) fn stage_of_endpoints(name: &str) -> Option<(&str, u32)> {
     Some((stage, release.parse::<ReleaseNumber>().ok()?.number()))
 }
 
-pub(super) fn certificate(raw: &Raw, problems: &mut Problems<'_>) -> Option<Certified> {
+/// What a resource became, and the secrets that it names. Without what it became: one of them did not come.
+#[derive(Debug, Clone)]
+pub(super) struct Keyed<T> {
+    pub(super) made: Option<T>,
+    pub(super) secrets: Vec<String>,
+}
+
+/// A certificate with its key. That the key did not come is told to `missing`, all else to `problems`.
+pub(super) fn certificate(
+    raw: &Raw,
+    keyring: &Keyring,
+    problems: &mut Problems<'_>,
+    missing: &mut Problems<'_>,
+) -> Option<Keyed<Certified>> {
     let certificate: fleet::Certificate = problems.decode(raw)?;
+    let before = problems.list.len();
     if certificate.dns_names.first().map(String::as_str) != Some(problems.name) {
         problems.add("dns_names", "the first is not the resource's name");
     }
-    for (place, name) in certificate.dns_names.iter().enumerate() {
+    let (names, chain) = (certificate.dns_names.len(), certificate.chain_der.len());
+    if names > MOST_NAMES {
+        problems.add("dns_names", format!("there are {names}, at most {MOST_NAMES} are accepted"));
+    }
+    if chain > MOST_CHAIN {
+        problems.add("chain_der", format!("there are {chain}, at most {MOST_CHAIN} are accepted"));
+    }
+    for (place, name) in certificate.dns_names.iter().enumerate().take(MOST_NAMES) {
         if let Err(wrong) = name.strip_prefix("*.").unwrap_or(name).parse::<Host>() {
             problems.add(format!("dns_names[{place}]"), wrong.to_string());
         }
     }
-    Certified::parse(&certificate.dns_names, &certificate.chain_der, &certificate.key_der)
+    if !certificate.zone.is_empty()
+        && let Err(wrong) = certificate.zone.parse::<Host>()
+    {
+        problems.add("zone", wrong.to_string());
+    }
+    let (key_der, secrets) = if certificate.key_der.is_empty() {
+        let leaf = certificate.chain_der.first().map(Vec::as_slice).unwrap_or_default();
+        let id = key_id(leaf).map_err(|wrong| problems.add("chain_der[0]", wrong.to_string())).ok()?;
+        let Some(key) = keyring.get(&id) else {
+            missing.add("key_der", "is empty, and its key did not come, or is not sealed for this proxy");
+            return Some(Keyed { made: None, secrets: vec![id] });
+        };
+        (key, vec![id])
+    } else {
+        (&*certificate.key_der, Vec::new())
+    };
+    let made = Certified::parse(&certificate.dns_names, &certificate.chain_der, key_der)
         .map_err(|wrong| problems.add("key_der", wrong.to_string()))
-        .ok()
+        .ok()?;
+    let is_good = problems.list.len() == before;
+    is_good.then(|| Keyed { made: Some(made.for_zone(&certificate.zone)), secrets })
 }

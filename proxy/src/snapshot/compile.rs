@@ -5,7 +5,7 @@
 //! Main type: [`Compiler`]. A change is first prepared against what is applied, which may fail and alters nothing that
 //! anyone can see, and then committed, which cannot fail.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
@@ -17,17 +17,20 @@ use certs::resolver::Certified;
 use super::apply::Incoming;
 use super::check::{self, Problems};
 use super::resources::{Delta, Kind, Raw, Resources};
+use super::shown::{self, Shown};
 use super::slots::Slots;
 use super::tls::TlsBoard;
 use super::{Backend, Endpoint, Https, Protocol, Services, Snapshot, Stage, Zone};
 use crate::health::{Check, Health, HealthBoard};
+use crate::keyring::{Keyring, Opened};
 
 /// What is applied, and what is needed to apply the next change cheaply.
 #[derive(Debug, Default)]
 pub(crate) struct Compiler {
     resources: Resources,
     snapshot: Arc<Snapshot>,
-    certificates: BTreeMap<Arc<str>, Certified>,
+    keyring: Keyring,
+    shown: Shown,
     /// Release that takes everything, by stage; kept also while it cannot be followed.
     overrides: HashMap<Arc<str>, u32>,
     slots: Slots,
@@ -45,6 +48,19 @@ pub(crate) struct Compiled {
     /// For the journal.
     pub(crate) delta: Delta,
     pub(crate) fingerprint: Fingerprint,
+    /// Secrets that nothing names any more.
+    pub(crate) forgotten: Vec<Arc<str>>,
+    /// Secrets that are named and lost: only in what was taken over.
+    pub(crate) missing: Vec<Rejection>,
+}
+
+/// Where a state comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// The controller: it can send what is missing.
+    Controller,
+    /// The last run: what serves is better than nothing.
+    LastRun,
 }
 
 /// A change that was found good.
@@ -55,7 +71,8 @@ struct Prepared {
     stages: Vec<(Arc<str>, Option<Arc<Stage>>)>,
     /// All of them, when any changed.
     zones: Option<Vec<fleet::Zone>>,
-    certificates: Vec<(Arc<str>, Option<Certified>)>,
+    shown: shown::Change,
+    missing: Vec<Rejection>,
 }
 
 impl Compiler {
@@ -87,19 +104,52 @@ impl Compiler {
 
     /// Applies a change that was received, or says everything that is wrong with it and leaves all as it was.
     pub(crate) fn apply(&mut self, incoming: Incoming) -> Result<Compiled, Vec<Rejection>> {
-        let prepared = self.prepare(incoming)?;
+        let prepared = self.prepare(incoming, From::Controller)?;
         Ok(self.commit(prepared))
     }
 
+    /// Applies the state of the last run. Secrets that are lost are no reason not to serve all else.
+    pub(crate) fn take_over(&mut self, incoming: Incoming) -> Result<Compiled, Vec<Rejection>> {
+        let prepared = self.prepare(incoming, From::LastRun)?;
+        Ok(self.commit(prepared))
+    }
+
+    /// Takes over secrets; gives those that are new, as they came, and how many found no room.
+    pub(crate) fn take_secrets(&mut self, opened: Vec<Opened>) -> (Vec<fleet::Secret>, usize) {
+        self.keyring.take(opened)
+    }
+
+    /// Whether every secret is here that the applied state names.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.shown.is_whole()
+    }
+
+    /// The applied state once more, with secrets that came since; `None`: nothing was missing.
+    pub(crate) fn mend(&mut self) -> Option<Compiled> {
+        let version = self.snapshot.version.filter(|_| !self.is_whole())?;
+        let (delta, mut list, mut missing) = (Delta::default(), Vec::new(), Vec::new());
+        let shown = self.shown.prepare(&delta, &self.resources, &self.keyring, (&mut list, &mut missing));
+        Some(self.commit(Prepared { version, delta, stages: Vec::new(), zones: None, shown, missing }))
+    }
+
+    /// All certificates that are shown.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &Certified> {
+        self.shown.certificates()
+    }
+
     /// Checks a change against what is applied and compiles what it touches.
-    fn prepare(&mut self, incoming: Incoming) -> Result<Prepared, Vec<Rejection>> {
+    fn prepare(&mut self, incoming: Incoming, from: From) -> Result<Prepared, Vec<Rejection>> {
         self.check_order(&incoming).map_err(|reason| vec![whole("version", reason)])?;
         let mut delta = Delta::read(incoming.set)?;
         if incoming.base.is_none() {
             delta = self.resources.difference_to(delta);
         }
-        let mut rejections = Vec::new();
-        let certificates = self.check_each(&delta, &mut rejections);
+        let (mut rejections, mut missing) = (Vec::new(), Vec::new());
+        check_each(&delta, &mut rejections);
+        let shown = self.shown.prepare(&delta, &self.resources, &self.keyring, (&mut rejections, &mut missing));
+        if from == From::Controller {
+            rejections.append(&mut missing);
+        }
         let stages = self.compile_stages(&delta, &mut rejections);
         let zones = self.compile_zones(&delta, &mut rejections);
         if self.resources.fingerprint_after(&delta).to_bytes() != incoming.fingerprint[..] && rejections.is_empty() {
@@ -114,26 +164,22 @@ impl Compiler {
             rejections.dedup();
             return Err(rejections);
         }
-        Ok(Prepared { version: incoming.version, delta, stages, zones, certificates })
+        Ok(Prepared { version: incoming.version, delta, stages, zones, shown, missing })
     }
 
     /// Makes a prepared change the applied state.
     fn commit(&mut self, prepared: Prepared) -> Compiled {
-        let Prepared { version, delta, stages, zones, certificates } = prepared;
+        let Prepared { version, delta, stages, zones, shown, missing } = prepared;
         self.resources.apply(&delta);
-        let changed = !certificates.is_empty();
-        for (name, certificate) in certificates {
-            match certificate {
-                Some(certificate) => drop(self.certificates.insert(name, certificate)),
-                None => drop(self.certificates.remove(&name)),
-            }
-        }
+        let certificates = self.shown.commit(shown);
         self.rebuild(Some(version), stages, zones);
         Compiled {
             snapshot: self.snapshot.clone(),
-            certificates: changed.then(|| self.certificates.values().cloned().collect()),
+            certificates,
             fingerprint: self.resources.fingerprint(),
             delta,
+            forgotten: self.keyring.settle(|| self.shown.secrets()),
+            missing,
         }
     }
 
@@ -165,27 +211,6 @@ impl Compiler {
             (Some(have), None) if *version < have => Err(format!("{version} is older than {have}")),
             _ => Ok(()),
         }
-    }
-
-    /// Checks each resource of a change on its own; gives the certificates, parsed.
-    fn check_each(&self, delta: &Delta, list: &mut Vec<Rejection>) -> Vec<(Arc<str>, Option<Certified>)> {
-        let mut certificates = Vec::new();
-        for ((kind, name), raw) in &delta.entries {
-            let problems = &mut Problems { list, kind: *kind, name };
-            match (kind, raw) {
-                (Kind::Certificate, None) => certificates.push((name.clone(), None)),
-                (Kind::Certificate, Some(raw)) => {
-                    let parsed = check::certificate(raw, problems);
-                    certificates.extend(parsed.map(|certified| (name.clone(), Some(certified))));
-                }
-                (Kind::Zone, Some(raw)) => drop(check::zone(raw, problems)),
-                (Kind::Stage, Some(raw)) => drop(check::stage(raw, problems)),
-                (Kind::Split, Some(raw)) => drop(check::split(raw, problems)),
-                (Kind::Endpoints, Some(raw)) => drop(check::endpoints(raw, problems)),
-                (_, None) => {}
-            }
-        }
-        certificates
     }
 
     fn compile_stages(&mut self, delta: &Delta, list: &mut Vec<Rejection>) -> Vec<(Arc<str>, Option<Arc<Stage>>)> {
@@ -357,6 +382,20 @@ impl Compiler {
         let zones = zones.into_iter().map(compiled).collect();
         self.snapshot = Arc::new(Snapshot { version, zones, environments });
         self.tls.prune();
+    }
+}
+
+/// Checks each resource of a change on its own, but for those that need secrets.
+fn check_each(delta: &Delta, list: &mut Vec<Rejection>) {
+    for ((kind, name), raw) in &delta.entries {
+        let problems = &mut Problems { list, kind: *kind, name };
+        match (kind, raw) {
+            (Kind::Zone, Some(raw)) => drop(check::zone(raw, problems)),
+            (Kind::Stage, Some(raw)) => drop(check::stage(raw, problems)),
+            (Kind::Split, Some(raw)) => drop(check::split(raw, problems)),
+            (Kind::Endpoints, Some(raw)) => drop(check::endpoints(raw, problems)),
+            (Kind::Certificate, Some(_)) | (_, None) => {}
+        }
     }
 }
 

@@ -92,6 +92,8 @@ fn a_full_state_takes_away_what_it_does_not_hold() {
 fn hostile_h80_every_problem_is_told_at_once_and_nothing_is_applied() {
     let mut compiler = applied(&good());
     let before = (compiler.snapshot.clone(), compiler.resources.fingerprint());
+    let (key_der, zone, chain_der) = (vec![1], "UPPER".into(), vec![vec![]; 11]);
+    let certificate = fleet::Certificate { key_der, zone, chain_der, dns_names: vec!["a".into(); 1_001] };
     let bad = [
         fixture::zone("staging", "UPPER.example.com"),
         fixture::stage("a--b/staging", &[1]),
@@ -105,7 +107,8 @@ fn hostile_h80_every_problem_is_told_at_once_and_nothing_is_applied() {
         fixture::endpoints("hello/staging", 41, &["localhost:80", "10.0.0.1:0"]),
         fixture::endpoints("hello", 41, &[]),
         Resource { kind: "stage".into(), name: "x/y".into(), body: vec![0xff; 9].into(), schema: 1 },
-        fixture::resource("certificate", "*.example.com", &fleet::Certificate::default()),
+        fixture::resource("certificate", "*.example.com", &certificate),
+        fixture::resource("certificate", "sealed.example.com", &fleet::Certificate::default()),
     ];
     let told = reasons(compiler.apply(change(&compiler, 2, &bad, &[])));
     for expected in [
@@ -122,8 +125,12 @@ fn hostile_h80_every_problem_is_told_at_once_and_nothing_is_applied() {
         "endpoints hello/staging/r41 | endpoints[1].address |",
         "endpoints hello/r41 | name |",
         "stage x/y | body |",
-        "certificate *.example.com | dns_names |",
+        "certificate *.example.com | dns_names | the first is not",
+        "certificate *.example.com | dns_names | there are 1001",
+        "certificate *.example.com | chain_der | there are 11",
+        "certificate *.example.com | zone |",
         "certificate *.example.com | key_der |",
+        "certificate sealed.example.com | chain_der[0] |",
     ] {
         assert!(told.iter().any(|line| line.starts_with(expected)), "{expected} in {told:#?}");
     }

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::support::{Client, HOST, TestProxy, Upstream, endpoints, hello, stage, weights, zone};
 
 /// One connection of the proxy to the played controller.
-struct Link {
+pub(crate) struct Link {
     down: mpsc::Sender<Result<ControllerMessage, Status>>,
     up: Streaming<ProxyMessage>,
 }
@@ -50,17 +50,17 @@ impl Fleet for Played {
 }
 
 /// A played controller; its connections come out of the receiver.
-async fn play() -> (Channel, mpsc::Receiver<Link>) {
+pub(crate) async fn play() -> (Channel, mpsc::Receiver<Link>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address: SocketAddr = listener.local_addr().expect("bound");
     (channel_to(address), serve(listener))
 }
 
-fn channel_to(address: SocketAddr) -> Channel {
+pub(crate) fn channel_to(address: SocketAddr) -> Channel {
     Endpoint::try_from(format!("http://{address}")).expect("an address").connect_lazy()
 }
 
-fn serve(listener: tokio::net::TcpListener) -> mpsc::Receiver<Link> {
+pub(crate) fn serve(listener: tokio::net::TcpListener) -> mpsc::Receiver<Link> {
     let (links, connections) = mpsc::channel(8);
     let server = Server::builder().add_service(FleetServer::new(Played { links }));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
@@ -68,11 +68,11 @@ fn serve(listener: tokio::net::TcpListener) -> mpsc::Receiver<Link> {
 }
 
 impl Link {
-    async fn send(&self, kind: Down) {
+    pub(crate) async fn send(&self, kind: Down) {
         self.down.send(Ok(ControllerMessage { kind: Some(kind) })).await.expect("connected");
     }
 
-    async fn hello(&mut self) -> Hello {
+    pub(crate) async fn hello(&mut self) -> Hello {
         match self.up.message().await.expect("connected").expect("a message").kind {
             Some(Up::Hello(hello)) => hello,
             other => panic!("{other:?} before hello"),
@@ -98,7 +98,7 @@ impl Link {
     }
 
     /// Progress until a state that ends a version.
-    async fn outcome(&mut self) -> Progress {
+    pub(crate) async fn outcome(&mut self) -> Progress {
         loop {
             let progress = self.progress().await;
             if matches!(progress.state(), State::Active | State::Rejected | State::Unsaved) {
@@ -108,17 +108,17 @@ impl Link {
     }
 }
 
-fn fingerprint(resources: &[Resource]) -> Vec<u8> {
+pub(crate) fn fingerprint(resources: &[Resource]) -> Vec<u8> {
     let mut fingerprint = Fingerprint::default();
     resources.iter().for_each(|resource| fingerprint.add(resource));
     fingerprint.to_bytes().to_vec()
 }
 
-fn at(number: u64) -> Version {
+pub(crate) fn at(number: u64) -> Version {
     Version { term: 1, number }
 }
 
-fn transfer(version: Version, set: &ResourceSet) -> Transfer {
+pub(crate) fn transfer(version: Version, set: &ResourceSet) -> Transfer {
     let bytes = set.encode_to_vec();
     Transfer {
         version: Some(version.into()),

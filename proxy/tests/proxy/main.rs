@@ -35,6 +35,7 @@ mod recorder;
 mod redirect;
 mod restart;
 mod routing;
+mod sealed;
 mod site;
 mod split;
 mod support;

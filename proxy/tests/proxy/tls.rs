@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use api::fleet::{Certificate, Protocol, Resource};
+use api::fleet::{Certificate, Protocol, Resource, Secret};
 use certs::development::DevelopmentCa;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,6 +27,23 @@ pub(crate) fn certificate(ca: &DevelopmentCa) -> Resource {
     let (dns_names, chain_der, key_der) = (made.dns_names.clone(), made.chain_der.clone(), made.key_der);
     let body = Certificate { dns_names, chain_der, key_der, ..Certificate::default() };
     resource("certificate", &name, &body)
+}
+
+/// The certificate of the zone without its key, and the key as it travels to one proxy.
+pub(crate) fn sealed(ca: &DevelopmentCa, seal_key: &[u8]) -> (Resource, Secret) {
+    let clear = certificate(ca);
+    let mut body = Certificate::decode(&*clear.body).expect("a certificate");
+    let key = std::mem::take(&mut body.key_der);
+    let id = certs::secret::key_id(&body.chain_der[0]).expect("an id");
+    let secret = certs::secret::seal(&id, &key, seal_key).expect("sealed");
+    (Resource { schema: api::SCHEMA_SEALED, ..resource("certificate", &clear.name, &body) }, secret)
+}
+
+pub(crate) fn roots_of(ca: &DevelopmentCa) -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(ca.certificate_pem().as_bytes()).expect("a certificate");
+    roots.add(root).expect("usable");
+    roots
 }
 
 /// A proxy that serves HTTPS to those who trust `roots`.
@@ -46,10 +64,7 @@ pub(crate) async fn https_with(folder: &Path, zone: Resource) -> (TestProxy, Ups
     state.upserts.retain(|resource| resource.kind != "zone");
     state.upserts.extend([zone, certificate(&ca)]);
     proxy.apply(state);
-    let mut roots = rustls::RootCertStore::empty();
-    let root = CertificateDer::from_pem_slice(ca.certificate_pem().as_bytes()).expect("a certificate");
-    roots.add(root).expect("usable");
-    (proxy, upstream, roots)
+    (proxy, upstream, roots_of(&ca))
 }
 
 pub(crate) async fn shaken(

@@ -1,0 +1,93 @@
+//! What handshakes with clients need of secrets: certificates with their keys.
+//!
+//! Must not know: handshakes, or where secrets come from.
+//!
+//! Main types: [`Shown`], what is applied; [`Change`], what a change makes of it. A state of the last run may name a key
+//! that is lost: all else serves, and the key is asked for anew with each change.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use api::fleet::Rejection;
+use certs::resolver::Certified;
+
+use super::check::{self, Keyed, Problems};
+use super::resources::{Delta, Kind, Raw, Resources};
+use crate::keyring::Keyring;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    certificates: BTreeMap<Arc<str>, Keyed<Certified>>,
+}
+
+/// A change that was found good.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    certificates: Vec<(Arc<str>, Option<Keyed<Certified>>)>,
+}
+
+impl Shown {
+    /// Compiles what a change sets, and again what lacks its secret so far. `missing`: what still does.
+    pub(super) fn prepare(
+        &self,
+        delta: &Delta,
+        resources: &Resources,
+        keyring: &Keyring,
+        (list, missing): (&mut Vec<Rejection>, &mut Vec<Rejection>),
+    ) -> Change {
+        let mut change = Change::default();
+        let lacking = self.certificates.iter().filter(|(_, one)| one.made.is_none()).filter_map(|(name, _)| {
+            let key = (Kind::Certificate, Arc::clone(name));
+            if delta.entries.contains_key(&key) { None } else { Some((name, resources.get(Kind::Certificate, name))) }
+        });
+        let changed = delta.entries.iter().filter(|((kind, _), _)| *kind == Kind::Certificate);
+        for (name, raw) in changed.map(|((_, name), raw)| (name, raw.as_ref())).chain(lacking) {
+            let Some(raw) = raw else {
+                change.certificates.push((name.clone(), None));
+                continue;
+            };
+            let read = certificate(raw, name, keyring, list, missing);
+            change.certificates.extend(read.map(|one| (name.clone(), Some(one))));
+        }
+        change
+    }
+
+    /// Makes a change the applied state; gives all certificates when any changed.
+    pub(super) fn commit(&mut self, change: Change) -> Option<Vec<Certified>> {
+        let changed = !change.certificates.is_empty();
+        for (name, certificate) in change.certificates {
+            match certificate {
+                Some(certificate) => drop(self.certificates.insert(name, certificate)),
+                None => drop(self.certificates.remove(&name)),
+            }
+        }
+        changed.then(|| self.certificates().cloned().collect())
+    }
+
+    /// All certificates that can be shown, by name.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &Certified> {
+        self.certificates.values().filter_map(|one| one.made.as_ref())
+    }
+
+    /// Whether every secret that is named is here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.certificates.values().all(|one| one.made.is_some())
+    }
+
+    /// Every secret that is named.
+    pub(super) fn secrets(&self) -> HashSet<&str> {
+        self.certificates.values().flat_map(|one| &one.secrets).map(|id| &**id).collect()
+    }
+}
+
+fn certificate(
+    raw: &Raw,
+    name: &str,
+    keyring: &Keyring,
+    list: &mut Vec<Rejection>,
+    missing: &mut Vec<Rejection>,
+) -> Option<Keyed<Certified>> {
+    let mut lacks = Problems { list: missing, kind: Kind::Certificate, name };
+    check::certificate(raw, keyring, &mut Problems { list, kind: Kind::Certificate, name }, &mut lacks)
+}
