@@ -14,8 +14,10 @@ pub mod endpoint;
 pub mod fleet;
 mod keep;
 pub mod pair;
+pub mod public;
 pub mod resolver;
 pub mod secret;
+pub mod tickets;
 
 use std::path::PathBuf;
 

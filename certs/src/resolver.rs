@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -140,15 +140,6 @@ impl ResolvesServerCert for SniResolver {
         // rustls gives the name in lower case without a trailing dot, and none for IP addresses.
         self.table.load().find(hello.server_name())
     }
-}
-
-/// How proxies serve the public: TLS 1.2 and 1.3, ALPN `h2`, `http/1.1`, `http/1.0`, no client certificates, no resumption.
-pub fn public_server_config(resolver: Arc<SniResolver>) -> Arc<rustls::ServerConfig> {
-    let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
-    config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).to_vec();
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Arc::new(config)
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use api::fleet::{Rejection, Secret};
 use api::{ReleaseNumber, StageName, Version};
 use arc_swap::ArcSwap;
 use certs::endpoint::Authorities;
-use certs::resolver::{Certified, SniResolver};
+use certs::public::Public;
+use certs::resolver::Certified;
 use certs::secret::SealKey;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -37,7 +38,7 @@ pub(crate) struct Control {
     state: Mutex<State>,
     /// What workers read.
     published: Arc<ArcSwap<Snapshot>>,
-    resolver: Arc<SniResolver>,
+    public: Arc<Public>,
     /// What secrets are sealed for.
     seal_key: SealKey,
     /// To the thread that writes. Sent under the lock, so that nothing older is written over something newer.
@@ -66,7 +67,7 @@ impl Control {
     pub(crate) fn start(
         data: &Path,
         loaded: Loaded,
-        resolver: Arc<SniResolver>,
+        public: Arc<Public>,
         machine: Authorities,
         seal_key: SealKey,
     ) -> std::io::Result<Self> {
@@ -93,7 +94,7 @@ impl Control {
         let control = Self {
             state: Mutex::new(State { compiler, overrides, retired: Vec::new() }),
             published: Arc::default(),
-            resolver,
+            public,
             seal_key,
             jobs,
             draining: AtomicBool::new(false),
@@ -197,8 +198,11 @@ impl Control {
     }
 
     fn publish(&self, state: &mut State, compiled: Compiled) {
-        if let Some(certificates) = compiled.certificates {
-            self.resolver.publish(certificates);
+        if let Some(certificates) = compiled.changed.certificates {
+            self.public.resolver().publish(certificates);
+        }
+        if let Some(keys) = compiled.changed.tickets {
+            self.public.tickets().publish(keys);
         }
         self.swap(state, compiled.snapshot);
         // A change of weights, such as a rollback, leaves the checks as they are.

@@ -19,9 +19,9 @@ fn at(number: u64) -> Version {
 }
 
 fn start(data: &Path) -> Control {
-    let (resolver, machine) = (SniResolver::new(), Authorities::default());
+    let (public, machine) = (Public::new(), Authorities::default());
     let seal_key = SealKey::open_or_create(data).expect("made");
-    Control::start(data, journal::load(&data.join("state")), resolver, machine, seal_key).expect("started")
+    Control::start(data, journal::load(&data.join("state")), public, machine, seal_key).expect("started")
 }
 
 /// Whether somebody was notified since this was asked last.

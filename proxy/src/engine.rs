@@ -14,7 +14,7 @@ use api::fleet::{Rejection, ResourceSet, Secret};
 use arc_swap::ArcSwap;
 use certs::CertsError;
 use certs::endpoint::Authorities;
-use certs::resolver::{SniResolver, public_server_config};
+use certs::public::Public;
 use certs::secret::SealKey;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -83,18 +83,18 @@ impl Engine {
         let (admin, admin_listener) = listen(settings.admin, 1)?;
         let bound = Bound { http: http.as_ref().map(|http| http.0), https: https.as_ref().map(|https| https.0), admin };
 
-        let resolver = SniResolver::new();
+        let public = Public::new();
         let loaded = journal::load(&settings.data.join("state"));
         let machine = Authorities::of_machine();
         let seal_key = seal_key(&settings.data)?;
         let control =
-            Control::start(&settings.data, loaded, resolver.clone(), machine, seal_key).map_err(ProxyError::Thread)?;
+            Control::start(&settings.data, loaded, public.clone(), machine, seal_key).map_err(ProxyError::Thread)?;
         let control = Arc::new(control);
         let (ledger, opened) = Ledger::new();
         let (stop, stopping) = watch::channel(None);
         let log = settings.access_log.take().map(writer::start).transpose()?;
         let common = Common {
-            tls: public_server_config(resolver),
+            tls: public.common().clone(),
             snapshot: control.published().clone(),
             opened,
             limits: settings.limits.clone(),

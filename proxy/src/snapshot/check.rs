@@ -9,7 +9,8 @@ use api::fleet::{self, Rejection};
 use api::{EnvironmentName, Host, ReleaseNumber, StageName, Weight};
 use certs::endpoint::{Authorities, server_name};
 use certs::resolver::Certified;
-use certs::secret::key_id;
+use certs::secret::{key_id, ticket_id};
+use certs::tickets::{NAME_BYTES, TicketKeys};
 use prost::Message;
 
 use super::resources::{Kind, Raw};
@@ -22,6 +23,8 @@ const MOST_BACKENDS: usize = 4_096;
 
 /// Most names of a certificate; authorities stop at 100.
 const MOST_NAMES: usize = 1_000;
+/// Most keys of tickets beside the current one: the one before, the next one, and some more.
+const MOST_ACCEPTED: usize = 8;
 /// Most certificates of a chain: what clients accept at the most.
 const MOST_CHAIN: usize = 10;
 
@@ -185,6 +188,45 @@ pub(super) fn stage_of_endpoints(name: &str) -> Option<(&str, u32)> {
     let (stage, release) = name.rsplit_once('/')?;
     stage.parse::<StageName>().ok()?;
     Some((stage, release.parse::<ReleaseNumber>().ok()?.number()))
+}
+
+/// The keys of tickets, with `missing` as for certificates.
+pub(super) fn tickets(
+    raw: &Raw,
+    keyring: &Keyring,
+    problems: &mut Problems<'_>,
+    missing: &mut Problems<'_>,
+) -> Option<Keyed<TicketKeys>> {
+    let tickets: fleet::Tickets = problems.decode(raw)?;
+    let before = problems.list.len();
+    if problems.name != "tickets" {
+        problems.add("name", "is not \"tickets\": there is one of these");
+    }
+    let accepted = tickets.accepted.len();
+    if accepted > MOST_ACCEPTED {
+        problems.add("accepted", format!("there are {accepted}, at most {MOST_ACCEPTED} are accepted"));
+    }
+    let (mut keys, mut secrets) = (Vec::new(), Vec::new());
+    let all = tickets.accepted.iter().take(MOST_ACCEPTED).enumerate();
+    let all = all.map(|(place, name)| (format!("accepted[{place}]"), name));
+    for (field, name) in std::iter::once(("current".to_owned(), &tickets.current)).chain(all) {
+        if name.len() != NAME_BYTES {
+            problems.add(field, format!("has {} bytes, not {NAME_BYTES}", name.len()));
+            continue;
+        }
+        let id = ticket_id(name);
+        match keyring.get(&id) {
+            Some(key) => keys.push((name.as_slice(), key)),
+            None => missing.add(field, "its key did not come, or is not sealed for this proxy"),
+        }
+        secrets.push(id);
+    }
+    if problems.list.len() > before {
+        return None;
+    }
+    // All or none: with the current one missing, tickets would be made with a key that others may not know yet.
+    let made = if keys.len() == secrets.len() { TicketKeys::new(keys).ok() } else { None };
+    Some(Keyed { made, secrets })
 }
 
 /// What a resource became, and the secrets that it names. Without what it became: one of them did not come.

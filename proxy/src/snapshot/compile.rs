@@ -17,7 +17,7 @@ use certs::resolver::Certified;
 use super::apply::Incoming;
 use super::check::{self, Problems};
 use super::resources::{Delta, Kind, Raw, Resources};
-use super::shown::{self, Shown};
+use super::shown::{self, Changed, Shown};
 use super::slots::Slots;
 use super::tls::TlsBoard;
 use super::{Backend, Endpoint, Https, Protocol, Services, Snapshot, Stage, Zone};
@@ -43,8 +43,7 @@ pub(crate) struct Compiler {
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) snapshot: Arc<Snapshot>,
-    /// All certificates, when any changed.
-    pub(crate) certificates: Option<Vec<Certified>>,
+    pub(crate) changed: Changed,
     /// For the journal.
     pub(crate) delta: Delta,
     pub(crate) fingerprint: Fingerprint,
@@ -171,11 +170,11 @@ impl Compiler {
     fn commit(&mut self, prepared: Prepared) -> Compiled {
         let Prepared { version, delta, stages, zones, shown, missing } = prepared;
         self.resources.apply(&delta);
-        let certificates = self.shown.commit(shown);
+        let changed = self.shown.commit(shown);
         self.rebuild(Some(version), stages, zones);
         Compiled {
             snapshot: self.snapshot.clone(),
-            certificates,
+            changed,
             fingerprint: self.resources.fingerprint(),
             delta,
             forgotten: self.keyring.settle(|| self.shown.secrets()),
@@ -222,7 +221,7 @@ impl Compiler {
                     let stage = check::stage_of_endpoints(name).map(|(stage, _)| stage.into());
                     touched.extend(stage);
                 }
-                Kind::Zone | Kind::Certificate => {}
+                Kind::Zone | Kind::Certificate | Kind::Tickets | Kind::Challenge => {}
             }
         }
         touched.into_iter().map(|name| (name.clone(), self.compile_stage(&name, delta, list))).collect()
@@ -394,7 +393,7 @@ fn check_each(delta: &Delta, list: &mut Vec<Rejection>) {
             (Kind::Stage, Some(raw)) => drop(check::stage(raw, problems)),
             (Kind::Split, Some(raw)) => drop(check::split(raw, problems)),
             (Kind::Endpoints, Some(raw)) => drop(check::endpoints(raw, problems)),
-            (Kind::Certificate, Some(_)) | (_, None) => {}
+            (Kind::Certificate | Kind::Tickets | Kind::Challenge, Some(_)) | (_, None) => {}
         }
     }
 }

@@ -17,10 +17,13 @@ pub(crate) enum Kind {
     Split,
     Endpoints,
     Certificate,
+    Tickets,
+    Challenge,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [Self::Zone, Self::Stage, Self::Split, Self::Endpoints, Self::Certificate];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Zone, Self::Stage, Self::Split, Self::Endpoints, Self::Certificate, Self::Tickets, Self::Challenge];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -29,6 +32,8 @@ impl Kind {
             Self::Split => "split",
             Self::Endpoints => "endpoints",
             Self::Certificate => "certificate",
+            Self::Tickets => "tickets",
+            Self::Challenge => "challenge",
         }
     }
 
@@ -54,7 +59,7 @@ pub(crate) struct Delta {
 /// The applied set.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Resources {
-    kinds: [HashMap<Arc<str>, Raw>; 5],
+    kinds: [HashMap<Arc<str>, Raw>; Kind::ALL.len()],
     fingerprint: Fingerprint,
 }
 

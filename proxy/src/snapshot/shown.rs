@@ -1,4 +1,4 @@
-//! What handshakes with clients need of secrets: certificates with their keys.
+//! What handshakes with clients need of secrets: certificates with their keys, and the keys of tickets.
 //!
 //! Must not know: handshakes, or where secrets come from.
 //!
@@ -10,21 +10,36 @@ use std::sync::Arc;
 
 use api::fleet::Rejection;
 use certs::resolver::Certified;
+use certs::tickets::TicketKeys;
 
 use super::check::{self, Keyed, Problems};
 use super::resources::{Delta, Kind, Raw, Resources};
 use crate::keyring::Keyring;
 
+/// The name of the one resource of its kind.
+const TICKETS: &str = "tickets";
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     certificates: BTreeMap<Arc<str>, Keyed<Certified>>,
+    tickets: Option<Keyed<Arc<TicketKeys>>>,
 }
 
 /// A change that was found good.
 #[derive(Debug, Default)]
 pub(super) struct Change {
     certificates: Vec<(Arc<str>, Option<Keyed<Certified>>)>,
+    /// `None`: as before.
+    tickets: Option<Option<Keyed<Arc<TicketKeys>>>>,
+}
+
+/// What is to be shown from now on; `None`: as before.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    /// All of them.
+    pub(crate) certificates: Option<Vec<Certified>>,
+    pub(crate) tickets: Option<Option<Arc<TicketKeys>>>,
 }
 
 impl Shown {
@@ -50,11 +65,37 @@ impl Shown {
             let read = certificate(raw, name, keyring, list, missing);
             change.certificates.extend(read.map(|one| (name.clone(), Some(one))));
         }
+        change.tickets = self.tickets(delta, resources, keyring, (list, missing));
         change
     }
 
-    /// Makes a change the applied state; gives all certificates when any changed.
-    pub(super) fn commit(&mut self, change: Change) -> Option<Vec<Certified>> {
+    fn tickets(
+        &self,
+        delta: &Delta,
+        resources: &Resources,
+        keyring: &Keyring,
+        (list, missing): (&mut Vec<Rejection>, &mut Vec<Rejection>),
+    ) -> Option<Option<Keyed<Arc<TicketKeys>>>> {
+        let changed = delta.entries.iter().filter(|((kind, _), _)| *kind == Kind::Tickets);
+        let mut last = None;
+        for ((_, name), raw) in changed {
+            // One of another name is looked at, so that it is told.
+            let read = raw.as_ref().and_then(|raw| tickets(raw, name, keyring, list, missing));
+            if **name == *TICKETS {
+                last = Some(read);
+            }
+        }
+        let lacks = last.is_none() && self.tickets.as_ref().is_some_and(|tickets| tickets.made.is_none());
+        let raw = resources.get(Kind::Tickets, TICKETS).filter(|_| lacks);
+        last.or_else(|| raw.map(|raw| tickets(raw, TICKETS, keyring, list, missing)))
+    }
+
+    /// Makes a change the applied state.
+    pub(super) fn commit(&mut self, change: Change) -> Changed {
+        let tickets = change.tickets.map(|tickets| {
+            self.tickets = tickets;
+            self.tickets.as_ref().and_then(|tickets| tickets.made.clone())
+        });
         let changed = !change.certificates.is_empty();
         for (name, certificate) in change.certificates {
             match certificate {
@@ -62,7 +103,7 @@ impl Shown {
                 None => drop(self.certificates.remove(&name)),
             }
         }
-        changed.then(|| self.certificates().cloned().collect())
+        Changed { certificates: changed.then(|| self.certificates().cloned().collect()), tickets }
     }
 
     /// All certificates that can be shown, by name.
@@ -73,12 +114,27 @@ impl Shown {
     /// Whether every secret that is named is here.
     pub(super) fn is_whole(&self) -> bool {
         self.certificates.values().all(|one| one.made.is_some())
+            && self.tickets.as_ref().is_none_or(|tickets| tickets.made.is_some())
     }
 
     /// Every secret that is named.
     pub(super) fn secrets(&self) -> HashSet<&str> {
-        self.certificates.values().flat_map(|one| &one.secrets).map(|id| &**id).collect()
+        let of_certificates = self.certificates.values().flat_map(|one| &one.secrets);
+        let of_tickets = self.tickets.iter().flat_map(|tickets| &tickets.secrets);
+        of_certificates.chain(of_tickets).map(|id| &**id).collect()
     }
+}
+
+fn tickets(
+    raw: &Raw,
+    name: &str,
+    keyring: &Keyring,
+    list: &mut Vec<Rejection>,
+    missing: &mut Vec<Rejection>,
+) -> Option<Keyed<Arc<TicketKeys>>> {
+    let mut lacks = Problems { list: missing, kind: Kind::Tickets, name };
+    let read = check::tickets(raw, keyring, &mut Problems { list, kind: Kind::Tickets, name }, &mut lacks)?;
+    Some(Keyed { made: read.made.map(Arc::new), secrets: read.secrets })
 }
 
 fn certificate(

@@ -39,6 +39,7 @@ mod sealed;
 mod site;
 mod split;
 mod support;
+mod tickets;
 mod tls;
 mod trusted;
 mod upgrade;

@@ -1,0 +1,71 @@
+//! How proxies shake hands with the public: TLS 1.2 and 1.3, ALPN `h2`, `http/1.1`, `http/1.0`.
+//!
+//! Must not know: which names exist, or who may show what: it makes the ways to shake hands, and others choose.
+//!
+//! Main type: [`Public`].
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+
+use crate::resolver::SniResolver;
+use crate::tickets::Tickets;
+
+/// Tickets that a client gets with a handshake of TLS 1.3; it should use each once (RFC 8446 §C.4), and often opens more
+/// than one connection.
+const TICKETS: usize = 2;
+
+/// What all handshakes of a proxy share. Certificates and the keys of tickets are swapped underneath.
+#[derive(Debug)]
+pub struct Public {
+    resolver: Arc<SniResolver>,
+    tickets: Arc<Tickets>,
+    common: Arc<ServerConfig>,
+}
+
+impl Public {
+    /// Without any certificate every handshake fails, and without keys there are no tickets.
+    pub fn new() -> Arc<Self> {
+        let (resolver, tickets) = (SniResolver::new(), Arc::<Tickets>::default());
+        let verifier = rustls::server::WebPkiClientVerifier::no_client_auth();
+        let mut common = Self::config(&resolver, verifier);
+        common.ticketer = tickets.clone();
+        common.send_tls13_tickets = TICKETS;
+        Arc::new(Self { common: Arc::new(common), resolver, tickets })
+    }
+
+    /// Which certificate answers which name.
+    pub fn resolver(&self) -> &SniResolver {
+        &self.resolver
+    }
+
+    /// The keys of tickets.
+    pub fn tickets(&self) -> &Tickets {
+        &self.tickets
+    }
+
+    /// For everybody: no client certificates, and sessions are resumed.
+    pub fn common(&self) -> &Arc<ServerConfig> {
+        &self.common
+    }
+
+    /// Asks for what `verifier` wants to see.
+    ///
+    /// INVARIANT: there are no tickets, so that nobody comes back by one whose certificate was revoked meanwhile.
+    pub fn asking(&self, verifier: Arc<dyn ClientCertVerifier>) -> Arc<ServerConfig> {
+        Arc::new(Self::config(&self.resolver, verifier))
+    }
+
+    fn config(resolver: &Arc<SniResolver>, verifier: Arc<dyn ClientCertVerifier>) -> ServerConfig {
+        let config = ServerConfig::builder().with_client_cert_verifier(verifier);
+        let mut config = config.with_cert_resolver(resolver.clone());
+        config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).to_vec();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        // Early data could be played again: it stays at none, whatever the library's default becomes.
+        config.max_early_data_size = 0;
+        config
+    }
+}
