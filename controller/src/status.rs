@@ -10,6 +10,7 @@ use api::operator::{
 use api::{EnvironmentName, Host, HostTarget, MemberName, ReleaseName, ReleaseNumber, ServiceName, Share, StageName};
 use certs::fleet::Role;
 
+use crate::certificates::told;
 use crate::core::due::start_problem;
 use crate::core::observe::instance_id;
 use crate::core::state::{Leaving, Member, MemberProgress, ReleaseProgress, Stage, State};
@@ -344,6 +345,7 @@ fn show_proxy(shown: &mut FleetMember, engine: &Engine, proxy: Option<&Proxy>, n
 
 fn warnings(engine: &Engine, proxies: &std::collections::BTreeMap<MemberName, Proxy>, now: Instant) -> Vec<String> {
     let mut warnings = engine.warnings.clone();
+    warnings.extend(told::warnings(engine, SystemTime::now()));
     for (name, proxy) in proxies {
         if !proxy.problem.is_empty() {
             warnings.push(format!("proxy {name} {}", proxy.problem));

@@ -2,6 +2,7 @@
 //!
 //! A test begins with a [`harness::House`], reads as a story, and ends all that it started, also when it fails.
 
+mod certificates;
 mod clients;
 mod crash;
 mod crash_points;

@@ -9,8 +9,8 @@ use api::{EnvironmentName, Span};
 use certs::describe::Description;
 use certs::development::Material;
 
-use super::keeper::ms;
-use crate::core::spec::CertificateSource;
+use super::keeper::{Standing, ms};
+use crate::core::spec::{CertificateSource, EnvironmentSpec};
 use crate::engine::Engine;
 
 /// Development certificates are renewed so long before their end (see the development authority).
@@ -48,18 +48,19 @@ pub(crate) fn of_environment(
         })
         .collect();
     if own.is_empty() && spec.certificates != CertificateSource::Development {
-        // One that should be there and is not.
-        let names = vec![format!("*.{}", spec.zone)];
-        let (environment, source) = (name.to_string(), source.to_owned());
-        told.insert(
-            0,
-            Certificate { environment, source, names, renews_ms: standing.renews_ms, ..Certificate::default() },
-        );
+        told.insert(0, missing(spec, &standing));
     }
     if let Some(first) = told.iter_mut().find(|one| one.source == source) {
         (first.problem, first.failed_ms) = (standing.problem.clone(), standing.failed_ms);
     }
     told
+}
+
+/// One that should be there and is not.
+fn missing(spec: &EnvironmentSpec, standing: &Standing) -> Certificate {
+    let (environment, source) = (spec.name.to_string(), spec.certificates.name().to_owned());
+    let names = vec![format!("*.{}", spec.zone)];
+    Certificate { environment, source, names, renews_ms: standing.renews_ms, ..Certificate::default() }
 }
 
 fn certificate(engine: &Engine, name: &EnvironmentName, material: &Material, chain: bool) -> Option<Certificate> {
@@ -92,10 +93,23 @@ pub(crate) fn warnings(engine: &Engine, now: SystemTime) -> Vec<String> {
         .list_problems()
         .map(|(path, problem)| format!("the lists of revoked certificates in {path} stay as they are: {problem}"))
         .collect();
-    for name in engine.state.environments.keys() {
-        for one in of_environment(engine, name, false, now) {
-            warnings.extend(warning(&one, ms(now)));
-        }
+    // Looked at often: nothing is read, and only what is near its end is parsed.
+    let others = engine.state.environments.values().filter(|spec| spec.certificates != CertificateSource::Development);
+    for spec in others {
+        let standing = certificates.standing(&spec.name);
+        let own = certificates.shelf.of(&spec.name, spec.certificates.name());
+        let near = |material: &&Material| material.expires_s <= ms(now + WARN) / 1_000;
+        let first = own.first().filter(|_| !standing.problem.is_empty());
+        let mut worth: Vec<&Material> = own.iter().filter(near).chain(first).collect();
+        worth.dedup();
+        let told = worth.into_iter().filter_map(|material| certificate(engine, &spec.name, material, false));
+        let told = told.chain(own.is_empty().then(|| missing(spec, &standing)));
+        warnings.extend(told.enumerate().filter_map(|(place, mut one)| {
+            if place == 0 {
+                one.problem.clone_from(&standing.problem);
+            }
+            warning(&one, ms(now))
+        }));
     }
     warnings
 }
