@@ -83,8 +83,16 @@ impl DevelopmentCa {
         if let Some(kept) = keep::read::<Material>(&path)?.filter(|kept| kept.expires_s > least.as_secs()) {
             return Ok(kept);
         }
+        self.renew(zone, now)
+    }
+
+    /// The same, issued and kept anew whatever is kept.
+    ///
+    /// # Errors
+    /// A folder that cannot be used.
+    pub fn renew(&self, zone: &Host, now: SystemTime) -> Result<Material, CertsError> {
         let material = self.issue(&[format!("*.{zone}")], now)?;
-        keep::write(&path, &material)?;
+        keep::write(&self.folder.join(format!("{zone}.json")), &material)?;
         Ok(material)
     }
 
@@ -123,6 +131,8 @@ mod tests {
         assert_eq!(first.dns_names, ["*.staging.example.com"]);
         let again = DevelopmentCa::open_or_create(folder.path()).expect("opened");
         assert_eq!(again.wildcard(&zone, now).expect("kept"), first);
+        let renewed = again.renew(&zone, now).expect("issued");
+        assert!(renewed != first && again.wildcard(&zone, now).expect("kept") == renewed);
         let late = now + LIFETIME - RENEW_BEFORE + Duration::from_secs(2);
         assert_ne!(again.wildcard(&zone, late).expect("renewed"), first);
     }

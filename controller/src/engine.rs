@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use api::fleet::Challenge;
-use api::{ReleaseName, StageName, Version};
+use api::{EnvironmentName, ReleaseName, StageName, Version};
 use certs::fleet::Role;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -340,6 +340,14 @@ impl Engine {
     pub(crate) fn take_lists(&mut self, lists: Lists) {
         self.publisher.certificates_mut().shelf.put_lists(lists);
         self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
+    }
+
+    /// Makes a new development certificate for an environment and has proxies told.
+    pub(crate) fn renew_development(&mut self, name: &EnvironmentName) -> Result<(), String> {
+        let Some(zone) = self.state.environments.get(name).map(|spec| spec.zone.clone()) else { return Ok(()) };
+        self.publisher.certificates_mut().renew_development(&zone, SystemTime::now())?;
+        self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
+        Ok(())
     }
 
     /// Has proxies show that a host is ours.

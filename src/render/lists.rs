@@ -30,12 +30,21 @@ pub(crate) fn environment(environment: &Environment) -> Vec<Line> {
         ("time zone", environment.time_zone.clone()),
         ("keep warm", environment.keep_warm.clone()),
         ("https", environment.https.clone()),
+        ("tls", environment.certificates.clone()),
+        ("clients", client_certificates(environment)),
     ] {
         if !value.is_empty() {
             lines.push(Line::of(Style::Dim, format!("  {name:<10} ")).with(Style::Plain, value));
         }
     }
     lines
+}
+
+fn client_certificates(environment: &Environment) -> String {
+    match environment.client_certificates.as_str() {
+        "" => String::new(),
+        whether => format!("certificates {whether}"),
+    }
 }
 
 fn target(environment: &Environment) -> String {

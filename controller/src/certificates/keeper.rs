@@ -125,7 +125,9 @@ impl Keeper {
                     format!("it was imported: `pointsman cert import {} --chain FILE --key FILE`", order.environment)
                 }
                 CertificateSource::Development => {
-                    "it is from the development authority, which renews it a month before its end".to_owned()
+                    let done = order.done;
+                    let renew = move |engine: &mut Engine| drop(done.send(engine.renew_development(&one.name)));
+                    return self.engine.tell_and_wait(renew).await;
                 }
             },
             None => format!("there is no environment {}", order.environment),

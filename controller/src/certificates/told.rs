@@ -125,7 +125,8 @@ fn warning(one: &Certificate, now_ms: u64) -> Option<String> {
         _ => format!("; the one that is served is valid for {left}"),
     };
     if !one.problem.is_empty() {
-        return Some(format!("{what} could not be renewed: {}{ends}", one.problem));
+        let verb = if one.expires_ms == 0 { "had" } else { "renewed" };
+        return Some(format!("{what} could not be {verb}: {}{ends}", one.problem));
     }
     let lifetime_ms = one.expires_ms.saturating_sub(one.not_before_ms);
     let soon = u64::try_from(WARN.as_millis()).unwrap_or(u64::MAX).min(lifetime_ms / 10);
@@ -166,7 +167,7 @@ mod tests {
                 Some("could not be renewed: no; the one that is served is valid for 2d"),
             ),
             (one(now - 1, 6 * DAY, "no"), Some("could not be renewed: no; the one that is served HAS EXPIRED")),
-            (one(0, 0, "no"), Some("could not be renewed: no; until there is one")),
+            (one(0, 0, "no"), Some("could not be had: no; until there is one")),
         ] {
             let told = warning(&certificate, now);
             match (&told, expected) {

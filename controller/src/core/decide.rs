@@ -23,7 +23,7 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
         }
         Command::Apply { environments, services } => apply::apply(state, environments, services, context),
         Command::ReplaceCertificates { environment, source, certificates } => {
-            apply::replace_certificates(state, environment, source, certificates)
+            apply::replace_certificates(state, environment, source, certificates, context)
         }
 
         Command::Build { service, version, commit, subject } => {

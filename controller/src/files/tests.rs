@@ -85,7 +85,7 @@ fn a_service_file_is_read_as_it_is_meant() {
     let health = (web.health.every.ms(), web.health.timeout.ms(), web.health.fall, web.health.rise);
     assert_eq!(health, (5_000, 1_000, 2, 1));
     let from = |stage: &str| {
-        let stage = &spec.stages[&stage.parse::<api::EnvironmentName>().expect("name")];
+        let stage = &spec.stages[&stage.parse::<EnvironmentName>().expect("name")];
         (stage.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), stage.keep_warm.map(api::Span::ms))
     };
     assert_eq!(from("dev"), (String::new(), None));

@@ -55,6 +55,7 @@ pub(super) fn replace_certificates(
     environment: &EnvironmentName,
     source: &str,
     certificates: &[CertificateRecord],
+    context: &Context,
 ) -> Result<Decision, Refusal> {
     let spec = state.environments.get(environment);
     let spec = spec.ok_or_else(|| Refusal::Unknown(format!("there is no environment {environment}")))?;
@@ -64,6 +65,8 @@ pub(super) fn replace_certificates(
             "the certificates of {environment} come from \"{now}\": apply its file with `tls = {{ source = \"{source}\" }}` first"
         )));
     }
+    // The controller's own looks have theirs.
+    super::require_reason(state, environment, context)?;
     if state.certificates.get(environment).is_some_and(|known| known == certificates) {
         return Ok(Decision::already(format!("{environment} has these certificates already")));
     }

@@ -95,3 +95,29 @@ impl CertificateSource {
         }
     }
 }
+
+impl std::fmt::Display for CertificateSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Acme(acme) => write!(f, "acme ({})", acme.challenge),
+            Self::Files { chain, key } => write!(f, "files ({chain}, {key})"),
+            Self::Development | Self::Imported => f.write_str(self.name()),
+        }
+    }
+}
+
+impl std::fmt::Display for ChallengeSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Dns { .. } => "dns-01",
+            Self::Http => "http-01",
+            Self::TlsAlpn => "tls-alpn-01",
+        })
+    }
+}
+
+impl std::fmt::Display for ClientCertificates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.required { "required" } else { "optional" })
+    }
+}

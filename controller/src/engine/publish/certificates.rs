@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::fleet::controller_message::Kind;
 use api::fleet::{self, ControllerMessage, Resource, Secret, Secrets};
-use api::{EnvironmentName, StageName, Version};
+use api::{EnvironmentName, Host, StageName, Version};
 use certs::development::{DevelopmentCa, Material};
 use certs::secret::{key_id, seal, ticket_id};
 use prost::Message;
@@ -77,6 +77,11 @@ impl Certificates {
     /// The development CA's certificate, for clients.
     pub(crate) fn authority_pem(&self) -> String {
         self.development.certificate_pem()
+    }
+
+    /// Makes a new development certificate for a zone, whatever there is.
+    pub(crate) fn renew_development(&self, zone: &Host, now: SystemTime) -> Result<(), String> {
+        self.development.renew(zone, now).map(drop).map_err(|problem| problem.to_string())
     }
 
     /// The certificates that an environment is served with at `now`.

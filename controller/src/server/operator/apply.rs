@@ -117,6 +117,8 @@ fn environment(spec: &EnvironmentSpec) -> Environment {
         group,
         keep_warm: spec.keep_warm.to_string(),
         https: spec.https.to_string(),
+        certificates: spec.certificates.to_string(),
+        client_certificates: spec.client_certificates.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 
