@@ -2,17 +2,32 @@
 //!
 //! Must not know: tokens' life, leases, or what is said over the connections; it says who the other side is.
 //!
-//! A member is named by a SPIFFE URI in its certificate, `spiffe://pointsman/<role>/<name>` (SPIFFE-ID §2). The
-//! controller's certificate carries one fixed DNS name, so a member needs no name or address of it to verify it.
+//! A member is named by a SPIFFE URI in its certificate, `spiffe://pointsman/<role>/<name>` (SPIFFE-ID §2); an operator
+//! who has a certificate in place of a token by `spiffe://pointsman/operator/<name>`. The controller's certificate
+//! carries one fixed DNS name, so a member needs no name or address of it to verify it.
+//!
+//! The rooms: `authority` signs, `grace` says who passes the handshake, `trust` verifies the controller, `identity` is a
+//! member's own, `renewal` keeps it from growing old, `connect` opens channels, `operator` is an operator's own.
 
 mod authority;
 mod connect;
+mod grace;
 mod identity;
+mod operator;
+mod renewal;
+mod trust;
+mod validity;
 
-pub use authority::FleetCa;
+pub use authority::{FleetCa, server_config_is_old};
 pub(crate) use authority::{leaf, make_authority};
 pub use connect::operator_channel;
+pub use grace::GRACE;
 pub use identity::{Identity, join};
+pub use operator::{OperatorKey, certified_operator_channel};
+pub use trust::WrongClock;
+pub use validity::rfc3339;
+
+use std::time::SystemTime;
 
 use api::MemberName;
 use rustls::pki_types::CertificateDer;
@@ -54,22 +69,42 @@ impl std::str::FromStr for Role {
     }
 }
 
+/// What somebody with a certificate of the fleet's authority is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// A proxy or an agent.
+    Member(Role),
+    /// An operator; the certificate stands for the token of that name.
+    Operator,
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Member(role) => role.fmt(f),
+            Self::Operator => f.pad("operator"),
+        }
+    }
+}
+
 /// Who is at the other end of a connection, by its verified client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// What it is.
-    pub role: Role,
-    /// Its registered name.
+    pub who: Who,
+    /// Its registered name, or that of its token.
     pub name: MemberName,
     /// Serial number of the certificate, for revocation.
     pub serial: Vec<u8>,
+    /// When the certificate ends. The handshake lets it through for [`GRACE`] longer, for a renewal and nothing else.
+    pub until: SystemTime,
 }
 
-fn spiffe_id(role: Role, name: &MemberName) -> String {
-    format!("spiffe://pointsman/{role}/{name}")
+fn spiffe_id(who: Who, name: &MemberName) -> String {
+    format!("spiffe://pointsman/{who}/{name}")
 }
 
-/// Reads the member's name from a chain that rustls has verified; `None` when the leaf names no member.
+/// Reads who it is from a chain that rustls has verified; `None` when the leaf names neither member nor operator.
 ///
 /// Only a certificate with exactly one URI counts (SPIFFE X509-SVID §2): two names would be a choice for the reader.
 pub fn peer(certificates: &[CertificateDer<'_>]) -> Option<Peer> {
@@ -80,8 +115,10 @@ pub fn peer(certificates: &[CertificateDer<'_>]) -> Option<Peer> {
         _ => None,
     });
     let (uri, None) = (uris.next()?, uris.next()) else { return None };
-    let (role, name) = uri.strip_prefix("spiffe://pointsman/")?.split_once('/')?;
-    Some(Peer { role: role.parse().ok()?, name: name.parse().ok()?, serial: leaf.raw_serial().to_vec() })
+    let (who, name) = uri.strip_prefix("spiffe://pointsman/")?.split_once('/')?;
+    let who = if who == "operator" { Who::Operator } else { Who::Member(who.parse().ok()?) };
+    let until = validity::Validity::within(&leaf)?.until;
+    Some(Peer { who, name: name.parse().ok()?, serial: leaf.raw_serial().to_vec(), until })
 }
 
 #[cfg(test)]

@@ -1,30 +1,43 @@
 //! A member's side: its own key, how it joins, how it connects.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use api::JoinToken;
 use api::fleet::JoinRequest;
 use api::fleet::joining_client::JoiningClient;
+use api::{JoinToken, MemberName};
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rcgen::{CertificateParams, KeyPair};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tonic::transport::Channel;
 
-use super::authority::roots;
 use super::connect::channel;
-use super::{Role, peer};
+use super::trust::Trust;
+use super::validity::Validity;
+use super::{Role, Who, peer};
 use crate::{CertsError, keep};
 
 /// How long joining may take: connecting has 3 s of its own, and a controller that is busy with a disk still answers.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Who a proxy or agent is: its name, key and certificate, and the authority it trusts. Kept in one file, mode 0600.
+///
+/// Key and certificate are renewed while it is used: see [`Identity::keep_renewed`].
 pub struct Identity {
-    kept: Kept,
+    folder: PathBuf,
+    name: MemberName,
+    role: Role,
+    controller: String,
+    ca: CertificateDer<'static>,
+    shown: Arc<Shown>,
+    /// For calls; of the newest certificate.
+    channel: ArcSwapOption<Channel>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,43 +51,174 @@ struct Kept {
     key_pem: String,
 }
 
+/// The certificate that new connections show. Written by a renewal, read by each handshake.
+#[derive(Debug)]
+pub(super) struct Shown {
+    current: ArcSwap<Current>,
+    /// Told when the controller may not take the certificate any more.
+    pub(super) refused: Notify,
+}
+
+/// A certificate with its key.
+#[derive(Debug)]
+pub(super) struct Current {
+    certified: Arc<CertifiedKey>,
+    pub(super) validity: Validity,
+}
+
+// === impl Shown ===
+
+impl Shown {
+    pub(super) fn new(current: Current) -> Arc<Self> {
+        Arc::new(Self { current: ArcSwap::from_pointee(current), refused: Notify::new() })
+    }
+
+    pub(super) fn current(&self) -> Arc<Current> {
+        self.current.load_full()
+    }
+
+    /// A connection was made with it: past its end, all that it opens is a renewal.
+    pub(super) fn was_shown(&self, now: SystemTime) {
+        if self.current.load().validity.until < now {
+            self.refused.notify_one();
+        }
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load().certified.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+// === impl Current ===
+
+impl Current {
+    /// # Errors
+    /// A certificate or key that is none, or two that do not belong together.
+    pub(super) fn new(certificate_der: &[u8], key_pem: &str) -> Result<Self, CertsError> {
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+            .map_err(|error| CertsError::Material(format!("the kept key is not usable: {error}")))?;
+        let chain = vec![CertificateDer::from(certificate_der.to_vec())];
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let certified = Arc::new(CertifiedKey::from_der(chain, key, &provider)?);
+        let validity = Validity::of(certificate_der)
+            .ok_or_else(|| CertsError::Material("the kept certificate does not say until when it is good".into()))?;
+        Ok(Self { certified, validity })
+    }
+
+    pub(super) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certified.cert[0]
+    }
+}
+
+// === impl Identity ===
+
 impl Identity {
     /// Loads what [`join`] kept under `<folder>/identity`; `None` when this machine never joined.
     ///
     /// # Errors
     /// A file that cannot be read or is not what was written there.
     pub fn load(folder: &Path) -> Result<Option<Self>, CertsError> {
-        Ok(keep::read(&folder.join("identity/identity.json"))?.map(|kept| Self { kept }))
+        keep::read(&file(folder))?.map(|kept| Self::new(folder, kept)).transpose()
+    }
+
+    fn new(folder: &Path, kept: Kept) -> Result<Self, CertsError> {
+        let damaged = |what: String| CertsError::Damaged { path: file(folder), what };
+        let name = kept.name.parse().map_err(|problem: api::NotAccepted| damaged(problem.to_string()))?;
+        let current =
+            Current::new(&kept.certificate_der, &kept.key_pem).map_err(|problem| damaged(problem.to_string()))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            name,
+            role: kept.role,
+            controller: kept.controller,
+            ca: CertificateDer::from(kept.ca_der),
+            shown: Shown::new(current),
+            channel: ArcSwapOption::empty(),
+        })
     }
 
     /// The registered name.
     pub fn name(&self) -> &str {
-        &self.kept.name
+        self.name.as_str()
     }
 
     /// Proxy or agent.
     pub fn role(&self) -> Role {
-        self.kept.role
+        self.role
     }
 
     /// Host and port of the controller.
     pub fn controller(&self) -> &str {
-        &self.kept.controller
+        &self.controller
     }
 
-    /// A connection to the controller with mutual TLS, made when it is first used and again after it broke.
+    /// A connection to the controller with mutual TLS, made when it is first used and again after it broke, each time
+    /// with the newest certificate. One for all who ask, until the certificate is renewed: then whoever asks gets
+    /// another, and what is open on the first goes on.
     ///
     /// # Errors
     /// Kept material that is not usable.
-    pub fn channel(&self) -> Result<tonic::transport::Channel, CertsError> {
-        let ca = CertificateDer::from(self.kept.ca_der.clone());
-        let key = PrivateKeyDer::from_pem_slice(self.kept.key_pem.as_bytes())
-            .map_err(|error| CertsError::Material(format!("the kept key is not usable: {error}")))?;
-        let config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots(&ca)?)
-            .with_client_auth_cert(vec![CertificateDer::from(self.kept.certificate_der.clone())], key)?;
-        channel(&self.kept.controller, config)
+    pub fn channel(&self) -> Result<Channel, CertsError> {
+        if let Some(channel) = &*self.channel.load() {
+            return Ok(Channel::clone(channel));
+        }
+        let channel = self.channel_of_its_own()?;
+        self.channel.store(Some(Arc::new(channel.clone())));
+        Ok(channel)
     }
+
+    pub(super) fn channel_of_its_own(&self) -> Result<Channel, CertsError> {
+        channel(&self.controller, Trust::authority(&self.ca)?, Some(self.shown.clone()))
+    }
+
+    /// The controller did not take the certificate: it is renewed at once, if that can help.
+    pub fn was_refused(&self) {
+        self.shown.refused.notify_one();
+    }
+
+    pub(super) fn shown(&self) -> &Arc<Shown> {
+        &self.shown
+    }
+
+    /// What has to be done, by hand, once the certificate cannot be renewed any more.
+    pub(super) fn way_back(&self) -> String {
+        let Self { name, role, .. } = self;
+        format!(
+            "`pointsman fleet revoke {name}` and `pointsman join {role} --name {name}` on the controller's side, then              remove {} and start with the new token",
+            self.folder.join("identity").display()
+        )
+    }
+
+    /// Takes over a new certificate: on disk first, then for all connections from now on.
+    pub(super) fn renewed(&self, certificate_der: Vec<u8>, key_pem: String) -> Result<(), CertsError> {
+        let named = peer(&[CertificateDer::from(certificate_der.as_slice())]);
+        if named.is_none_or(|named| named.who != Who::Member(self.role) || named.name != self.name) {
+            return Err(CertsError::Material("the controller answered with a certificate of somebody else".into()));
+        }
+        let current = Current::new(&certificate_der, &key_pem)?;
+        let kept = Kept {
+            name: self.name.to_string(),
+            role: self.role,
+            controller: self.controller.clone(),
+            certificate_der,
+            ca_der: self.ca.to_vec(),
+            key_pem,
+        };
+        keep::write(&file(&self.folder), &kept)?;
+        self.shown.current.store(Arc::new(current));
+        self.channel.store(None);
+        Ok(())
+    }
+}
+
+fn file(folder: &Path) -> PathBuf {
+    folder.join("identity/identity.json")
 }
 
 /// Joins the fleet: makes a key, has it certified with the one-time token, and keeps both under `<folder>/identity`.
@@ -99,12 +243,9 @@ pub(super) async fn join_within(
     keep::folder(&folder.join("identity"))?;
     let key = KeyPair::generate()?;
     let request = CertificateParams::default().serialize_request(&key)?;
-    let verifier = Arc::new(PinnedAuthority { fingerprint: token.ca });
-    let config =
-        rustls::ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     let message =
         JoinRequest { secret: token.secret.clone(), csr_der: request.der().to_vec(), software: software.to_owned() };
-    let mut client = JoiningClient::new(channel(&token.controller, config)?);
+    let mut client = JoiningClient::new(channel(&token.controller, Trust::fingerprint(token.ca), None)?);
     let reply = tokio::time::timeout(deadline, client.join(message))
         .await
         .map_err(|_| CertsError::Join(late_sentence(token, deadline)))?
@@ -114,19 +255,20 @@ pub(super) async fn join_within(
         CertsError::Join("the controller's answer does not name what it certified; join again with a new token".into())
     };
     let named = peer(&[CertificateDer::from(reply.certificate_der.clone())]).ok_or_else(mismatch)?;
+    let Who::Member(role) = named.who else { return Err(mismatch()) };
     if named.name.as_str() != reply.name || api::Digest::of(&reply.ca_der) != token.ca {
         return Err(mismatch());
     }
     let kept = Kept {
         name: reply.name,
-        role: named.role,
+        role,
         controller: token.controller.clone(),
         certificate_der: reply.certificate_der,
         ca_der: reply.ca_der,
         key_pem: key.serialize_pem(),
     };
-    keep::write(&folder.join("identity/identity.json"), &kept)?;
-    Ok(Identity { kept })
+    keep::write(&file(folder), &kept)?;
+    Identity::new(folder, kept)
 }
 
 fn late_sentence(token: &JoinToken, deadline: Duration) -> String {
@@ -143,57 +285,4 @@ fn join_sentence(token: &JoinToken, status: &tonic::Status) -> String {
         return format!("the controller at {} cannot be joined: {cause}", token.controller);
     }
     format!("the controller at {} refused to join: {}", token.controller, status.message())
-}
-
-/// Trusts whoever has a certificate from the one authority whose fingerprint the join token carries.
-#[derive(Debug)]
-struct PinnedAuthority {
-    fingerprint: api::Digest,
-}
-
-impl ServerCertVerifier for PinnedAuthority {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let authority = intermediates.iter().find(|certificate| api::Digest::of(certificate) == self.fingerprint);
-        let authority = authority.ok_or_else(|| {
-            rustls::Error::General("it is not the controller that made this token (another authority)".into())
-        })?;
-        let roots = roots(authority).map_err(|error| rustls::Error::General(error.to_string()))?;
-        let verifier = WebPkiServerVerifier::builder(Arc::new(roots))
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
-        verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &algorithms())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &algorithms())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        algorithms().supported_schemes()
-    }
-}
-
-fn algorithms() -> rustls::crypto::WebPkiSupportedAlgorithms {
-    rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
 }

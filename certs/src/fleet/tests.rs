@@ -118,8 +118,120 @@ fn a_member_certificate_names_role_and_name_only() {
     let names = parsed.subject_alternative_name().expect("readable").expect("present");
     assert_eq!(names.value.general_names.len(), 1);
     let seen = peer(&[CertificateDer::from(der)]).expect("a member");
-    assert_eq!((seen.role, seen.name), (Role::Agent, name));
+    assert_eq!((seen.who, seen.name), (Who::Member(Role::Agent), name));
     assert!(ca.sign(b"garbage", Role::Agent, &seen_name(), SystemTime::now()).is_err());
+}
+
+/// A certificate of `ca` for somebody, made at `made`.
+fn made(ca: &FleetCa, who: Who, name: &str, made: SystemTime) -> Vec<u8> {
+    let (key, name) = (OperatorKey::generate().expect("key"), name.parse().expect("name"));
+    let request = key.request_der().expect("request");
+    match who {
+        Who::Member(role) => ca.sign(&request, role, &name, made),
+        Who::Operator => ca.sign_operator(&request, &name, DAY, made),
+    }
+    .expect("signed")
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn membership_a_certificate_says_who_it_is_for_and_until_when() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ca = FleetCa::open_or_create(folder.path()).expect("authority");
+    let now = SystemTime::UNIX_EPOCH + DAY * 20_000;
+    for who in [Who::Member(Role::Proxy), Who::Member(Role::Agent), Who::Operator] {
+        let seen = peer(&[CertificateDer::from(made(&ca, who, "x1", now))]).expect("somebody");
+        assert_eq!((seen.who, seen.name.as_str(), seen.until), (who, "x1", now + DAY), "{who}");
+    }
+}
+
+#[test]
+fn membership_a_certificate_passes_the_handshake_for_thirty_days_after_its_end() {
+    crate::install_provider();
+    let (folder, other) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+    let ca = FleetCa::open_or_create(folder.path()).expect("authority");
+    let stranger = FleetCa::open_or_create(other.path()).expect("authority");
+    let roots = authority::roots(&CertificateDer::from(ca.certificate_der().to_vec())).expect("roots");
+    let strict = rustls::server::WebPkiClientVerifier::builder(std::sync::Arc::new(roots)).build().expect("verifier");
+    let lenient = grace::Lenient(strict);
+    let start = SystemTime::now();
+    let passes = |certificate: Vec<u8>, at: SystemTime| {
+        let certificate = CertificateDer::from(certificate);
+        rustls::server::danger::ClientCertVerifier::verify_client_cert(&lenient, &certificate, &[], validity::unix(at))
+            .is_ok()
+    };
+    let member = Who::Member(Role::Proxy);
+    for (what, at, expected) in [
+        ("before it was made", start - DAY, false),
+        ("at once", start, true),
+        ("at its end", start + DAY - Duration::from_secs(2), true),
+        ("a day after its end", start + DAY * 2, true),
+        ("just within the grace", start + DAY * 31 - Duration::from_secs(2), true),
+        ("just after the grace", start + DAY * 31 + Duration::from_secs(2), false),
+        ("a year later", start + DAY * 365, false),
+    ] {
+        assert_eq!(passes(made(&ca, member, "p1", start), at), expected, "{what}");
+        assert!(!passes(made(&stranger, member, "p1", start), at), "of another authority: {what}");
+    }
+    assert!(!passes(b"garbage".to_vec(), start));
+}
+
+#[test]
+fn clock_that_is_wrong_is_said_to_be_and_nothing_else_is() {
+    use rustls::client::danger::ServerCertVerifier;
+    crate::install_provider();
+    let (folder, other) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+    let ca = FleetCa::open_or_create(folder.path()).expect("authority");
+    let stranger = FleetCa::open_or_create(other.path()).expect("authority");
+    let trust = trust::Trust::authority(&CertificateDer::from(ca.certificate_der().to_vec())).expect("trust");
+    let own = |ca: &FleetCa| {
+        let mut params = leaf(SystemTime::now(), DAY, rcgen::ExtendedKeyUsagePurpose::ServerAuth);
+        params.subject_alt_names.push(rcgen::SanType::DnsName(CONTROLLER_NAME.try_into().expect("name")));
+        ca.sign_own(&params)
+    };
+    let now = SystemTime::now();
+    for (what, certificate, at, is_ok, is_clock) in [
+        ("in time", own(&ca), now, true, false),
+        ("a day behind", own(&ca), now - DAY, false, true),
+        ("two days ahead", own(&ca), now + DAY * 2, false, true),
+        ("in time, of another authority", own(&stranger), now, false, false),
+        ("two days ahead, of another authority", own(&stranger), now + DAY * 2, false, false),
+        ("a member's", made(&ca, Who::Member(Role::Proxy), "p1", now), now + DAY * 2, false, false),
+    ] {
+        let name = CONTROLLER_NAME.try_into().expect("name");
+        let seen = trust.verify_server_cert(&certificate.into(), &[], &name, &[], validity::unix(at));
+        let wrong = trust.wrong_clock();
+        assert_eq!((seen.is_ok(), wrong.is_some()), (is_ok, is_clock), "{what}: {seen:?}");
+        let Some(wrong) = wrong.map(|wrong| wrong.to_string()) else { continue };
+        for said in [rfc3339(at), rfc3339(now + DAY), "one of the two clocks is wrong".to_owned()] {
+            assert!(wrong.contains(&said), "{wrong}: {said}");
+        }
+        assert!(trust.wrong_clock().is_none(), "told once");
+    }
+}
+
+#[test]
+fn clock_of_the_controller_that_is_set_back_makes_its_certificate_anew() {
+    let (made, minute) = (SystemTime::UNIX_EPOCH + DAY * 20_000, Duration::from_secs(60));
+    for (now, expected) in [
+        (made, false),
+        (made + DAY / 2 - minute, false),
+        (made + DAY / 2, true),
+        (made + DAY * 100, true),
+        (made - minute, false),
+        (made - minute * 6, true),
+    ] {
+        assert_eq!(server_config_is_old(made, now), expected, "{now:?}");
+    }
+}
+
+#[test]
+fn clock_times_are_written_as_people_read_them() {
+    let at = |seconds| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    assert_eq!(at(0), "1970-01-01T00:00:00Z");
+    assert_eq!(at(1_795_286_405), "2026-11-21T18:40:05Z");
+    assert_eq!(at(1 << 40), "after the year 9999");
 }
 
 fn seen_name() -> MemberName {
