@@ -1,16 +1,18 @@
 //! The stream to the controller: hello, then what should run comes down and what runs goes up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::agent::agent_message::Kind as Up;
 use api::agent::agents_client::AgentsClient;
 use api::agent::controller_message::Kind as Down;
 use api::agent::{AgentMessage, Hello, Report};
+use certs::fleet::Identity;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
@@ -28,19 +30,24 @@ const SILENCE: Duration = Duration::from_secs(10);
 const RETRY_MS: [u64; 6] = [100, 200, 500, 1_000, 2_000, 5_000];
 
 /// What a connection needs.
-pub(crate) struct Link {
+pub(crate) struct Link<'a> {
+    pub(crate) identity: &'a Identity,
     pub(crate) channel: Channel,
     pub(crate) hello: Hello,
     pub(crate) changed: Arc<Notify>,
 }
 
-impl Link {
+impl Link<'_> {
     /// Stays connected; never returns.
     pub(crate) async fn run(&self, instances: &mut Instances) {
         let mut failures = 0;
         loop {
             match self.talk(instances).await {
                 Ok(()) => failures = 0,
+                Err(status) if status.code() == Code::Unauthenticated => {
+                    self.identity.was_refused();
+                    warn!(problem = status.message(), "the controller does not take this agent's certificate");
+                }
                 Err(status) if failures == 0 => warn!(problem = status.message(), "the controller is away"),
                 Err(status) => debug!(problem = status.message(), "the controller is still away"),
             }
@@ -55,7 +62,9 @@ impl Link {
     /// One connection, until it ends; `Ok` when it had come about.
     async fn talk(&self, instances: &mut Instances) -> Result<(), tonic::Status> {
         let (sender, receiver) = mpsc::channel(16);
-        let hello = AgentMessage { kind: Some(Up::Hello(self.hello.clone())) };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let hello = AgentMessage { kind: Some(Up::Hello(Hello { at_ms, ..self.hello.clone() })) };
         let _ = sender.try_send(hello); // An empty queue takes one message.
         let mut client = AgentsClient::new(self.channel.clone()).max_decoding_message_size(DESIRED_BYTES);
         let answer = timeout(SILENCE, client.connect(ReceiverStream::new(receiver))).await;

@@ -83,10 +83,11 @@ pub async fn run(settings: Settings, identity: Identity, stop: impl Future<Outpu
     let hello = Hello { software: settings.software, address: settings.address.to_string(), ..Hello::default() };
     let mut instances = Instances::resume(&host);
     info!(name = identity.name(), controller = identity.controller(), "agent runs");
-    let link = Link { channel, hello, changed };
+    let link = Link { identity: &identity, channel, hello, changed };
     tokio::select! {
         () = stop => {}
         () = link.run(&mut instances) => {}
+        () = identity.keep_renewed() => {}
     }
     if settings.end_releases {
         instances.end_all().await;

@@ -18,7 +18,7 @@ mod renewal;
 mod trust;
 mod validity;
 
-pub use authority::{FleetCa, server_config_is_old};
+pub use authority::{FleetCa, certificate_pem, server_config_is_old};
 pub(crate) use authority::{leaf, make_authority};
 pub use connect::operator_channel;
 pub use grace::GRACE;

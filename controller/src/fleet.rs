@@ -12,6 +12,7 @@ use api::fleet::{ControllerMessage, Counts, Hello, Progress, progress};
 use api::{MemberName, ReleaseNumber, StageName, Version};
 use tokio::sync::{mpsc, watch};
 
+use crate::clocks::Clocks;
 use crate::core::State;
 use crate::core::state::Leaving;
 use crate::engine::secrets_messages;
@@ -27,6 +28,8 @@ pub(crate) struct Fleet {
     inner: Mutex<Inner>,
     /// Moves on whenever a proxy's state does.
     moved: watch::Sender<u64>,
+    /// Of members, and of those who would be.
+    pub(crate) clocks: Clocks,
 }
 
 #[derive(Default)]
@@ -94,7 +97,7 @@ impl Proxy {
 
 impl Fleet {
     pub(crate) fn new() -> Self {
-        Self { inner: Mutex::default(), moved: watch::Sender::new(0) }
+        Self { inner: Mutex::default(), moved: watch::Sender::new(0), clocks: Clocks::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

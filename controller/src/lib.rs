@@ -10,6 +10,7 @@ pub mod artifact;
 pub mod build;
 mod builder;
 mod certificates;
+mod clocks;
 pub mod core;
 mod engine;
 pub mod files;

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api::{MemberName, Scope};
-use certs::fleet::FleetCa;
+use certs::fleet::{FleetCa, server_config_is_old};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -20,7 +20,7 @@ use crate::build::{self, BuildFolders};
 use crate::builder;
 use crate::certificates;
 use crate::core::{Command, State};
-use crate::engine::{self, Fault, Handle, NotDone, Parts, Priority, Publisher, RENEW_EVERY, Submission};
+use crate::engine::{self, Fault, Handle, NotDone, Parts, Priority, Publisher, Submission};
 use crate::fleet::Fleet;
 use crate::secret;
 use crate::server::{self, Shared};
@@ -36,6 +36,8 @@ const PAGE: usize = 10_000;
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 /// For the engine's last checkpoint; a state of thousands of stages takes a fraction of a second.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
+/// How often the clock is asked whether the controller's own certificate is old. Often, because clocks are set.
+const LOOK: Duration = Duration::from_secs(10);
 /// The name of the first token.
 const FIRST_TOKEN: &str = "operator";
 
@@ -50,6 +52,8 @@ pub struct Settings {
     pub advertise: Option<String>,
     /// Version, for the log.
     pub software: String,
+    /// How long certificates of members are good; none: a day. For tests.
+    pub member_lifetime: Option<Duration>,
     /// For crash tests: the point at which the process ends at once.
     pub fault: Option<String>,
 }
@@ -104,7 +108,10 @@ pub async fn run(
     let (listener, address) = listen(settings.listen).await?;
     // Builds run in folders of their own, where a relative path would name something else.
     let data = &std::path::absolute(&settings.data).map_err(failed)?;
-    let kept = Kept::open(data)?;
+    let mut kept = Kept::open(data)?;
+    if let Some(lifetime) = settings.member_lifetime {
+        kept.ca = kept.ca.with_member_lifetime(lifetime);
+    }
     let advertise = settings.advertise.or_else(|| (!address.ip().is_unspecified()).then(|| address.to_string()));
     let hosts = hosts(advertise.as_deref());
     let (renewed, tls) = watch::channel(kept.ca.server_config(&hosts).map_err(failed)?);
@@ -256,10 +263,17 @@ fn sentence(not_done: NotDone) -> ControllerError {
 
 /// Keeps the controller's own certificate from growing old; connections that are open keep theirs.
 async fn renew(shared: Arc<Shared>, hosts: Vec<String>, renewed: watch::Sender<Arc<rustls::ServerConfig>>) {
+    let mut made = SystemTime::now();
     loop {
-        tokio::time::sleep(RENEW_EVERY).await;
+        tokio::time::sleep(LOOK).await;
+        if !server_config_is_old(made, SystemTime::now()) {
+            continue;
+        }
         match shared.ca.server_config(&hosts) {
-            Ok(config) => drop(renewed.send_replace(config)),
+            Ok(config) => {
+                made = SystemTime::now();
+                renewed.send_replace(config);
+            }
             Err(problem) => warn!(%problem, "the controller's own certificate could not be renewed"),
         }
     }
@@ -320,7 +334,7 @@ async fn first_token(
     let valid = valid.await.ok_or_else(|| failed("the controller ended while it started"))?;
     let still = kept.filter(|token| {
         let secret = secret::parse_operator_token(token).map(|(_, secret)| secret);
-        secret.zip(valid.as_ref()).is_some_and(|(secret, valid)| secret::matches(secret, valid))
+        secret.zip(valid.flatten().as_ref()).is_some_and(|(secret, valid)| secret::matches(secret, valid))
     });
     let token = match still {
         Some(token) => token,
@@ -375,6 +389,7 @@ mod tests {
             listen: ([127, 0, 0, 1], 0).into(),
             advertise: None,
             software: "test".into(),
+            member_lifetime: None,
             fault: None,
         };
         run(settings, stop, None).await.expect("it starts and stops");

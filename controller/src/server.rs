@@ -1,4 +1,5 @@
-//! The controller's one port: operators with tokens, members of the fleet with certificates, joiners with a secret.
+//! The controller's one port: operators with tokens or certificates, members of the fleet with certificates, joiners
+//! with a secret.
 //!
 //! Must not know: what is decided. It says who asks, hands the wish to the engine, and words the answer.
 //!
@@ -19,6 +20,7 @@ use std::time::Duration;
 use api::agent::agents_server::AgentsServer;
 use api::fleet::fleet_server::FleetServer;
 use api::fleet::joining_server::JoiningServer;
+use api::fleet::membership_server::MembershipServer;
 use api::operator::operator_server::OperatorServer;
 use certs::fleet::FleetCa;
 use tokio::net::TcpListener;
@@ -61,14 +63,20 @@ pub(crate) async fn serve(
     tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     shared: Arc<Shared>,
 ) -> Result<(), tonic::transport::Error> {
+    // A call on a connection of long ago would come with a certificate of long ago. After this a connection takes no more
+    // calls, and the next one is made with what its owner has by then; what is open goes on.
+    let age = shared.ca.member_lifetime() / 8;
+    let (fleet, limits) = (shared.fleet.clone(), accept::Limits::default());
     let operator = OperatorServer::new(operator::Service(shared.clone())).max_decoding_message_size(MESSAGE_BYTES);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .max_connection_age(age)
         .add_service(operator)
         .add_service(JoiningServer::new(joining::Service(shared.clone())))
+        .add_service(MembershipServer::new(joining::Service(shared.clone())))
         .add_service(FleetServer::new(proxies::Service(shared.clone())))
         .add_service(AgentsServer::new(agents::Service(shared)))
-        .serve_with_incoming(accept::incoming(listener, tls, accept::Limits::default()))
+        .serve_with_incoming(accept::incoming(listener, tls, limits, fleet))
         .await
 }

@@ -346,6 +346,11 @@ fn show_proxy(shown: &mut FleetMember, engine: &Engine, proxy: Option<&Proxy>, n
 fn warnings(engine: &Engine, proxies: &std::collections::BTreeMap<MemberName, Proxy>, now: Instant) -> Vec<String> {
     let mut warnings = engine.warnings.clone();
     warnings.extend(told::warnings(engine, SystemTime::now()));
+    let belongs = |name: &MemberName| {
+        let member = engine.state.members.get(name);
+        member.is_some_and(|member| matches!(member.progress, MemberProgress::Joined { .. }))
+    };
+    warnings.extend(engine.fleet.clocks.warnings(now, belongs));
     for (name, proxy) in proxies {
         if !proxy.problem.is_empty() {
             warnings.push(format!("proxy {name} {}", proxy.problem));

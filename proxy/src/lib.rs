@@ -65,6 +65,7 @@ pub async fn run(
     let engine = Engine::start(settings).await?;
     tokio::select! {
         () = engine.follow(channel) => {}
+        () = identity.keep_renewed() => {}
         () = stop => {}
     }
     Ok(engine.drain().await)

@@ -83,7 +83,7 @@ impl FleetCa {
 
     /// The authority's certificate, PEM.
     pub fn certificate_pem(&self) -> String {
-        pem::encode(&pem::Pem::new("CERTIFICATE", self.certificate.to_vec()))
+        certificate_pem(&self.certificate)
     }
 
     /// What join tokens carry: SHA-256 of the certificate.
@@ -179,6 +179,11 @@ impl FleetCa {
         let key = KeyPair::generate().expect("key");
         params.clone().signed_by(&key, &self.issuer().expect("issuer")).expect("signed").der().to_vec()
     }
+}
+
+/// A certificate (DER) as PEM.
+pub fn certificate_pem(certificate_der: &[u8]) -> String {
+    pem::encode(&pem::Pem::new("CERTIFICATE", certificate_der))
 }
 
 /// Whether the controller's own certificate, made at `made`, has to be made anew: it is half a day old, or of a time to

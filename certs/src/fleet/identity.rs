@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use api::fleet::JoinRequest;
 use api::fleet::joining_client::JoiningClient;
 use api::{JoinToken, MemberName};
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
@@ -36,8 +36,6 @@ pub struct Identity {
     controller: String,
     ca: CertificateDer<'static>,
     shown: Arc<Shown>,
-    /// For calls; of the newest certificate.
-    channel: ArcSwapOption<Channel>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -139,7 +137,6 @@ impl Identity {
             controller: kept.controller,
             ca: CertificateDer::from(kept.ca_der),
             shown: Shown::new(current),
-            channel: ArcSwapOption::empty(),
         })
     }
 
@@ -159,21 +156,12 @@ impl Identity {
     }
 
     /// A connection to the controller with mutual TLS, made when it is first used and again after it broke, each time
-    /// with the newest certificate. One for all who ask, until the certificate is renewed: then whoever asks gets
-    /// another, and what is open on the first goes on.
+    /// with the newest certificate. The controller takes no more calls on a connection after a while, so that a new
+    /// certificate soon counts for all of them.
     ///
     /// # Errors
     /// Kept material that is not usable.
     pub fn channel(&self) -> Result<Channel, CertsError> {
-        if let Some(channel) = &*self.channel.load() {
-            return Ok(Channel::clone(channel));
-        }
-        let channel = self.channel_of_its_own()?;
-        self.channel.store(Some(Arc::new(channel.clone())));
-        Ok(channel)
-    }
-
-    pub(super) fn channel_of_its_own(&self) -> Result<Channel, CertsError> {
         channel(&self.controller, Trust::authority(&self.ca)?, Some(self.shown.clone()))
     }
 
@@ -212,7 +200,6 @@ impl Identity {
         };
         keep::write(&file(&self.folder), &kept)?;
         self.shown.current.store(Arc::new(current));
-        self.channel.store(None);
         Ok(())
     }
 }

@@ -137,7 +137,7 @@ impl Identity {
         let key = KeyPair::generate()?;
         let csr_der = CertificateParams::default().serialize_request(&key)?.der().to_vec();
         // A connection of its own, which shows the certificate as it is now.
-        let mut client = MembershipClient::new(self.channel_of_its_own()?);
+        let mut client = MembershipClient::new(self.channel()?);
         let reply = tokio::time::timeout(DEADLINE, client.renew(RenewRequest { csr_der }))
             .await
             .map_err(|_| CertsError::Material(format!("the controller did not answer within {DEADLINE:?}")))?
@@ -153,8 +153,12 @@ impl Identity {
             Ok(late) if late > GRACE => warn!(
                 %problem, until, "the certificate ended too long ago to be renewed: {}", self.way_back()
             ),
-            Ok(_) => warn!(%problem, until, "the certificate is past its end and could not be renewed; it is tried again"),
-            Err(_) if failures == 0 => warn!(%problem, until, "the certificate could not be renewed; it is tried again"),
+            Ok(_) => {
+                warn!(%problem, until, "the certificate is past its end and could not be renewed; it is tried again")
+            }
+            Err(_) if failures == 0 => {
+                warn!(%problem, until, "the certificate could not be renewed; it is tried again")
+            }
             Err(_) => debug!(%problem, until, "the certificate could still not be renewed"),
         }
     }

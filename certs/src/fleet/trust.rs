@@ -79,8 +79,9 @@ impl Trust {
             Known::Fingerprint(fingerprint) => fingerprint,
         };
         let authority = sent.iter().find(|certificate| api::Digest::of(certificate) == *fingerprint);
-        let authority = authority
-            .ok_or_else(|| Error::General("it is not the controller that made this token (another authority)".into()))?;
+        let authority = authority.ok_or_else(|| {
+            Error::General("it is not the controller that made this token (another authority)".into())
+        })?;
         verifier(authority).map_err(|error| Error::General(error.to_string()))
     }
 }

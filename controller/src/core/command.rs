@@ -38,10 +38,14 @@ pub enum Command {
     Invite { name: MemberName, role: Role, group: String, secret: Digest, until_ms: u64 },
     /// A token was used; the certificate has this serial.
     Join { name: MemberName, serial: String },
+    /// Give a member another certificate, with the serial `serial`, in place of the one with the serial `used`.
+    RenewMember { name: MemberName, used: String, serial: String },
     /// Shut a member out.
     RevokeMember { name: MemberName },
     /// Make an operator's token.
     CreateToken { name: MemberName, secret: Digest, scope: Scope },
+    /// Make an operator's token that is opened by the certificate with this serial.
+    CertifyOperator { name: MemberName, serial: String, scope: Scope },
     /// Shut its bearer out.
     RevokeToken { name: MemberName },
 

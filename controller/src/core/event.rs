@@ -80,10 +80,14 @@ pub enum Event {
     MemberInvited { name: MemberName, role: Role, group: String, secret: Digest, until_ms: u64 },
     /// The token was used.
     MemberJoined { name: MemberName, serial: String },
+    /// It got another certificate: the new one is good, and the one it `used`, in case the answer was lost.
+    MemberRenewed { name: MemberName, used: String, serial: String },
     /// The member may not connect any more.
     MemberRevoked { name: MemberName },
     /// An operator's token was made.
     TokenCreated { name: MemberName, secret: Digest, scope: Scope },
+    /// An operator's token was made that is opened by a certificate.
+    OperatorCertified { name: MemberName, serial: String, scope: Scope },
     /// It may not be used any more.
     TokenRevoked { name: MemberName },
     /// Somebody overrode a split on a proxy itself (`release`), or ended that (none).
@@ -115,8 +119,10 @@ impl Event {
             Self::CertificatesReplaced { .. } => "certificates_replaced",
             Self::MemberInvited { .. } => "member_invited",
             Self::MemberJoined { .. } => "member_joined",
+            Self::MemberRenewed { .. } => "member_renewed",
             Self::MemberRevoked { .. } => "member_revoked",
             Self::TokenCreated { .. } => "token_created",
+            Self::OperatorCertified { .. } => "operator_certified",
             Self::TokenRevoked { .. } => "token_revoked",
             Self::OverrideTold { .. } => "override_told",
         }
@@ -136,8 +142,10 @@ impl Event {
             | Self::ReleaseFailed { release, .. } => release.to_string(),
             Self::MemberInvited { name, .. }
             | Self::MemberJoined { name, .. }
+            | Self::MemberRenewed { name, .. }
             | Self::MemberRevoked { name }
             | Self::TokenCreated { name, .. }
+            | Self::OperatorCertified { name, .. }
             | Self::TokenRevoked { name } => name.to_string(),
             other => other.stage().map(ToString::to_string).unwrap_or_default(),
         }
@@ -206,10 +214,11 @@ impl Event {
             }
             Self::MemberInvited { name, role, .. } => format!("{role} {name} was invited"),
             Self::MemberJoined { name, .. } => format!("{name} joined the fleet"),
+            Self::MemberRenewed { name, .. } => format!("the certificate of {name} was renewed"),
             Self::MemberRevoked { name } => format!("{name} was revoked"),
-            Self::TokenCreated { name, scope, .. } => {
-                let verbs: Vec<_> = scope.verbs.iter().map(ToString::to_string).collect();
-                format!("token {name} was made for {}", verbs.join(", "))
+            Self::TokenCreated { name, scope, .. } => format!("token {name} was made for {}", verbs(scope)),
+            Self::OperatorCertified { name, scope, .. } => {
+                format!("token {name} was made for {}, opened by a certificate", verbs(scope))
             }
             Self::TokenRevoked { name } => format!("token {name} was revoked"),
             Self::OverrideTold { proxy, stage, release: Some(release), .. } => {
@@ -220,6 +229,10 @@ impl Event {
             }
         }
     }
+}
+
+fn verbs(scope: &Scope) -> String {
+    scope.verbs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The first 12 digits of a commit hash, or "nowhere".

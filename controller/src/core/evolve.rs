@@ -1,6 +1,6 @@
 //! Event in, next state out. Never refuses and never asks: what is on record has happened.
 
-use api::{ReleaseName, ReleaseNumber, Share, StageName};
+use api::{Digest, ReleaseName, ReleaseNumber, Scope, Share, StageName};
 
 use super::event::Event;
 use super::state::{
@@ -51,18 +51,15 @@ impl State {
             Event::CertificatesReplaced { environment, certificates, .. } => {
                 self.certificates.insert(environment.clone(), certificates.clone());
             }
-            Event::MemberInvited { .. } | Event::MemberJoined { .. } | Event::MemberRevoked { .. } => {
-                self.evolve_member(event)
-            }
+            Event::MemberInvited { .. }
+            | Event::MemberJoined { .. }
+            | Event::MemberRenewed { .. }
+            | Event::MemberRevoked { .. } => self.evolve_member(event),
             Event::TokenCreated { name, secret, scope } => {
-                let token = Token {
-                    secret: *secret,
-                    scope: scope.clone(),
-                    created_ms: mark.at_ms,
-                    by: mark.by.to_owned(),
-                    revoked: false,
-                };
-                self.tokens.insert(name.clone(), token);
+                self.tokens.insert(name.clone(), token(Some(*secret), None, scope, mark));
+            }
+            Event::OperatorCertified { name, serial, scope } => {
+                self.tokens.insert(name.clone(), token(None, Some(serial.clone()), scope, mark));
             }
             Event::TokenRevoked { name } => {
                 self.tokens.entry(name.clone()).and_modify(|token| token.revoked = true);
@@ -155,9 +152,12 @@ impl State {
                 );
             }
             Event::MemberJoined { name, serial } => {
-                self.members
-                    .entry(name.clone())
-                    .and_modify(|member| member.progress = MemberProgress::Joined { serial: serial.clone() });
+                let progress = MemberProgress::Joined { serial: serial.clone(), before: None };
+                self.members.entry(name.clone()).and_modify(|member| member.progress = progress);
+            }
+            Event::MemberRenewed { name, used, serial } => {
+                let progress = MemberProgress::Joined { serial: serial.clone(), before: Some(used.clone()) };
+                self.members.entry(name.clone()).and_modify(|member| member.progress = progress);
             }
             Event::MemberRevoked { name } => {
                 self.members.entry(name.clone()).and_modify(|member| member.progress = MemberProgress::Revoked);
@@ -170,6 +170,11 @@ impl State {
             _ => {}
         }
     }
+}
+
+fn token(secret: Option<Digest>, certificate: Option<String>, scope: &Scope, mark: Mark<'_>) -> Token {
+    let (created_ms, by) = (mark.at_ms, mark.by.to_owned());
+    Token { secret, certificate, scope: scope.clone(), created_ms, by, revoked: false }
 }
 
 // === impl Stage ===

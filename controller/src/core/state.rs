@@ -225,6 +225,9 @@ pub enum MemberProgress {
     Joined {
         /// Serial number of the certificate, hex.
         serial: String,
+        /// That of the one it was renewed with, which stays good until the next renewal: the answer may have been lost.
+        #[serde(default)]
+        before: Option<String>,
     },
     /// May not connect any more. Terminal; the name can be invited again.
     Revoked,
@@ -233,8 +236,11 @@ pub enum MemberProgress {
 /// An operator's token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// SHA-256 of its secret.
-    pub secret: Digest,
+    /// SHA-256 of its secret; none: a certificate opens it.
+    pub secret: Option<Digest>,
+    /// Serial number of the one certificate that stands for it, hex.
+    #[serde(default)]
+    pub certificate: Option<String>,
     /// What it may do.
     pub scope: Scope,
     /// When it was made.
@@ -249,7 +255,7 @@ pub struct Token {
 
 impl State {
     /// Version of the serialised shape: a checkpoint of another one is not read, the events are folded anew.
-    pub const SCHEMA: u32 = 4;
+    pub const SCHEMA: u32 = 5;
 
     /// A service, if there is one of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {
@@ -288,6 +294,18 @@ impl State {
             let joined = matches!(member.progress, MemberProgress::Joined { .. });
             (joined && member.role == Role::Agent && member.group == group.as_str()).then_some(name)
         })
+    }
+}
+
+// === impl MemberProgress ===
+
+impl MemberProgress {
+    /// Whether a certificate with this serial belongs to it now.
+    pub fn accepts(&self, given: &str) -> bool {
+        match self {
+            Self::Joined { serial, before } => serial == given || before.as_deref() == Some(given),
+            Self::Invited { .. } | Self::Revoked => false,
+        }
     }
 }
 

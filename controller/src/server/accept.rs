@@ -1,11 +1,16 @@
 //! TCP, TLS and the first bytes of HTTP/2 before gRPC: beside each other, each with a deadline, so many at once.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use certs::fleet::{Who, peer};
+use rustls::AlertDescription;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -15,8 +20,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
+use crate::fleet::Fleet;
+
 /// What every HTTP/2 client says first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// For the last answers on a connection that is ended.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// After a failed accept (no descriptors left, say): long enough not to spin, short enough not to be noticed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -27,7 +36,7 @@ pub(super) struct Limits {
     first: Duration,
     /// Handshakes at once: a fleet of hundreds that comes back together waits a moment instead of exhausting memory.
     handshakes: usize,
-    /// Connections of peers that show no certificate: operators, joiners, and anybody.
+    /// Connections of peers that show no member's certificate: operators, joiners, and anybody.
     strangers: usize,
     /// Connections of members: proxies and agents have one each. Strangers take none of theirs.
     members: usize,
@@ -52,6 +61,7 @@ pub(super) fn incoming(
     listener: TcpListener,
     tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     limits: Limits,
+    fleet: Arc<Fleet>,
 ) -> ReceiverStream<io::Result<Greeted>> {
     let (sender, receiver) = mpsc::channel(64);
     let room = Room {
@@ -66,8 +76,8 @@ pub(super) fn incoming(
                 accepted = listener.accept() => accepted,
                 () = sender.closed() => return,
             };
-            let tcp = match accepted {
-                Ok((tcp, _)) => tcp,
+            let (tcp, address) = match accepted {
+                Ok((tcp, address)) => (tcp, address.ip().to_canonical()),
                 Err(problem) => {
                     warn!(%problem, "a connection could not be accepted");
                     tokio::time::sleep(PAUSE).await;
@@ -75,8 +85,17 @@ pub(super) fn incoming(
                 }
             };
             let (acceptor, room, sender) = (TlsAcceptor::from(tls.borrow().clone()), room.clone(), sender.clone());
+            let fleet = fleet.clone();
             tokio::spawn(async move {
-                if let Some(greeted) = greet(tcp, &acceptor, permit, &room, limits.first).await {
+                let _ = tcp.set_nodelay(true); // Only makes small messages slower when it fails.
+                let shaken = tokio::time::timeout(limits.first, acceptor.accept(tcp)).await;
+                drop(permit);
+                let stream = match shaken {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(problem)) => return failed(&problem, address, &fleet),
+                    Err(_) => return debug!("a TLS handshake took too long"),
+                };
+                if let Some(greeted) = greet(stream, address, &room, limits.first).await {
                     drop(sender.send(Ok(greeted)).await);
                 }
             });
@@ -85,28 +104,23 @@ pub(super) fn incoming(
     ReceiverStream::new(receiver)
 }
 
+/// Takes note of a handshake that came to nothing.
+fn failed(problem: &io::Error, address: IpAddr, fleet: &Fleet) {
+    let alert = problem.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if matches!(alert, Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired))) {
+        fleet.clocks.refused(address, Instant::now());
+    }
+    debug!(%address, %problem, "a TLS handshake failed");
+}
+
 /// A connection up to its first bytes; `None` when it comes to nothing.
-async fn greet(
-    tcp: TcpStream,
-    acceptor: &TlsAcceptor,
-    handshake: OwnedSemaphorePermit,
-    room: &Room,
-    first: Duration,
-) -> Option<Greeted> {
-    let _ = tcp.set_nodelay(true); // Only makes small messages slower when it fails.
-    let mut stream = match tokio::time::timeout(first, acceptor.accept(tcp)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(problem)) => {
-            debug!(%problem, "a TLS handshake failed");
-            return None;
-        }
-        Err(_) => {
-            debug!("a TLS handshake took too long");
-            return None;
-        }
-    };
-    drop(handshake);
-    let is_member = stream.get_ref().1.peer_certificates().is_some();
+async fn greet(mut stream: TlsStream<TcpStream>, address: IpAddr, room: &Room, first: Duration) -> Option<Greeted> {
+    let certificates = stream.get_ref().1.peer_certificates().map(|chain| {
+        let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        Arc::new(chain)
+    });
+    let shown = certificates.as_deref().and_then(|chain| peer(chain));
+    let is_member = shown.is_some_and(|shown| matches!(shown.who, Who::Member(_)));
     let places = if is_member { &room.members } else { &room.strangers };
     let Ok(place) = places.clone().try_acquire_owned() else {
         warn!(is_member, "a connection is refused: there are too many");
@@ -118,28 +132,63 @@ async fn greet(
         debug!("a peer did not begin with HTTP/2");
         return None;
     }
-    Some(Greeted { stream, preface: PREFACE, _place: place })
+    let caller = Caller { certificates, address, ends: Arc::default() };
+    Some(Greeted { stream, caller, last: None, preface: PREFACE, _place: place })
+}
+
+/// Who is at the other end of a connection; with each request that comes over it.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// Verified, leaf first; none were shown.
+    pub(super) certificates: Option<Arc<Vec<CertificateDer<'static>>>>,
+    pub(super) address: IpAddr,
+    /// Whether the connection ends after what is on its way.
+    ends: Arc<AtomicBool>,
+}
+
+impl Caller {
+    /// Ends the connection shortly after the answer that is given now.
+    pub(super) fn ends(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A connection whose peer has begun to speak HTTP/2. It holds its place until it is dropped.
 pub(super) struct Greeted {
     stream: TlsStream<TcpStream>,
+    caller: Caller,
+    /// Runs once the connection is to end.
+    last: Option<Pin<Box<tokio::time::Sleep>>>,
     /// What was read of it already and is read again.
     preface: &'static [u8],
     _place: OwnedSemaphorePermit,
 }
 
 impl Connected for Greeted {
-    type ConnectInfo = <TlsStream<TcpStream> as Connected>::ConnectInfo;
+    type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+        self.caller.clone()
+    }
+}
+
+impl Greeted {
+    /// Whether the connection was to end, and has had its last words. It is read after each answer.
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.caller.ends.load(Ordering::Relaxed) {
+            return false;
+        }
+        let last = self.last.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_WORDS)));
+        last.as_mut().poll(context).is_ready()
     }
 }
 
 impl AsyncRead for Greeted {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.preface.is_empty() {
+            if self.is_over(context) {
+                return Poll::Ready(Ok(()));
+            }
             return Pin::new(&mut self.stream).poll_read(context, into);
         }
         let (now, later) = self.preface.split_at(self.preface.len().min(into.remaining()));
@@ -208,8 +257,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
         let (renewed, tls) = watch::channel(ca.server_config(&["127.0.0.1".to_owned()]).expect("a certificate"));
+        let fleet = Arc::new(Fleet::new());
         let limits = Limits { first: FIRST, strangers, ..Limits::default() };
-        let (connector, incoming) = (TlsConnector::from(Arc::new(config)), incoming(listener, tls, limits));
+        let (connector, incoming) = (TlsConnector::from(Arc::new(config)), incoming(listener, tls, limits, fleet));
         World { address, connector, incoming, renewed, ca, _folder: folder }
     }
 

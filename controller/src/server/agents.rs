@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::agent::agent_message::Kind as Up;
 use api::agent::agents_server::Agents;
@@ -21,10 +21,12 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::Shared;
+use super::accept::Caller;
 use super::who::{parse, stopping};
 use crate::core::observe::InstanceSeen;
 use crate::engine::{AgentSender, Engine};
 use crate::fleet::{LEASE, QUEUE};
+use crate::status::clock_ms;
 
 const HELLO: Duration = Duration::from_secs(10);
 /// Large enough that the cost per message does not count, small enough for a slow reader.
@@ -43,12 +45,14 @@ impl Agents for Service {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let member = self.0.member(&request, Role::Agent).await?;
         let name = member.name.clone();
+        let from = request.extensions().get::<Caller>().map(|caller| caller.address);
         let mut messages = request.into_inner();
         let hello = match timeout(HELLO, messages.next()).await {
             Ok(Some(Ok(AgentMessage { kind: Some(Up::Hello(hello)) }))) => hello,
             _ => return Err(Status::invalid_argument("the first message of an agent is its hello")),
         };
         let address: IpAddr = parse(&hello.address)?;
+        self.0.fleet.clocks.told(&name, from, hello.at_ms, clock_ms(), Instant::now());
         let connection = self.0.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let looked_up = name.clone();
@@ -85,11 +89,16 @@ impl Agents for Service {
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
-        self.0.member(&request, Role::Agent).await?;
+        let member = self.0.member(&request, Role::Agent).await?;
         let request = request.into_inner();
         let digest: api::Digest = parse(&request.digest)?;
         let mut blob = self.0.layout.open_blob(&digest).map_err(|problem| Status::not_found(problem.to_string()))?;
         let (sender, receiver) = mpsc::channel(4);
+        let (engine, runtime) = (self.0.engine.clone(), tokio::runtime::Handle::current());
+        let belongs = move || {
+            let member = member.clone();
+            runtime.block_on(engine.read(move |engine| member.still(&engine.state))).unwrap_or(false)
+        };
         tokio::task::spawn_blocking(move || {
             let failed = |problem: std::io::Error| Err(Status::internal(format!("{digest} cannot be read: {problem}")));
             if let Err(problem) = blob.seek(SeekFrom::Start(request.offset)) {
@@ -102,6 +111,10 @@ impl Agents for Service {
                     Ok(_) => Ok(Chunk { data }),
                     Err(problem) => failed(problem),
                 };
+                // Revoked in the middle it gets no more of it.
+                if !belongs() {
+                    return drop(sender.blocking_send(Err(revoked())));
+                }
                 let ends = piece.is_err();
                 if sender.blocking_send(piece).is_err() || ends {
                     return;
@@ -110,6 +123,10 @@ impl Agents for Service {
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
+}
+
+fn revoked() -> Status {
+    Status::permission_denied("this agent was revoked")
 }
 
 /// An agent's report as the core sees it.

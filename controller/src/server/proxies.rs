@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::Shared;
 use super::who::stopping;
+use super::accept::Caller;
 use crate::core::Command;
 use crate::engine::{Engine, Priority, Sealed, Submission};
 use crate::fleet::{LEASE, QUEUE};
@@ -45,11 +46,13 @@ impl Fleet for Service {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let member = self.0.member(&request, Role::Proxy).await?;
         let name = member.name.clone();
+        let address = request.extensions().get::<Caller>().map(|caller| caller.address);
         let mut messages = request.into_inner();
         let hello = match timeout(HELLO, messages.next()).await {
             Ok(Some(Ok(ProxyMessage { kind: Some(Up::Hello(hello)) }))) => hello,
             _ => return Err(Status::invalid_argument("the first message of a proxy is its hello")),
         };
+        self.0.fleet.clocks.told(&name, address, hello.at_ms, clock_ms(), Instant::now());
         let connection = self.0.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let lease_ms = u32::try_from(LEASE.as_millis()).unwrap_or(u32::MAX);

@@ -1,17 +1,19 @@
-//! Who asks: operators by token, members by certificate; and how refusals are worded for them.
+//! Who asks: operators by token or certificate, members by certificate; and how refusals are worded for them.
+
+use std::time::SystemTime;
 
 use api::{EnvironmentName, MemberName, Scope, ServiceName, Verb};
-use certs::fleet::{Role, peer};
+use certs::fleet::{Peer, Role, Who, peer, rfc3339};
 use tonic::{Request, Status};
 
 use super::Shared;
-use crate::core::state::MemberProgress;
+use super::accept::Caller;
 use crate::core::{Refusal, State};
 use crate::engine::NotDone;
 use crate::secret;
 use crate::store::StoreError;
 
-/// An operator whose token was accepted.
+/// An operator whose token, or the certificate that stands for it, was accepted.
 #[derive(Debug, Clone)]
 pub(super) struct Operator {
     pub(super) name: MemberName,
@@ -22,13 +24,18 @@ pub(super) struct Operator {
 #[derive(Debug, Clone)]
 pub(super) struct Admitted {
     pub(super) name: MemberName,
-    role: Role,
-    serial: String,
+    pub(super) role: Role,
+    pub(super) serial: String,
 }
 
 impl Shared {
     /// The operator behind a request.
     pub(super) async fn operator<T>(&self, request: &Request<T>) -> Result<Operator, Status> {
+        if !request.metadata().contains_key("authorization")
+            && let Some(peer) = asker(request).filter(|peer| peer.who == Who::Operator)
+        {
+            return self.certified_operator(peer).await;
+        }
         let wrong = || {
             Status::unauthenticated(
                 "this token is not accepted: it is unknown or was revoked; `pointsman login` with a valid one",
@@ -40,20 +47,63 @@ impl Shared {
         let (looked_up, secret) = (name.clone(), secret.to_owned());
         let find = move |engine: &crate::engine::Engine| {
             let token = engine.state.tokens.get(&looked_up).filter(|token| !token.revoked)?;
-            secret::matches(&secret, &token.secret).then(|| token.scope.clone())
+            let kept = token.secret.as_ref()?;
+            secret::matches(&secret, kept).then(|| token.scope.clone())
         };
         let scope = self.engine.read_first(find).await.ok_or_else(stopping)?.ok_or_else(wrong)?;
         Ok(Operator { name, scope })
     }
 
-    /// The member behind a request: its certificate is the one that was given out, and was not revoked since.
+    /// The operator whose certificate opened the connection: the one that was given out for a token, which is still good.
+    async fn certified_operator(&self, peer: Peer) -> Result<Operator, Status> {
+        let name = peer.name.clone();
+        if peer.until < SystemTime::now() {
+            return Err(Status::unauthenticated(format!(
+                "the certificate of the operator {name} expired at {}: somebody who may has to `pointsman token revoke \
+                 {name}` and make a new one with `pointsman token create {name} --certificate FILE`",
+                rfc3339(peer.until)
+            )));
+        }
+        let serial = hex(&peer.serial);
+        let find = move |engine: &crate::engine::Engine| {
+            let token = engine.state.tokens.get(&peer.name).filter(|token| !token.revoked)?;
+            (token.certificate.as_ref() == Some(&serial)).then(|| token.scope.clone())
+        };
+        let wrong = || Status::unauthenticated("this operator's certificate is not accepted: its token was revoked");
+        let scope = self.engine.read_first(find).await.ok_or_else(stopping)?.ok_or_else(wrong)?;
+        Ok(Operator { name, scope })
+    }
+
+    /// The member behind a request: its certificate is one that was given out last, is good, and was not revoked since.
     pub(super) async fn member<T>(&self, request: &Request<T>, role: Role) -> Result<Admitted, Status> {
-        let certificates = request.peer_certs();
-        let seen = certificates.as_deref().and_then(|chain| peer(chain)).filter(|seen| seen.role == role);
+        let seen = asker(request).filter(|seen| seen.who == Who::Member(role));
         let seen = seen.ok_or_else(|| {
             Status::unauthenticated(format!("only a {role} of this fleet may call this: its certificate is missing"))
         })?;
-        let admitted = Admitted { name: seen.name.clone(), role, serial: hex(&seen.serial) };
+        let until = seen.until;
+        let admitted = self.admit(seen, role).await?;
+        if until < SystemTime::now() {
+            // Without the connection it comes back with the certificate that it has by then.
+            request.extensions().get::<Caller>().inspect(|caller| caller.ends());
+            return Err(Status::unauthenticated(format!(
+                "the certificate of the {role} {} expired at {}; it renews it by itself",
+                admitted.name,
+                rfc3339(until)
+            )));
+        }
+        Ok(admitted)
+    }
+
+    /// The member behind a request for another certificate, who may be late.
+    pub(super) async fn late_member<T>(&self, request: &Request<T>) -> Result<Admitted, Status> {
+        match asker(request) {
+            Some(seen @ Peer { who: Who::Member(role), .. }) => self.admit(seen, role).await,
+            _ => Err(Status::unauthenticated("only a member of this fleet may call this: its certificate is missing")),
+        }
+    }
+
+    async fn admit(&self, seen: Peer, role: Role) -> Result<Admitted, Status> {
+        let admitted = Admitted { name: seen.name, role, serial: hex(&seen.serial) };
         let asked = admitted.clone();
         if self.engine.read_first(move |engine| asked.still(&engine.state)).await.ok_or_else(stopping)? {
             return Ok(admitted);
@@ -69,11 +119,13 @@ impl Admitted {
     /// Whether it belongs to the fleet now, with this certificate. Asked again after every wait.
     pub(super) fn still(&self, state: &State) -> bool {
         let member = state.members.get(&self.name).filter(|member| member.role == self.role);
-        member.is_some_and(|member| match &member.progress {
-            MemberProgress::Joined { serial } => *serial == self.serial,
-            MemberProgress::Invited { .. } | MemberProgress::Revoked => false,
-        })
+        member.is_some_and(|member| member.progress.accepts(&self.serial))
     }
+}
+
+/// Who opened the connection that a request came over, by certificate.
+fn asker<T>(request: &Request<T>) -> Option<Peer> {
+    peer(request.extensions().get::<Caller>()?.certificates.as_deref()?)
 }
 
 #[cfg(test)]

@@ -40,6 +40,19 @@ pub(super) fn join(state: &State, name: &MemberName, serial: &str, context: &Con
     }
 }
 
+/// The certificate that was used stays good beside the new one, whichever of the two accepted ones it was: that is the one
+/// which the member surely has when the answer is lost.
+pub(super) fn renew_member(state: &State, name: &MemberName, used: &str, serial: &str) -> Result<Decision, Refusal> {
+    match state.members.get(name).map(|member| &member.progress) {
+        Some(progress) if progress.accepts(used) => Ok(Decision::one(Event::MemberRenewed {
+            name: name.clone(),
+            used: used.to_owned(),
+            serial: serial.to_owned(),
+        })),
+        _ => Err(Refusal::Refused(format!("{name} does not belong to this fleet any more with this certificate"))),
+    }
+}
+
 pub(super) fn revoke_member(state: &State, name: &MemberName) -> Result<Decision, Refusal> {
     match state.members.get(name).map(|member| &member.progress) {
         None => Err(Refusal::Unknown(format!("there is no {name} in this fleet"))),
@@ -54,6 +67,22 @@ pub(super) fn create_token(
     secret: Digest,
     scope: &Scope,
 ) -> Result<Decision, Refusal> {
+    may_be_made(state, name, scope)?;
+    Ok(Decision::one(Event::TokenCreated { name: name.clone(), secret, scope: scope.clone() }))
+}
+
+pub(super) fn certify_operator(
+    state: &State,
+    name: &MemberName,
+    serial: &str,
+    scope: &Scope,
+) -> Result<Decision, Refusal> {
+    may_be_made(state, name, scope)?;
+    let (name, serial, scope) = (name.clone(), serial.to_owned(), scope.clone());
+    Ok(Decision::one(Event::OperatorCertified { name, serial, scope }))
+}
+
+fn may_be_made(state: &State, name: &MemberName, scope: &Scope) -> Result<(), Refusal> {
     if state.tokens.get(name).is_some_and(|token| !token.revoked) {
         return Err(Refusal::Refused(format!(
             "there is a token {name} already: choose another name, or `pointsman token revoke {name}` first"
@@ -62,7 +91,7 @@ pub(super) fn create_token(
     if scope.verbs.is_empty() {
         return Err(Refusal::Wrong(vec!["a token needs at least one verb: --allow read,promote".into()]));
     }
-    Ok(Decision::one(Event::TokenCreated { name: name.clone(), secret, scope: scope.clone() }))
+    Ok(())
 }
 
 pub(super) fn revoke_token(state: &State, name: &MemberName) -> Result<Decision, Refusal> {
@@ -94,4 +123,116 @@ pub(super) fn tell_override(
         return Ok(Decision::default());
     }
     Ok(Decision::one(Event::OverrideTold { proxy: proxy.clone(), stage: stage.clone(), release, until_ms }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::decide::decide;
+    use crate::core::{Command, Mark};
+
+    fn name(text: &str) -> MemberName {
+        text.parse().expect("a name")
+    }
+
+    /// Carries out a command; the sentence when it is refused.
+    fn does(state: &mut State, command: &Command) -> Result<(), String> {
+        let context = Context { by: "test".into(), reason: String::new(), now_ms: 1_000 };
+        let decision = decide(state, command, &context).map_err(|refusal| refusal.to_string())?;
+        let mark = Mark { seq: 1, at_ms: 1_000, by: "test", reason: "", request: "" };
+        for event in &decision.events {
+            // As it is kept and read again.
+            let kept = serde_json::to_string(event).expect("written");
+            state.evolve(&serde_json::from_str(&kept).expect("read"), mark);
+        }
+        Ok(())
+    }
+
+    fn joined() -> State {
+        let mut state = State::default();
+        let secret = Digest::of(b"secret");
+        let invite =
+            Command::Invite { name: name("p1"), role: Role::Proxy, group: String::new(), secret, until_ms: 2_000 };
+        does(&mut state, &invite).expect("invited");
+        does(&mut state, &Command::Join { name: name("p1"), serial: "a".into() }).expect("joined");
+        state
+    }
+
+    fn renew(state: &mut State, used: &str, serial: &str) -> Result<(), String> {
+        does(state, &Command::RenewMember { name: name("p1"), used: used.into(), serial: serial.into() })
+    }
+
+    /// Of the certificates a to e, those that are good.
+    fn good(state: &State) -> String {
+        let progress = &state.members[&name("p1")].progress;
+        ["a", "b", "c", "d", "e"].into_iter().filter(|serial| progress.accepts(serial)).collect()
+    }
+
+    #[test]
+    fn membership_a_lost_answer_locks_nobody_out() {
+        let mut state = joined();
+        assert_eq!(good(&state), "a");
+        renew(&mut state, "a", "b").expect("renewed");
+        assert_eq!(good(&state), "ab");
+        // The answer was lost, and so is the next one.
+        renew(&mut state, "a", "c").expect("renewed");
+        assert_eq!(good(&state), "ac");
+        renew(&mut state, "a", "d").expect("renewed");
+        assert_eq!(good(&state), "ad");
+        // It arrived: the first one is of no use any more.
+        renew(&mut state, "d", "e").expect("renewed");
+        assert_eq!(good(&state), "de");
+        for old in ["a", "b", "c", "x"] {
+            assert!(renew(&mut state, old, "f").expect_err("refused").contains("not belong"), "{old}");
+        }
+    }
+
+    #[test]
+    fn membership_who_is_revoked_or_invited_again_renews_nothing() {
+        let mut state = joined();
+        renew(&mut state, "a", "b").expect("renewed");
+        does(&mut state, &Command::RevokeMember { name: name("p1") }).expect("revoked");
+        assert_eq!(good(&state), "");
+        renew(&mut state, "b", "c").expect_err("revoked");
+        let secret = Digest::of(b"another");
+        let invite =
+            Command::Invite { name: name("p1"), role: Role::Proxy, group: String::new(), secret, until_ms: 2_000 };
+        does(&mut state, &invite).expect("invited");
+        renew(&mut state, "b", "c").expect_err("it has to join first");
+        does(&mut state, &Command::Join { name: name("p1"), serial: "d".into() }).expect("joined");
+        assert_eq!(good(&state), "d");
+        let nobody = Command::RenewMember { name: name("p2"), used: "a".into(), serial: "b".into() };
+        does(&mut state, &nobody).expect_err("unknown");
+    }
+
+    #[test]
+    fn membership_an_operator_has_a_secret_or_a_certificate() {
+        let (mut state, scope) = (State::default(), Scope::admin());
+        let certify = |serial: &str| Command::CertifyOperator {
+            name: name("alice"),
+            serial: serial.into(),
+            scope: scope.clone(),
+        };
+        does(&mut state, &certify("a")).expect("made");
+        let token = |state: &State| {
+            let token = &state.tokens[&name("alice")];
+            (token.secret.is_some(), token.certificate.clone(), token.revoked)
+        };
+        assert_eq!(token(&state), (false, Some("a".into()), false));
+        assert!(does(&mut state, &certify("b")).expect_err("there is one").contains("token revoke alice"));
+        let secret = Digest::of(b"secret");
+        let create = Command::CreateToken { name: name("alice"), secret, scope: scope.clone() };
+        does(&mut state, &create).expect_err("there is one");
+        does(&mut state, &Command::RevokeToken { name: name("alice") }).expect("revoked");
+        assert_eq!(token(&state), (false, Some("a".into()), true));
+        does(&mut state, &create).expect("made");
+        assert_eq!(token(&state), (true, None, false), "the certificate of before opens nothing");
+    }
+
+    #[test]
+    fn membership_what_an_older_version_kept_is_read() {
+        let progress = r#"{"joined":{"serial":"a"}}"#;
+        let progress: MemberProgress = serde_json::from_str(progress).expect("read");
+        assert!(progress.accepts("a") && !progress.accepts("b"));
+    }
 }

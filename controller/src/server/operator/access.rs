@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use api::operator::{
     BackupPiece, CreateJoinReply, CreateJoinRequest, CreateTokenReply, CreateTokenRequest, Done, FleetMembers,
@@ -20,11 +20,14 @@ use super::Answers;
 use crate::core::Command;
 use crate::engine::{Engine, Priority};
 use crate::server::Shared;
+use crate::server::joining::serial_of;
 use crate::server::who::{Operator, parse, stopping, wrong};
 use crate::{secret, status};
 
 /// Long enough to carry the token to another machine, short enough that a forgotten one is worthless.
 const JOIN_VALID: Span = Span::from_ms(15 * 60_000).expect("15 minutes are a span");
+/// How long an operator's certificate is good when nothing is said.
+const CERTIFICATE_VALID: Span = Span::from_ms(30 * 86_400_000).expect("30 days are a span");
 const PIECE_BYTES: usize = 256 * 1024;
 
 impl Shared {
@@ -36,10 +39,31 @@ impl Shared {
         who.may(Verb::Admin, None, None)?;
         let name: MemberName = parse(&request.name)?;
         let scope = read_scope(&request)?;
+        if !request.csr_der.is_empty() {
+            return self.certify_operator(who, name, scope, request).await;
+        }
         let secret = secret::draw().map_err(Status::internal)?;
         let command = Command::CreateToken { name: name.clone(), secret: secret::hash(&secret), scope };
         self.ask(who, command, request.reason, String::new(), Priority::Normal).await?;
-        Ok(CreateTokenReply { token: secret::operator_token(&name, &secret) })
+        Ok(CreateTokenReply { token: secret::operator_token(&name, &secret), ..CreateTokenReply::default() })
+    }
+
+    /// A certificate in place of a secret.
+    async fn certify_operator(
+        &self,
+        who: &Operator,
+        name: MemberName,
+        scope: Scope,
+        request: CreateTokenRequest,
+    ) -> Result<CreateTokenReply, Status> {
+        let valid = if request.valid_ms == 0 { Some(CERTIFICATE_VALID) } else { Span::from_ms(request.valid_ms) };
+        let valid = valid.ok_or_else(|| Status::invalid_argument("a certificate is valid for 1ms to 366d"))?;
+        let valid = Duration::from_millis(valid.ms());
+        let signed = self.ca.sign_operator(&request.csr_der, &name, valid, SystemTime::now());
+        let certificate_der = signed.map_err(|problem| Status::invalid_argument(problem.to_string()))?;
+        let command = Command::CertifyOperator { name, serial: serial_of(&certificate_der)?, scope };
+        self.ask(who, command, request.reason, String::new(), Priority::Normal).await?;
+        Ok(CreateTokenReply { certificate_der, ca_pem: self.ca.certificate_pem(), ..CreateTokenReply::default() })
     }
 
     pub(super) async fn list_tokens(&self, who: &Operator) -> Result<Tokens, Status> {
