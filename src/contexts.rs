@@ -22,16 +22,31 @@ is the operator.toml in the controller's data folder, or give that file with `--
 
 const SCHEMA: u32 = 1;
 
-/// A controller, whom to trust about it, and the token that opens it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A controller, whom to trust about it, and what opens it: a token, or a certificate with its key.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
     /// Host and port.
     pub(crate) controller: String,
     /// The fleet CA as PEM.
     pub(crate) ca: String,
-    /// Secret.
+    /// Secret; empty when there is a certificate.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) token: String,
+    /// PEM, for the token that it stands for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) certificate: String,
+    /// Secret: the certificate's key (PKCS #8, PEM).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) key: String,
+}
+
+impl Context {
+    /// Whether something opens the controller, and only one thing.
+    fn is_whole(&self) -> bool {
+        let certified = (!self.certificate.is_empty(), !self.key.is_empty());
+        certified == (self.token.is_empty(), self.token.is_empty())
+    }
 }
 
 impl std::fmt::Debug for Context {
@@ -40,13 +55,18 @@ impl std::fmt::Debug for Context {
     }
 }
 
-/// An operator file: what the controller writes for its first operator.
-#[derive(Deserialize)]
+/// An operator file: what the controller writes for its first operator, and `token create --certificate` for others.
+#[derive(Serialize, Deserialize)]
 struct OperatorFile {
     schema: u32,
     controller: String,
     ca: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     token: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    certificate: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    key: String,
 }
 
 /// All contexts of a user.
@@ -143,7 +163,26 @@ pub(crate) fn operator_file(path: &Path) -> Result<Context, Failure> {
     let text = fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?;
     let file: OperatorFile = toml::from_str(&text).map_err(|error| damaged(path, &text, &error))?;
     check_schema(path, file.schema)?;
-    Ok(Context { controller: file.controller, ca: file.ca, token: file.token.trim().to_owned() })
+    let OperatorFile { controller, ca, token, certificate, key, .. } = file;
+    let context = Context { controller, ca, token: token.trim().to_owned(), certificate, key };
+    if context.is_whole() {
+        return Ok(context);
+    }
+    Err(Failure::refused(format!(
+        "{}: an operator file has either a `token`, or a `certificate` with its `key`",
+        path.display()
+    )))
+}
+
+/// Writes an operator file, readable by its owner only.
+///
+/// # Errors
+/// A folder that cannot be written.
+pub(crate) fn write_operator_file(path: &Path, context: Context) -> Result<(), Failure> {
+    let Context { controller, ca, token, certificate, key } = context;
+    let text = toml::to_string(&OperatorFile { schema: SCHEMA, controller, ca, token, certificate, key })
+        .map_err(|error| Failure::refused(format!("the operator file could not be written as TOML: {error}")))?;
+    durable::write(path, text.as_bytes()).map_err(|error| Failure::file(path, &error))
 }
 
 /// The context that a command uses: a file when `given` is one, else a name, else the current one.

@@ -57,14 +57,22 @@ impl Client {
     /// An address, authority or token that cannot be right.
     pub(crate) fn new(name: &str, context: &Context) -> Result<Self, Failure> {
         let unusable = |why: String| Failure::refused(format!("the context {name} is not usable: {why}"));
-        let channel = certs::fleet::operator_channel(&context.controller, &context.ca)
-            .map_err(|error| unusable(error.to_string()))?;
-        let mut value: MetadataValue<Ascii> = format!("Bearer {}", context.token)
-            .parse()
-            .map_err(|_| unusable("its token holds characters that no token has".into()))?;
-        value.set_sensitive(true);
-        let calls = OperatorClient::with_interceptor(channel, Bearer(value)).max_decoding_message_size(LARGEST_MESSAGE);
+        let Context { controller, ca, certificate, key, .. } = context;
+        let channel = if certificate.is_empty() {
+            certs::fleet::operator_channel(controller, ca)
+        } else {
+            certs::fleet::certified_operator_channel(controller, ca, certificate, key)
+        };
+        let channel = channel.map_err(|error| unusable(error.to_string()))?;
+        let bearer = Bearer::of(&context.token)
+            .ok_or_else(|| unusable("its token holds characters that no token has".into()))?;
+        let calls = OperatorClient::with_interceptor(channel, bearer).max_decoding_message_size(LARGEST_MESSAGE);
         Ok(Self { calls, controller: context.controller.clone(), context: name.to_owned() })
+    }
+
+    /// Host and port.
+    pub(crate) fn controller(&self) -> &str {
+        &self.controller
     }
 
     /// What went wrong, for people.
@@ -168,13 +176,26 @@ pub(crate) fn asking<T>(message: T) -> Request<T> {
     request
 }
 
-/// Adds the token to each call.
+/// Adds the token to each call; nothing when a certificate stands for it.
 #[derive(Clone)]
-pub(crate) struct Bearer(MetadataValue<Ascii>);
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Bearer {
+    fn of(token: &str) -> Option<Self> {
+        if token.is_empty() {
+            return Some(Self(None));
+        }
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().ok()?;
+        value.set_sensitive(true);
+        Some(Self(Some(value)))
+    }
+}
 
 impl tonic::service::Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
         Ok(request)
     }
 }
@@ -195,6 +216,9 @@ fn sentence(status: &Status, controller: &str, context: &str) -> String {
         said => said,
     };
     match status.code() {
+        Code::Unauthenticated if said.contains("certificate") => {
+            format!("the controller at {controller} does not accept the context {context}: {said}")
+        }
         Code::Unauthenticated => format!(
             "the controller at {controller} does not accept the token of the context {context}: log in again with \
              `pointsman login --from FILE`, or with a token that was not revoked"
@@ -225,6 +249,9 @@ fn connection_problem(status: &Status) -> Option<String> {
         // A certificate's fault is wrapped in an io::Error whose own `source` skips it.
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         let tls = error.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|e| e.downcast_ref()));
+        if let Some(wrong) = inner.and_then(|inner| inner.downcast_ref::<certs::fleet::WrongClock>()) {
+            return Some(format!("cannot be verified: {wrong}"));
+        }
         if let Some(tls) = tls {
             return Some(tls_problem(tls));
         }
@@ -353,7 +380,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
         let controller = listener.local_addr().expect("address").to_string();
         drop(listener);
-        let context = Context { controller: controller.clone(), ca, token: "pmop1.x".into() };
+        let context = Context { controller: controller.clone(), ca, token: "pmop1.x".into(), ..Context::default() };
         let mut client = Client::new("local", &context).expect("client");
         let status = client.calls.list_services(asking(api::operator::ListRequest {})).await.expect_err("nobody");
         assert!(is_broken_connection(&status) && is_unconnected(&status));

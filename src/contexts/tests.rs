@@ -9,6 +9,7 @@ fn context(controller: &str) -> Context {
         controller: controller.into(),
         ca: "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".into(),
         token: "pmop1.secret".into(),
+        ..Context::default()
     }
 }
 
@@ -73,6 +74,9 @@ fn operator_files_are_read_and_mistakes_are_told_without_the_secret() {
         (good.replace("schema = 1", "schema = 9"), "schema 9 is not known"),
         (good.replace("controller", "controler"), "missing field `controller`"),
         (good.replace("\"pmop1.secret\"", "\"pmop1.secret"), ":4:"),
+        (good.replace("token = \"pmop1.secret\"", ""), "either a `token`, or a `certificate` with its `key`"),
+        (good.replace("token", "key"), "either a `token`, or a `certificate` with its `key`"),
+        (format!("{good}certificate = \"PEM\"\nkey = \"secret\""), "either a `token`, or a `certificate`"),
     ] {
         fs::write(&path, bad).expect("written");
         let message = operator_file(&path).expect_err("refused").message;
@@ -80,6 +84,27 @@ fn operator_files_are_read_and_mistakes_are_told_without_the_secret() {
     }
     let message = operator_file(&folder.path().join("none")).expect_err("no file").message;
     assert!(message.ends_with("there is no such file or folder"), "{message}");
+}
+
+#[test]
+fn an_operator_file_with_a_certificate_is_read_as_it_was_written() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("alice.toml");
+    let pem = |what: &str| format!("-----BEGIN {what}-----\nAA==\n-----END {what}-----\n");
+    let context = Context {
+        token: String::new(),
+        certificate: pem("CERTIFICATE"),
+        key: pem("PRIVATE KEY"),
+        ..context("127.0.0.1:7400")
+    };
+    write_operator_file(&path, context.clone()).expect("written");
+    assert_eq!(path.metadata().expect("file").permissions().mode() & 0o777, 0o600);
+    assert!(operator_file(&path).expect("read") == context);
+    let mut contexts = Contexts::default();
+    contexts.add(&name("alice"), context.clone()).expect("added");
+    contexts.save(&folder.path().join("contexts.toml")).expect("saved");
+    let loaded = Contexts::load(&folder.path().join("contexts.toml")).expect("loaded");
+    assert!(loaded.all["alice"] == context);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use api::Span;
 use api::operator::ListRequest;
 use clap::{Args, Subcommand};
 use tokio::sync::oneshot;
@@ -40,6 +41,9 @@ pub(crate) struct ControllerArgs {
     /// Where proxies and agents reach it, when that is not where it listens.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<HostPort>,
+    /// For tests: how long certificates of proxies and agents are good.
+    #[arg(long, value_name = "TIME", hide = true)]
+    member_lifetime: Option<Span>,
     /// For crash tests: end at once at this point.
     #[arg(long, value_name = "POINT", hide = true)]
     fault: Option<String>,
@@ -124,6 +128,7 @@ async fn serve(args: ControllerArgs) -> Ended {
         listen: args.listen,
         advertise: args.advertise.map(|advertise| advertise.0),
         software: SOFTWARE.into(),
+        member_lifetime: args.member_lifetime.map(|span| std::time::Duration::from_millis(span.ms())),
         fault: args.fault,
     };
     tokio::spawn(async move {

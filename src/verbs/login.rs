@@ -14,7 +14,7 @@ use crate::operator::{Client, Session, asking};
 use crate::render::Line;
 use crate::values::HostPort;
 
-/// Remember a controller and the token for it.
+/// Remember a controller, and the token or certificate for it.
 ///
 /// The controller is asked once, so that a wrong address or token is found out now. The context becomes the current one
 /// and is kept in a file that only you can read.
@@ -27,7 +27,7 @@ pub(crate) struct LoginArgs {
     /// The controller's address.
     #[arg(value_name = "ADDRESS", required_unless_present = "from", requires_all = ["ca", "token_file"])]
     address: Option<HostPort>,
-    /// The operator file that the controller wrote: operator.toml in its data folder.
+    /// An operator file: operator.toml in the controller's data folder, or one of `token create --certificate`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["address", "ca", "token_file"])]
     from: Option<PathBuf>,
     /// The certificate of the controller's authority (PEM).
@@ -45,7 +45,8 @@ pub(crate) async fn run(args: LoginArgs, session: &Session) -> Ended {
     let context = match (&args.from, args.address, &args.ca, &args.token_file) {
         (Some(file), ..) => contexts::operator_file(file)?,
         (None, Some(address), Some(ca), Some(token)) => {
-            Context { controller: address.0, ca: text(ca)?, token: text(token)?.trim().to_owned() }
+            let token = text(token)?.trim().to_owned();
+            Context { controller: address.0, ca: text(ca)?, token, ..Context::default() }
         }
         _ => {
             return Err(Failure::usage(
@@ -70,7 +71,7 @@ async fn check(name: &MemberName, context: &Context) -> Result<(), Failure> {
     match client.calls.list_services(asking(ListRequest {})).await {
         Ok(_) => Ok(()),
         Err(status) if status.code() == Code::PermissionDenied => Ok(()),
-        Err(status) if status.code() == Code::Unauthenticated => {
+        Err(status) if status.code() == Code::Unauthenticated && context.certificate.is_empty() => {
             Err(Failure::refused(format!("the controller at {} does not accept this token", context.controller)))
         }
         Err(status) => Err(client.failure(&status)),
