@@ -3,6 +3,7 @@
 //! Must not know: what is expected. It starts, asks, counts and waits.
 
 mod client;
+mod clock;
 mod command;
 mod house;
 mod load;
@@ -15,6 +16,7 @@ mod shape;
 mod upstream;
 
 pub(crate) use client::{Client, Speech, burst};
+pub(crate) use clock::Clock;
 pub(crate) use command::{PROGRAM, Said};
 pub(crate) use house::{HOST, House, Proxy, STAGE, running_in};
 pub(crate) use load::Load;

@@ -16,6 +16,7 @@ mod hostile_store;
 mod input;
 mod input_access;
 mod input_build;
+mod membership;
 mod regressions;
 mod rollout;
 mod soak;

@@ -21,12 +21,18 @@ pub(crate) struct Said {
 }
 
 /// Runs the command to its end; `context` is the operator file that it uses.
-pub(crate) async fn run(context: Option<&Path>, folder: &Path, arguments: &[&str]) -> Said {
+pub(crate) async fn run(
+    context: Option<&Path>,
+    folder: &Path,
+    variables: &[(String, String)],
+    arguments: &[&str],
+) -> Said {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
     // Nothing of the machine's own settings.
     command.env_remove("POINTSMAN_CONTEXT").env("POINTSMAN_CONFIG", folder.join("no-contexts.toml"));
     command.env("NO_COLOR", "1").env("USER", "anna");
+    command.envs(variables.iter().cloned());
     if let Some(context) = context {
         command.env("POINTSMAN_CONTEXT", context);
     }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::command::{self, PROGRAM, Said};
 use super::port::{free_port, free_range};
-use super::{Happened, Operator, Part, Serving, Upstream};
+use super::{Clock, Happened, Operator, Part, Serving, Upstream};
 
 /// The stage that most stories are about, and the host that reaches it.
 pub(crate) const STAGE: &str = "hello/production";
@@ -43,6 +43,8 @@ pub(crate) struct House {
     known: BTreeMap<String, Vec<String>>,
     /// Variables that proxies and agents are started with.
     given: Vec<(String, String)>,
+    /// Variables that everything is started with.
+    everywhere: Vec<(String, String)>,
     /// So that every start has a log of its own.
     starts: u32,
 }
@@ -60,8 +62,8 @@ impl House {
         certs::install_provider();
         let folder = tempfile::Builder::new().prefix("pointsman-system-").tempdir().expect("a folder");
         let controller_port = free_port();
-        let (parts, known, given) = Default::default();
-        Self { folder, controller: None, controller_port, parts, known, given, starts: 0 }
+        let (parts, known, given, everywhere) = Default::default();
+        Self { folder, controller: None, controller_port, parts, known, given, everywhere, starts: 0 }
     }
 
     /// A controller that knows nothing yet.
@@ -74,8 +76,18 @@ impl House {
     /// A controller that knows the service `hello` and its static environment `production`.
     pub(crate) async fn with_hello() -> Self {
         let house = Self::with_controller().await;
-        house.apply(&[("production.toml", ENVIRONMENT), ("pointsman.toml", SERVICE)]).await;
+        house.learns_hello().await;
         house
+    }
+
+    /// Has the controller know the service `hello` and its static environment `production`.
+    pub(crate) async fn learns_hello(&self) {
+        self.apply(&[("production.toml", ENVIRONMENT), ("pointsman.toml", SERVICE)]).await;
+    }
+
+    /// All processes from now on, commands as well, live by this clock.
+    pub(crate) fn live_by(&mut self, clock: &Clock) {
+        self.everywhere = clock.variables();
     }
 
     // === Folders and files ===
@@ -107,17 +119,17 @@ impl House {
 
     /// Runs the command as the first operator.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Said {
-        command::run(Some(&self.context()), self.folder.path(), arguments).await
+        command::run(Some(&self.context()), self.folder.path(), &self.everywhere, arguments).await
     }
 
     /// Runs the command with another operator file.
     pub(crate) async fn run_as(&self, context: &Path, arguments: &[&str]) -> Said {
-        command::run(Some(context), self.folder.path(), arguments).await
+        command::run(Some(context), self.folder.path(), &self.everywhere, arguments).await
     }
 
     /// Runs the command without any context.
     pub(crate) async fn run_bare(&self, arguments: &[&str]) -> Said {
-        command::run(None, self.folder.path(), arguments).await
+        command::run(None, self.folder.path(), &self.everywhere, arguments).await
     }
 
     /// The result of a command for programs; it must end with 0.
@@ -169,6 +181,7 @@ impl House {
         let mut command = Command::new(PROGRAM);
         command.args(["controller", "--listen", &self.controller_address(), "--data"]).arg(self.path("controller"));
         command.args(more);
+        command.envs(self.everywhere.iter().cloned());
         self.launch("controller", command)
     }
 
@@ -229,6 +242,11 @@ impl House {
         self.given.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Starts every proxy and agent from now on with a clock.
+    pub(crate) fn give_clock(&mut self, clock: &Clock) {
+        self.given.extend(clock.variables());
+    }
+
     /// Starts a proxy or agent again, as it was started first.
     pub(crate) async fn start(&mut self, name: &str) {
         self.start_with(name, None).await;
@@ -238,7 +256,7 @@ impl House {
         let line = self.known.get(name).expect("it joined").clone();
         let mut command = Command::new(PROGRAM);
         command.args(&line).arg("--data").arg(self.path(name)).env_remove("POINTSMAN_JOIN");
-        command.envs(self.given.iter().cloned());
+        command.envs(self.everywhere.iter().chain(&self.given).cloned());
         if let Some(token) = token {
             command.env("POINTSMAN_JOIN", token);
         }

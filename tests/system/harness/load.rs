@@ -27,10 +27,19 @@ pub(crate) struct Load {
 impl Load {
     /// A client over HTTP/1.1 and one over HTTP/2, both through TLS, at each address.
     pub(crate) fn start(addresses: &[SocketAddr], authority: &str) -> Self {
+        Self::of(addresses, |address, speech| Client::tls(address, speech, authority))
+    }
+
+    /// The same in clear, for proxies whose clock is not that of the test.
+    pub(crate) fn plain(addresses: &[SocketAddr]) -> Self {
+        Self::of(addresses, Client::plain)
+    }
+
+    fn of(addresses: &[SocketAddr], client: impl Fn(SocketAddr, Speech) -> Client) -> Self {
         let (counted, mut clients) = (Arc::<Mutex<Counted>>::default(), JoinSet::new());
         for address in addresses {
             for speech in [Speech::Http1, Speech::Http2] {
-                let (mut client, counted) = (Client::tls(*address, speech, authority), counted.clone());
+                let (mut client, counted) = (client(*address, speech), counted.clone());
                 let name = format!("{speech:?} at {address}");
                 clients.spawn(async move {
                     loop {
