@@ -34,6 +34,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::CertsError;
+use validity::Validity;
 
 /// The name in the controller's certificate. `.internal` is reserved for private use (ICANN resolution 2024.07.29.06).
 const CONTROLLER_NAME: &str = "controller.pointsman.internal";
@@ -96,6 +97,8 @@ pub struct Peer {
     pub name: MemberName,
     /// Serial number of the certificate, for revocation.
     pub serial: Vec<u8>,
+    /// From when the certificate counts: a little before it was made.
+    pub from: SystemTime,
     /// When the certificate ends. The handshake lets it through for [`GRACE`] longer, for a renewal and nothing else.
     pub until: SystemTime,
 }
@@ -117,8 +120,8 @@ pub fn peer(certificates: &[CertificateDer<'_>]) -> Option<Peer> {
     let (uri, None) = (uris.next()?, uris.next()) else { return None };
     let (who, name) = uri.strip_prefix("spiffe://pointsman/")?.split_once('/')?;
     let who = if who == "operator" { Who::Operator } else { Who::Member(who.parse().ok()?) };
-    let until = validity::Validity::within(&leaf)?.until;
-    Some(Peer { who, name: name.parse().ok()?, serial: leaf.raw_serial().to_vec(), until })
+    let Validity { from, until } = Validity::within(&leaf)?;
+    Some(Peer { who, name: name.parse().ok()?, serial: leaf.raw_serial().to_vec(), from, until })
 }
 
 #[cfg(test)]

@@ -40,8 +40,6 @@ use members::Agents;
 
 /// How often time is asked what is due when nothing else happens.
 const TICK: Duration = Duration::from_millis(250);
-/// How often the controller's own certificate is renewed.
-pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(86_400);
 /// How often it is looked whether keys of tickets have to be rotated, or a development certificate is near its end.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A start folds at most so many events after the last checkpoint: some 20 ms.

@@ -1,4 +1,7 @@
-//! Who belongs, by certificate: renewed by its owner, revoked at once, lived through without a controller; and clocks.
+//! Who belongs, by certificate: renewed by its owner, revoked at once, lived through without a controller.
+
+mod clocks;
+mod operators;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,8 +11,6 @@ use api::agent::{AgentMessage, FetchRequest, agent_message};
 use api::fleet::fleet_client::FleetClient;
 use api::fleet::membership_client::MembershipClient;
 use api::fleet::{Hello, ProxyMessage, RenewRequest, proxy_message};
-use api::operator::operator_client::OperatorClient;
-use api::operator::{ListRequest, StatusRequest};
 use certs::fleet::Identity;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -17,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::harness::{Client, Clock, House, Load, Repository, STAGE, Speech, until};
+use crate::harness::{Client, Clock, House, Load, Repository, Speech, until};
 
 const HOUR: i64 = 3_600;
 
@@ -29,16 +30,6 @@ async fn renewals(house: &House, name: &str) -> usize {
 
 async fn is_renewed(house: &House, name: &str, times: usize) {
     until(&format!("{name} is renewed"), async || (renewals(house, name).await >= times).then_some(())).await;
-}
-
-/// Waits for a warning that says all of these.
-async fn warns(house: &House, expected: &[&str]) -> String {
-    until(&format!("status warns of {expected:?}"), async || {
-        let warnings = house.json(&["status"]).await["warnings"].as_array()?.clone();
-        let mut said = warnings.iter().filter_map(Value::as_str);
-        said.find(|said| expected.iter().all(|expected| said.contains(expected))).map(str::to_owned)
-    })
-    .await
 }
 
 /// What a member keeps.
@@ -231,91 +222,6 @@ async fn membership_a_revoked_agent_is_out_at_once_and_gets_no_byte_more() {
     house.part("a1").says("a1 does not belong to this fleet any more").await;
 }
 
-/// The connection of an operator file with a certificate.
-fn certified(house: &House, file: &str) -> Channel {
-    let table: toml::Table = fs::read_to_string(house.path(file)).expect("a file").parse().expect("TOML");
-    let text = |key: &str| table[key].as_str().expect("text").to_owned();
-    assert!(!table.contains_key("token"), "{file}");
-    certs::fleet::certified_operator_channel(&text("controller"), &text("ca"), &text("certificate"), &text("key"))
-        .expect("usable")
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn membership_an_operator_has_a_certificate_in_place_of_a_token() {
-    let house = House::with_hello().await;
-    let (_r1, _r2) = house.two_releases().await;
-    let create = ["token", "create", "alice", "--allow", "read", "--certificate", "alice.toml"];
-    house.run(&create).await.ends(0).complains(&["alice logs in with", "--from alice.toml"]);
-    let mode = fs::metadata(house.path("alice.toml")).expect("written").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-    house.run(&create).await.ends(1).complains_once(&["alice.toml: it exists already"]);
-
-    // It stands for the token, with its scope.
-    let alice = house.path("alice.toml");
-    house.run_as(&alice, &["status"]).await.ends(0);
-    house.run_as(&alice, &["rollback", STAGE]).await.ends(1).complains(&["token alice may not rollback"]);
-    house.run_bare(&["login", "--from", "alice.toml", "--name", "alice"]).await.ends(0);
-    house.run_bare(&["service", "list"]).await.ends(0);
-    let tokens = house.run(&["token", "list"]).await.ends(0).out;
-    assert!(tokens.contains("alice"), "{tokens}");
-
-    // Revoked, it ends at once, in the middle of a stream too; and another of the name does not bring it back.
-    let channel = certified(&house, "alice.toml");
-    let request = StatusRequest { watch: true, ..Default::default() };
-    let mut watched = OperatorClient::new(channel.clone()).status(request).await.expect("it may").into_inner();
-    watched.message().await.expect("no error").expect("a status");
-    house.run(&["token", "revoke", "alice"]).await.ends(0);
-    let ended = loop {
-        match watched.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it ended without a word"),
-            Err(status) => break status,
-        }
-    };
-    assert_eq!((ended.code(), ended.message()), (Code::Unauthenticated, "this token was revoked"));
-    let refused = "does not accept the context";
-    house.run_as(&alice, &["status"]).await.ends(1).complains_once(&[refused, "its token was revoked"]);
-    house.run_bare(&["login", "--from", "alice.toml"]).await.ends(1).complains_once(&["its token was revoked"]);
-    house.run(&["token", "create", "alice", "--allow", "read"]).await.ends(0);
-    assert_eq!(code(OperatorClient::new(channel).list_tokens(ListRequest {}).await), Some(Code::Unauthenticated));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn membership_an_operator_whose_certificate_expired_is_told_so() {
-    let house = House::with_hello().await;
-    let create = ["token", "create", "bob", "--allow", "read", "--certificate", "bob.toml", "--valid", "2s"];
-    house.run(&create).await.ends(0);
-    let said = until("it expires", async || {
-        let said = house.run_as(&house.path("bob.toml"), &["status"]).await;
-        (said.code == Some(1)).then_some(said)
-    })
-    .await;
-    said.complains_once(&["the certificate of the operator bob expired at 20", "pointsman token revoke bob"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn membership_nobody_acts_as_what_the_certificate_does_not_say() {
-    let mut house = House::with_hello().await;
-    house.proxy("p1", 1).await;
-    house.agent("a1", "prod").await;
-    // An operator of the name of a member, who may do everything.
-    house.run(&["token", "create", "p1", "--allow", "admin", "--certificate", "p1.toml"]).await.ends(0);
-    let operator = certified(&house, "p1.toml");
-    assert!(OperatorClient::new(operator.clone()).list_tokens(ListRequest {}).await.is_ok());
-    assert_eq!(code(proxy_stream(operator.clone(), 0).await), Some(Code::Unauthenticated));
-    assert_eq!(code(agent_stream(operator.clone()).await), Some(Code::Unauthenticated));
-    assert_eq!(
-        code(AgentsClient::new(operator.clone()).fetch(FetchRequest::default()).await),
-        Some(Code::Unauthenticated)
-    );
-    assert_eq!(code(renew(operator).await), Some(Code::Unauthenticated));
-    for name in ["p1", "a1"] {
-        let member = copy(&house, name);
-        let answer = OperatorClient::new(member).list_tokens(ListRequest {}).await;
-        assert_eq!(code(answer), Some(Code::Unauthenticated), "{name}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn membership_a_fleet_without_its_controller_for_a_day_comes_back_by_itself() {
     let mut house = House::empty();
@@ -393,64 +299,24 @@ async fn membership_a_certificate_past_its_end_opens_nothing_but_a_renewal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clock_of_a_member_that_is_off_is_told_in_status() {
-    let mut house = House::with_hello().await;
-    let clock = Clock::new(&house.path("."), "clock");
-    clock.moves(3 * HOUR + 150);
-    house.give_clock(&clock);
-    house.agent("a1", "prod").await;
-    warns(&house, &["the clock of a1 is 3h 2m ahead of the controller's"]).await;
-    let token = house.invite(&["proxy", "--name", "p1"]).await.parse().expect("a token");
-    let identity = certs::fleet::join(&token, &house.path("p1"), "test").await.expect("joined");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later");
-    let at_ms = u64::try_from(now.as_millis()).expect("a time") - 86_400_000;
-    let mut stream = proxy_stream(identity.channel().expect("usable"), at_ms).await.expect("it belongs");
-    stream.begins().await;
-    warns(&house, &["the clock of p1 is 1d behind the controller's"]).await;
-    // Set right, it is not warned of any more.
-    house.kill("a1");
-    clock.moves(0);
-    house.start("a1").await;
-    until("it is right", async || {
-        let warnings = house.json(&["status"]).await["warnings"].to_string();
-        (!warnings.contains("clock of a1")).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clock_that_is_off_by_a_day_is_reported_on_both_sides() {
-    let mut house = House::with_hello().await;
-    let (_r1, _r2) = house.two_releases().await;
-    let clock = Clock::new(&house.path("."), "clock");
-    house.give_clock(&clock);
-    let proxy = house.proxy("p1", 1).await;
-    for (seconds, name) in [(-24 * HOUR, "p1"), (48 * HOUR, "p1")] {
-        house.kill(name);
-        clock.moves(seconds);
-        house.start(name).await;
-        house.part(name).says("one of the two clocks is wrong").await;
-        let said = house.part(name).log();
-        let line = said.lines().find(|line| line.contains("one of the two clocks")).expect("said").to_owned();
-        assert!(line.contains("the clock of this machine says 20") && line.contains("is valid until 20"), "{line}");
-        assert!(line.contains("the controller is away"), "it is the link's reason: {line}");
-        let warning = warns(&house, &["127.0.0.1", "refuses the controller's certificate as expired"]).await;
-        assert!(warning.contains("from where p1 was heard last") && warning.contains("clock is probably wrong"));
-        assert_eq!(Client::plain(proxy.http, Speech::Http1).asks().await.status, 200, "it serves all the same");
-        clock.moves(0);
-        house.follows(name).await;
-        until("nobody is warned any more", async || {
-            let warnings = house.json(&["status"]).await["warnings"].to_string();
-            (!warnings.contains("refuses")).then_some(())
-        })
-        .await;
+async fn membership_a_restored_backup_does_not_lock_out_who_renewed_since() {
+    let mut house = House::empty();
+    let lifetime = ["--member-lifetime", "20s"];
+    house.start_controller(&lifetime).await;
+    house.proxy("p1", 1).await;
+    house.run(&["controller", "backup", "monday.db"]).await.ends(0);
+    is_renewed(&house, "p1", 2).await;
+    house.stop_controller().await;
+    fs::rename(house.path("controller"), house.path("lost")).expect("moved");
+    house.run_bare(&["controller", "restore", "monday.db", "--data", "controller"]).await.ends(0);
+    for key in ["fleet-ca.json", "development-ca.json"] {
+        fs::copy(house.path("lost").join(key), house.path("controller").join(key)).expect("copied");
     }
-    // Who joins is told, and so is an operator.
-    let token = house.invite(&["proxy", "--name", "p2"]).await;
-    let wrong = Clock::new(&house.path("."), "wrong");
-    wrong.moves(-24 * HOUR);
-    house.live_by(&wrong);
-    let line = ["proxy", "--data", "p2", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--join", &token];
-    house.run_bare(&line).await.ends(1).complains(&["cannot be joined: the clock of this machine says"]);
-    house.run(&["status"]).await.ends(1).complains_once(&["cannot be verified: the clock of this machine says"]);
+    house.start_controller(&lifetime).await;
+    assert_eq!(renewals(&house, "p1").await, 0, "they are lost");
+    house.follows("p1").await;
+    is_renewed(&house, "p1", 1).await;
+    house.kill("p1");
+    house.start("p1").await;
+    house.follows("p1").await;
 }

@@ -38,8 +38,9 @@ pub enum Command {
     Invite { name: MemberName, role: Role, group: String, secret: Digest, until_ms: u64 },
     /// A token was used; the certificate has this serial.
     Join { name: MemberName, serial: String },
-    /// Give a member another certificate, with the serial `serial`, in place of the one with the serial `used`.
-    RenewMember { name: MemberName, used: String, serial: String },
+    /// Give a member another certificate, with the serial `serial`, in place of the one with the serial `used`, which
+    /// counts from `from_ms` on.
+    RenewMember { name: MemberName, used: String, from_ms: u64, serial: String },
     /// Shut a member out.
     RevokeMember { name: MemberName },
     /// Make an operator's token.

@@ -54,7 +54,9 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
             access::invite(state, name, *role, group, *secret, *until_ms)
         }
         Command::Join { name, serial } => access::join(state, name, serial, context),
-        Command::RenewMember { name, used, serial } => access::renew_member(state, name, used, serial),
+        Command::RenewMember { name, used, from_ms, serial } => {
+            access::renew_member(state, name, used, *from_ms, serial)
+        }
         Command::RevokeMember { name } => access::revoke_member(state, name),
         Command::CreateToken { name, secret, scope } => access::create_token(state, name, *secret, scope),
         Command::CertifyOperator { name, serial, scope } => access::certify_operator(state, name, serial, scope),

@@ -54,7 +54,7 @@ impl State {
             Event::MemberInvited { .. }
             | Event::MemberJoined { .. }
             | Event::MemberRenewed { .. }
-            | Event::MemberRevoked { .. } => self.evolve_member(event),
+            | Event::MemberRevoked { .. } => self.evolve_member(event, mark.at_ms),
             Event::TokenCreated { name, secret, scope } => {
                 self.tokens.insert(name.clone(), token(Some(*secret), None, scope, mark));
             }
@@ -142,7 +142,7 @@ impl State {
         }
     }
 
-    fn evolve_member(&mut self, event: &Event) {
+    fn evolve_member(&mut self, event: &Event, at_ms: u64) {
         match event {
             Event::MemberInvited { name, role, group, secret, until_ms } => {
                 let progress = MemberProgress::Invited { secret: *secret, until_ms: *until_ms };
@@ -152,11 +152,12 @@ impl State {
                 );
             }
             Event::MemberJoined { name, serial } => {
-                let progress = MemberProgress::Joined { serial: serial.clone(), before: None };
+                let progress = MemberProgress::Joined { serial: serial.clone(), before: None, since_ms: at_ms };
                 self.members.entry(name.clone()).and_modify(|member| member.progress = progress);
             }
             Event::MemberRenewed { name, used, serial } => {
-                let progress = MemberProgress::Joined { serial: serial.clone(), before: Some(used.clone()) };
+                let before = Some(used.clone());
+                let progress = MemberProgress::Joined { serial: serial.clone(), before, since_ms: at_ms };
                 self.members.entry(name.clone()).and_modify(|member| member.progress = progress);
             }
             Event::MemberRevoked { name } => {

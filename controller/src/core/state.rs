@@ -226,8 +226,10 @@ pub enum MemberProgress {
         /// Serial number of the certificate, hex.
         serial: String,
         /// That of the one it was renewed with, which stays good until the next renewal: the answer may have been lost.
-        #[serde(default)]
         before: Option<String>,
+        /// Since when. A certificate that counts from later on was given out by a controller whose events are lost, as
+        /// after a restored backup: its owner still belongs.
+        since_ms: u64,
     },
     /// May not connect any more. Terminal; the name can be invited again.
     Revoked,
@@ -239,7 +241,6 @@ pub struct Token {
     /// SHA-256 of its secret; none: a certificate opens it.
     pub secret: Option<Digest>,
     /// Serial number of the one certificate that stands for it, hex.
-    #[serde(default)]
     pub certificate: Option<String>,
     /// What it may do.
     pub scope: Scope,
@@ -300,10 +301,12 @@ impl State {
 // === impl MemberProgress ===
 
 impl MemberProgress {
-    /// Whether a certificate with this serial belongs to it now.
-    pub fn accepts(&self, given: &str) -> bool {
+    /// Whether a certificate of its name belongs to it now: one with this serial, that counts from this moment on.
+    pub fn accepts(&self, given: &str, from_ms: u64) -> bool {
         match self {
-            Self::Joined { serial, before } => serial == given || before.as_deref() == Some(given),
+            Self::Joined { serial, before, since_ms } => {
+                serial == given || before.as_deref() == Some(given) || from_ms > *since_ms
+            }
             Self::Invited { .. } | Self::Revoked => false,
         }
     }

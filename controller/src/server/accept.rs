@@ -1,31 +1,28 @@
 //! TCP, TLS and the first bytes of HTTP/2 before gRPC: beside each other, each with a deadline, so many at once.
 
+mod greeted;
+
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use certs::fleet::{Who, peer};
 use rustls::AlertDescription;
-use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 use tracing::{debug, warn};
+
+pub(super) use greeted::{Caller, Greeted};
 
 use crate::fleet::Fleet;
 
 /// What every HTTP/2 client says first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// For the last answers on a connection that is ended.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 /// After a failed accept (no descriptors left, say): long enough not to spin, short enough not to be noticed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -132,96 +129,7 @@ async fn greet(mut stream: TlsStream<TcpStream>, address: IpAddr, room: &Room, f
         debug!("a peer did not begin with HTTP/2");
         return None;
     }
-    let caller = Caller { certificates, address, ends: Arc::default() };
-    Some(Greeted { stream, caller, last: None, preface: PREFACE, _place: place })
-}
-
-/// Who is at the other end of a connection; with each request that comes over it.
-#[derive(Debug, Clone)]
-pub(super) struct Caller {
-    /// Verified, leaf first; none were shown.
-    pub(super) certificates: Option<Arc<Vec<CertificateDer<'static>>>>,
-    pub(super) address: IpAddr,
-    /// Whether the connection ends after what is on its way.
-    ends: Arc<AtomicBool>,
-}
-
-impl Caller {
-    /// Ends the connection shortly after the answer that is given now.
-    pub(super) fn ends(&self) {
-        self.ends.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A connection whose peer has begun to speak HTTP/2. It holds its place until it is dropped.
-pub(super) struct Greeted {
-    stream: TlsStream<TcpStream>,
-    caller: Caller,
-    /// Runs once the connection is to end.
-    last: Option<Pin<Box<tokio::time::Sleep>>>,
-    /// What was read of it already and is read again.
-    preface: &'static [u8],
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Greeted {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.caller.clone()
-    }
-}
-
-impl Greeted {
-    /// Whether the connection was to end, and has had its last words. It is read after each answer.
-    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
-        if !self.caller.ends.load(Ordering::Relaxed) {
-            return false;
-        }
-        let last = self.last.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_WORDS)));
-        last.as_mut().poll(context).is_ready()
-    }
-}
-
-impl AsyncRead for Greeted {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.preface.is_empty() {
-            if self.is_over(context) {
-                return Poll::Ready(Ok(()));
-            }
-            return Pin::new(&mut self.stream).poll_read(context, into);
-        }
-        let (now, later) = self.preface.split_at(self.preface.len().min(into.remaining()));
-        into.put_slice(now);
-        self.preface = later;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Greeted {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+    Some(Greeted::new(stream, certificates, address, PREFACE, place))
 }
 
 #[cfg(test)]

@@ -74,7 +74,8 @@ impl Membership for Service {
             .map_err(|problem| Status::invalid_argument(problem.to_string()))?;
         // Recorded before it is given out. Should the answer be lost, the certificate that was used stays good.
         let serial = serial_of(&certificate_der)?;
-        let command = Command::RenewMember { name: member.name.clone(), used: member.serial, serial };
+        let name = member.name.clone();
+        let command = Command::RenewMember { name, used: member.serial, from_ms: member.from_ms, serial };
         let submission = Submission::of(member.name.as_str(), String::new(), command);
         self.0.engine.submit(submission, Priority::Normal).await.map_err(|not_done| match not_done {
             // It was revoked while it was waited for.

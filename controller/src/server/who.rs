@@ -26,6 +26,8 @@ pub(super) struct Admitted {
     pub(super) name: MemberName,
     pub(super) role: Role,
     pub(super) serial: String,
+    /// From when its certificate counts.
+    pub(super) from_ms: u64,
 }
 
 impl Shared {
@@ -103,7 +105,9 @@ impl Shared {
     }
 
     async fn admit(&self, seen: Peer, role: Role) -> Result<Admitted, Status> {
-        let admitted = Admitted { name: seen.name, role, serial: hex(&seen.serial) };
+        let from = seen.from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let from_ms = u64::try_from(from.as_millis()).unwrap_or(u64::MAX);
+        let admitted = Admitted { name: seen.name, role, serial: hex(&seen.serial), from_ms };
         let asked = admitted.clone();
         if self.engine.read_first(move |engine| asked.still(&engine.state)).await.ok_or_else(stopping)? {
             return Ok(admitted);
@@ -119,7 +123,7 @@ impl Admitted {
     /// Whether it belongs to the fleet now, with this certificate. Asked again after every wait.
     pub(super) fn still(&self, state: &State) -> bool {
         let member = state.members.get(&self.name).filter(|member| member.role == self.role);
-        member.is_some_and(|member| member.progress.accepts(&self.serial))
+        member.is_some_and(|member| member.progress.accepts(&self.serial, self.from_ms))
     }
 }
 

@@ -42,9 +42,15 @@ pub(super) fn join(state: &State, name: &MemberName, serial: &str, context: &Con
 
 /// The certificate that was used stays good beside the new one, whichever of the two accepted ones it was: that is the one
 /// which the member surely has when the answer is lost.
-pub(super) fn renew_member(state: &State, name: &MemberName, used: &str, serial: &str) -> Result<Decision, Refusal> {
+pub(super) fn renew_member(
+    state: &State,
+    name: &MemberName,
+    used: &str,
+    from_ms: u64,
+    serial: &str,
+) -> Result<Decision, Refusal> {
     match state.members.get(name).map(|member| &member.progress) {
-        Some(progress) if progress.accepts(used) => Ok(Decision::one(Event::MemberRenewed {
+        Some(progress) if progress.accepts(used, from_ms) => Ok(Decision::one(Event::MemberRenewed {
             name: name.clone(),
             used: used.to_owned(),
             serial: serial.to_owned(),
@@ -159,13 +165,17 @@ mod tests {
     }
 
     fn renew(state: &mut State, used: &str, serial: &str) -> Result<(), String> {
-        does(state, &Command::RenewMember { name: name("p1"), used: used.into(), serial: serial.into() })
+        renew_since(state, used, 0, serial)
+    }
+
+    fn renew_since(state: &mut State, used: &str, from_ms: u64, serial: &str) -> Result<(), String> {
+        does(state, &Command::RenewMember { name: name("p1"), used: used.into(), from_ms, serial: serial.into() })
     }
 
     /// Of the certificates a to e, those that are good.
     fn good(state: &State) -> String {
         let progress = &state.members[&name("p1")].progress;
-        ["a", "b", "c", "d", "e"].into_iter().filter(|serial| progress.accepts(serial)).collect()
+        ["a", "b", "c", "d", "e"].into_iter().filter(|serial| progress.accepts(serial, 0)).collect()
     }
 
     #[test]
@@ -194,6 +204,7 @@ mod tests {
         does(&mut state, &Command::RevokeMember { name: name("p1") }).expect("revoked");
         assert_eq!(good(&state), "");
         renew(&mut state, "b", "c").expect_err("revoked");
+        renew_since(&mut state, "x", 5_000, "c").expect_err("revoked, however new");
         let secret = Digest::of(b"another");
         let invite =
             Command::Invite { name: name("p1"), role: Role::Proxy, group: String::new(), secret, until_ms: 2_000 };
@@ -201,7 +212,7 @@ mod tests {
         renew(&mut state, "b", "c").expect_err("it has to join first");
         does(&mut state, &Command::Join { name: name("p1"), serial: "d".into() }).expect("joined");
         assert_eq!(good(&state), "d");
-        let nobody = Command::RenewMember { name: name("p2"), used: "a".into(), serial: "b".into() };
+        let nobody = Command::RenewMember { name: name("p2"), used: "a".into(), from_ms: 5_000, serial: "b".into() };
         does(&mut state, &nobody).expect_err("unknown");
     }
 
@@ -230,9 +241,32 @@ mod tests {
     }
 
     #[test]
-    fn membership_what_an_older_version_kept_is_read() {
-        let progress = r#"{"joined":{"serial":"a"}}"#;
-        let progress: MemberProgress = serde_json::from_str(progress).expect("read");
-        assert!(progress.accepts("a") && !progress.accepts("b"));
+    fn membership_who_renewed_at_a_controller_that_lost_it_still_belongs() {
+        let mut state = joined();
+        let accepts =
+            |state: &State, serial: &str, from_ms| state.members[&name("p1")].progress.accepts(serial, from_ms);
+        // Joined at 1,000: what is older is of before, as of somebody who was revoked and joined again.
+        for (from_ms, expected) in [(0, false), (999, false), (1_000, false), (1_001, true)] {
+            assert_eq!(accepts(&state, "x", from_ms), expected, "{from_ms}");
+        }
+        renew_since(&mut state, "x", 1_001, "b").expect("renewed");
+        assert!(accepts(&state, "x", 0) && accepts(&state, "b", 0) && !accepts(&state, "a", 0));
+    }
+
+    #[test]
+    fn membership_events_of_an_older_version_are_read() {
+        let mut state = joined();
+        let mark = Mark { seq: 1, at_ms: 1_000, by: "test", reason: "", request: "" };
+        for event in [
+            r#"{"kind":"member_joined","name":"p1","serial":"c"}"#.to_owned(),
+            format!(
+                r#"{{"kind":"token_created","name":"ci","secret":"{}","scope":{{"verbs":["admin"],"services":[],"environments":[]}}}}"#,
+                Digest::of(b"secret")
+            ),
+        ] {
+            state.evolve(&serde_json::from_str(&event).expect("read"), mark);
+        }
+        assert_eq!(good(&state), "c");
+        assert!(state.tokens[&name("ci")].secret.is_some());
     }
 }
