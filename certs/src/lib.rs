@@ -9,6 +9,7 @@
 
 pub mod acme;
 pub mod describe;
+pub mod client;
 pub mod development;
 pub mod endpoint;
 pub mod fleet;

@@ -33,6 +33,8 @@ pub(crate) use notice::Notice;
 pub(crate) use prepared::Prepared;
 pub(crate) use view::{AnswerHead, Head, RequestView};
 
+use rustls::server::ClientHello;
+
 use connection::Flight;
 use grpc_web::Web;
 use http1::endpoint::Conn;
@@ -40,6 +42,7 @@ use relay::Relay;
 use upload::Upload;
 
 use crate::answer::Own;
+use crate::handshake::Way;
 
 /// A request as it came.
 #[derive(Debug)]
@@ -73,6 +76,9 @@ pub(crate) enum Outbound {
 pub(crate) trait Exchange: Clone + 'static {
     /// Answers one.
     fn answer(&self, inbound: Box<Inbound>, flight: Flight) -> impl Future<Output = Outbound>;
+
+    /// How to shake hands with a client that says this first.
+    fn way(&self, hello: &ClientHello<'_>) -> Way;
 
     /// Something came that is no request, and is answered with `own`.
     fn refused(&self, own: Own, flight: &mut Flight);

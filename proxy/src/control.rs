@@ -81,7 +81,7 @@ impl Control {
         });
         overrides.carry_over(now_ms());
         overrides.expire(now_ms());
-        let mut compiler = Compiler::new(machine);
+        let mut compiler = Compiler::new(machine, public.clone());
         for one in &overrides.in_force {
             compiler.set_override(&one.stage.to_string(), Some(one.release.number()));
         }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::uri::Scheme;
+use rustls::server::ClientHello;
 use tokio::time::Sleep;
 
 use crate::answer::{Own, grpc_code_of_http};
@@ -20,12 +21,14 @@ use crate::codec::relay::{Download, Grpc, Relay};
 use crate::codec::told::Told;
 use crate::codec::{AnswerHead, Dialect, Exchange, Inbound, Notice, Outbound, Prepared, RequestView};
 use crate::cors::{self, Preflight, Verdict};
+use crate::handshake::Way;
+use crate::head_check::Refusal;
 use crate::record::Ticket;
 use crate::request_id::RequestId;
 use crate::route::{self, Routed, route};
 use crate::snapshot::{Backend, Https, Protocol, Snapshot, Stage};
 use crate::worker::Worker;
-use crate::{balance, forwarded, grpc_timeout, head_check};
+use crate::{balance, forwarded, grpc_timeout, handshake, head_check};
 
 impl Exchange for Rc<Worker> {
     /// Answers one request: with what the chosen endpoint says, or with why there is nothing.
@@ -42,6 +45,10 @@ impl Exchange for Rc<Worker> {
                 }
             }
         }
+    }
+
+    fn way(&self, hello: &ClientHello<'_>) -> Way {
+        handshake::choose(&self.snapshot(), hello.server_name(), hello.alpn())
     }
 
     fn refused(&self, own: Own, flight: &mut Flight) {
@@ -72,12 +79,16 @@ fn introduce(view: RequestView<'_>, flight: &mut Flight) {
         return;
     }
     flight.begin_log(client);
+    let certificate = flight.connection().client();
     flight.log(|entry| {
         entry.text("scheme", scheme.as_bytes());
         entry.text("version", view.version().as_bytes());
         entry.text("method", view.method().as_bytes());
         entry.text("host", view.named_host());
         entry.text("target", view.path().as_bytes());
+        if let Some(client) = certificate {
+            entry.text("client_certificate", client.name().as_bytes());
+        }
         if let Some(agent) = view.header("user-agent").next() {
             entry.text("user_agent", agent);
         }
@@ -172,7 +183,7 @@ struct Chosen<'a> {
     end: End,
 }
 
-/// Head check, redirect to https, route, split: all that is decided before anything is waited for.
+/// Head check, redirect to https, certificate of the client, route, split: all that is decided before anything is waited for.
 fn choose_release<'a>(
     worker: &Worker,
     snapshot: &'a Snapshot,
@@ -184,9 +195,13 @@ fn choose_release<'a>(
     if snapshot.version.is_none() {
         return Err(Own::NotReady);
     }
+    if let Some(answer) = prove(view, snapshot, &head.host, flight) {
+        return Ok(Next::Say(Notice::Proof(answer)));
+    }
     if let Some(notice) = keep_to_https(view, route::https(snapshot, &head.host), &head.host, flight)? {
         return Ok(Next::Say(notice));
     }
+    admit(snapshot, &head.host, flight)?;
     let Routed { stage, release } = route(snapshot, &head.host).ok_or(Own::UnknownHost)?;
     if let Some(preflight) = share(view, stage, flight)? {
         return Ok(Next::Say(Notice::Preflight(preflight)));
@@ -214,6 +229,30 @@ fn choose_release<'a>(
     let request = Prepared::new(inbound, authority, told, backend.protocol, scheme)?;
     let end = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
     Ok(Next::Forward(Chosen { backend, ticket, request, end }))
+}
+
+/// What a certificate authority asks for in clear (RFC 8555 §8.3). Anything else at this path goes the usual way.
+fn prove(view: RequestView<'_>, snapshot: &Snapshot, host: &str, flight: &Flight) -> Option<Box<str>> {
+    let is_asked = !flight.is_https && matches!(view.method(), "GET" | "HEAD") && view.dialect() == Dialect::Http;
+    if !is_asked {
+        return None;
+    }
+    snapshot.challenges.answer(host, view.path()).map(Into::into)
+}
+
+/// A host that asks for certificates is served on connections that were asked for them, whether or not there is such a
+/// host.
+///
+/// INVARIANT: where one is required nothing goes on that came without, be it in clear, without a name in the handshake, or
+/// on a connection from before.
+fn admit(snapshot: &Snapshot, host: &str, flight: &Flight) -> Result<(), Own> {
+    let connection = flight.connection();
+    if connection.is_admitted(route::clients(snapshot, host)) {
+        return Ok(());
+    }
+    // A new connection is asked anew.
+    connection.leave();
+    Err(Own::Refused(Refusal::Misdirected))
 }
 
 /// Sends requests in clear to where they belong, and has browsers remember it. Before anything asks whether there is such

@@ -27,6 +27,7 @@ mod forwarded;
 #[doc(hidden)]
 pub mod fuzzing;
 mod grpc_timeout;
+mod handshake;
 mod head_check;
 mod health;
 mod journal;

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::admin::Observed;
 use crate::count::Sums;
-use crate::totals::{Cut, Reason, Totals};
+use crate::totals::{Cut, Reason, Totals, Unshaken};
 
 /// Upper bounds of the published histogram, in microseconds; the counts inside are eight times finer.
 const BOUNDS_US: [u64; 14] = [
@@ -78,6 +78,12 @@ impl Metrics {
         for cause in Cut::ALL {
             let count = ConstCounter::new(sum(&|totals| totals.was_cut(*cause)));
             count.encode(cut.encode_family(&[("cause", cause.label())])?)?;
+        }
+        let help = "TLS handshakes that the proxy refused";
+        let mut unshaken = encoder.encode_descriptor("handshakes_refused", help, None, MetricType::Counter)?;
+        for reason in Unshaken::ALL {
+            let count = ConstCounter::new(sum(&|totals| totals.was_unshaken(*reason)));
+            count.encode(unshaken.encode_family(&[("reason", reason.label())])?)?;
         }
         match &self.0.log_dropped {
             Some(dropped) => {

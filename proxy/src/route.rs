@@ -5,6 +5,10 @@
 //!
 //! Main type: [`Routed`].
 
+use std::sync::Arc;
+
+use certs::client::Clients;
+
 use crate::snapshot::{Backend, Https, Snapshot, Stage};
 
 /// Where a host leads.
@@ -18,6 +22,19 @@ pub(crate) struct Routed<'a> {
 /// How a host in normal form is asked for, whether or not it leads anywhere.
 pub(crate) fn https(snapshot: &Snapshot, host: &str) -> Https {
     split(host).and_then(|(_, zone)| snapshot.https(zone)).unwrap_or_default()
+}
+
+/// Which certificates clients may show to a host in normal form, whether or not it leads anywhere; `None`: none is asked
+/// for. A stage's own way counts for all names that would be its hosts.
+pub(crate) fn clients<'a>(snapshot: &'a Snapshot, host: &str) -> Option<&'a Arc<Clients>> {
+    // Most proxies ask for none: nothing is looked up then.
+    let (label, zone) = split(host).filter(|_| snapshot.asks_clients)?;
+    let service = match label.split_once("--") {
+        Some((release, service)) => release_number(release).map(|_| service),
+        None => Some(label),
+    };
+    let of_stage = service.and_then(|service| snapshot.stage(zone, service)?.clients.as_ref());
+    of_stage.or_else(|| snapshot.clients(zone))
 }
 
 /// The stage of a host in normal form (lower case, no port, no dot at the end); `None` when it is unknown.

@@ -6,7 +6,9 @@
 //! turns one into the other; [`Receiver`], which puts messages of the controller together.
 
 mod apply;
+mod challenges;
 mod check;
+mod clients;
 mod compile;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fixture;
@@ -21,8 +23,10 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use api::Version;
+use certs::client::Clients;
 
 pub(crate) use apply::{Incoming, Received, Receiver};
+pub(crate) use challenges::Challenges;
 pub(crate) use compile::{Compiled, Compiler};
 pub(crate) use resources::{Delta, Resources};
 pub(crate) use tls::Tls;
@@ -44,6 +48,9 @@ pub(crate) struct Snapshot {
     /// By domain. Rebuilt from `environments` with each change: there are few zones.
     zones: Table<Arc<str>, Zone>,
     environments: Table<Arc<str>, Arc<Services>>,
+    pub(crate) challenges: Arc<Challenges>,
+    /// Some zone or stage may ask clients for certificates.
+    pub(crate) asks_clients: bool,
 }
 
 /// A domain whose hosts lead to the stages of an environment.
@@ -51,6 +58,8 @@ pub(crate) struct Snapshot {
 struct Zone {
     services: Arc<Services>,
     https: Https,
+    /// Which certificates clients may show to any of its hosts.
+    clients: Option<Arc<Clients>>,
 }
 
 /// How the hosts of a zone are asked for. The same for hosts that lead nowhere: nothing tells those apart.
@@ -77,6 +86,8 @@ pub(crate) struct Stage {
     pub(crate) backends: Box<[Backend]>,
     /// Origins whose pages may call the stage from a browser; empty: the endpoints answer for themselves.
     pub(crate) cors: Box<[Box<str>]>,
+    /// Which certificates clients may show to its hosts, in place of the zone's.
+    pub(crate) clients: Option<Arc<Clients>>,
     /// The break-glass override that made `weighted`.
     pub(crate) overridden: Option<u32>,
 }
@@ -117,6 +128,11 @@ impl Snapshot {
     /// How the hosts of a zone are asked for.
     pub(crate) fn https(&self, zone: &str) -> Option<Https> {
         self.zones.get(zone).map(|zone| zone.https)
+    }
+
+    /// Which certificates clients may show to the hosts of a zone.
+    pub(crate) fn clients(&self, zone: &str) -> Option<&Arc<Clients>> {
+        self.zones.get(zone)?.clients.as_ref()
     }
 
     /// The stage "hello/staging".

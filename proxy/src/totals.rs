@@ -1,7 +1,7 @@
 //! What a worker tells about itself beside its releases: connections, and what was not served, by cause.
 //!
 //! Must not know: who reads it. Main types: [`Totals`]; [`Reason`], why a request was answered by us; [`Cut`], why a
-//! connection or a stream was ended by us. Both are labels of metrics: few and fixed.
+//! connection or a stream was ended by us; [`Unshaken`], why a TLS handshake was. All are labels of metrics: few and fixed.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,6 +14,7 @@ pub(crate) struct Totals {
     pub(crate) outstanding: AtomicU64,
     refused: [AtomicU64; Reason::ALL.len()],
     cut: [AtomicU64; Cut::ALL.len()],
+    unshaken: [AtomicU64; Unshaken::ALL.len()],
 }
 
 impl Totals {
@@ -25,6 +26,15 @@ impl Totals {
     /// A connection or a stream was ended by us.
     pub(crate) fn cut(&self, cut: Cut) {
         add(&self.cut[cut as usize]);
+    }
+
+    /// A TLS handshake was refused by us.
+    pub(crate) fn unshaken(&self, reason: Unshaken) {
+        add(&self.unshaken[reason as usize]);
+    }
+
+    pub(crate) fn was_unshaken(&self, reason: Unshaken) -> u64 {
+        self.unshaken[reason as usize].load(Relaxed)
     }
 
     pub(crate) fn refused(&self, reason: Reason) -> u64 {
@@ -108,6 +118,39 @@ labels! {
     }
 }
 
+labels! {
+    /// Why a TLS handshake was refused by us. The first are about what the client showed.
+    Unshaken {
+        /// No certificate, and one has to be shown.
+        NoneShown = "none_shown",
+        Expired = "expired",
+        NotYetValid = "not_yet_valid",
+        UnknownIssuer = "unknown_issuer",
+        Revoked = "revoked",
+        /// No list says that it is not revoked, or the list has expired.
+        RevocationUnknown = "revocation_unknown",
+        /// It is for servers, or for something else.
+        NotForClients = "not_for_clients",
+        /// It cannot be read, or a name in it is none.
+        Unreadable = "unreadable",
+        /// Anything else about it: its signature, its place in a chain, what its authority may sign.
+        Certificate = "certificate",
+        /// Nothing that both speak by ALPN.
+        Protocol = "no_application_protocol",
+        /// A version of TLS, or suites, that we do not speak; or there is no certificate of ours.
+        Incompatible = "incompatible",
+        /// It was no handshake.
+        Broken = "broken",
+    }
+}
+
+impl Unshaken {
+    /// Whether it is about a certificate that a client has to show.
+    pub(crate) fn is_of_client(self) -> bool {
+        !matches!(self, Self::Protocol | Self::Incompatible | Self::Broken)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -119,6 +162,8 @@ mod tests {
         let totals = Totals::default();
         Reason::ALL.iter().for_each(|reason| totals.refuse(*reason));
         Cut::ALL.iter().for_each(|cut| totals.cut(*cut));
+        Unshaken::ALL.iter().for_each(|reason| totals.unshaken(*reason));
+        assert!(Unshaken::ALL.iter().all(|reason| totals.was_unshaken(*reason) == 1));
         assert!(Reason::ALL.iter().all(|reason| totals.refused(*reason) == 1));
         assert!(Cut::ALL.iter().all(|cut| totals.was_cut(*cut) == 1));
         let labels: Vec<_> =

@@ -13,11 +13,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 use crate::access_log::{Log, writer};
 use crate::answer::Own;
@@ -44,7 +44,7 @@ const COMPLAIN_AGAIN: Duration = Duration::from_secs(10);
 pub(crate) struct Setup {
     pub(crate) phase: Phase,
     pub(crate) http: Option<std::net::TcpListener>,
-    pub(crate) https: Option<(std::net::TcpListener, Arc<rustls::ServerConfig>)>,
+    pub(crate) https: Option<(std::net::TcpListener, Arc<ServerConfig>)>,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) opened: std::sync::mpsc::Sender<Opened>,
     pub(crate) limits: Limits,
@@ -202,10 +202,11 @@ async fn run(setup: Setup) -> u64 {
     let listeners = http
         .map(|listener| (listener, None))
         .into_iter()
-        .chain(https.map(|(listener, config)| (listener, Some(TlsAcceptor::from(config)))));
+        .chain(https.map(|(listener, config)| (listener, Some(config))));
     for (listener, tls) in listeners {
         let port = listener.local_addr().map_or(0, |address| address.port());
         let shared = Rc::new(Listener {
+            complained: Cell::default(),
             tls: tls.is_some(),
             port: port.to_string().into(),
             proxy_protocol,
@@ -259,7 +260,7 @@ async fn keep_log(worker: Rc<Worker>) {
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, shared: Rc<Listener>, tls: Option<TlsAcceptor>) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, shared: Rc<Listener>, tls: Option<Arc<ServerConfig>>) {
     let mut complained: Option<Instant> = None;
     while !worker.draining.get() {
         let accepted = tokio::select! {
@@ -301,7 +302,7 @@ fn open(
     stream: TcpStream,
     peer: std::net::SocketAddr,
     shared: &Rc<Listener>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
 ) {
     let connection = Rc::new(Connection::new(peer, shared.clone(), worker.seed()));
     let id = worker.next_connection.replace(worker.next_connection.get() + 1);

@@ -10,7 +10,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use certs::client::{Client, Clients};
+use rustls::pki_types::UnixTime;
 use tokio::time::Instant;
 
 use crate::access_log::{Entry, Log};
@@ -18,7 +21,10 @@ use crate::deadline::Deadlines;
 use crate::forwarded::Trusted;
 use crate::request_id::{Ids, RequestId};
 use crate::settings::Limits;
-use crate::totals::{Cut, Totals};
+use crate::totals::{Cut, Totals, Unshaken};
+
+/// How often it is said that a certificate was refused; all are counted.
+const COMPLAIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What all connections of one listener share on a worker.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub(crate) struct Listener {
     pub(crate) log: Option<Rc<Log>>,
     /// Exchanges in progress on the whole worker.
     pub(crate) outstanding: Rc<Cell<u32>>,
+    /// When it was last said that a certificate was refused.
+    pub(crate) complained: Cell<Option<Instant>>,
     /// The worker's own. The handle is shared with those who read it, and cloned once per listener.
     pub(crate) totals: Arc<Totals>,
 }
@@ -47,6 +55,8 @@ pub(crate) struct Connection {
     peer: RefCell<Peer>,
     /// The host that the TLS handshake named.
     sni: OnceCell<Box<str>>,
+    /// By whom it was asked for a certificate, and what it showed.
+    admitted: RefCell<Option<Admitted>>,
     /// When it is to take no further request.
     old: Instant,
     /// Something came on it.
@@ -68,6 +78,13 @@ pub(crate) struct Peer {
     pub(crate) is_trusted: bool,
 }
 
+/// What a client was asked for, and what it showed.
+#[derive(Debug)]
+struct Admitted {
+    by: Arc<Clients>,
+    client: Option<Rc<Client>>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Open,
@@ -85,6 +102,7 @@ impl Connection {
             listener,
             peer: RefCell::new(peer),
             sni: OnceCell::new(),
+            admitted: RefCell::default(),
             old,
             begun: Cell::new(false),
             exchanges: Cell::new(0),
@@ -120,6 +138,60 @@ impl Connection {
     pub(super) fn set_sni(&self, name: &str) {
         // A connection has one handshake.
         let _ = self.sni.set(name.to_ascii_lowercase().into());
+    }
+
+    /// The client has shown this to those who asked; it was verified.
+    pub(super) fn admit(&self, by: Arc<Clients>, client: Option<Client>) {
+        self.admitted.replace(Some(Admitted { by, client: client.map(Rc::new) }));
+    }
+
+    /// Who the client is by its certificate.
+    pub(crate) fn client(&self) -> Option<Rc<Client>> {
+        self.admitted.borrow().as_ref()?.client.clone()
+    }
+
+    /// Whether it may be used for hosts that ask for this now: those who are trusted may have changed since the handshake,
+    /// or somebody was revoked. What was shown is looked at again then, once.
+    pub(crate) fn is_admitted(&self, asked: Option<&Arc<Clients>>) -> bool {
+        let mut admitted = self.admitted.borrow_mut();
+        let Some(asked) = asked else {
+            // Nobody vouches for it any more.
+            *admitted = None;
+            return true;
+        };
+        match admitted.as_mut() {
+            Some(admitted) if Arc::ptr_eq(&admitted.by, asked) => true,
+            Some(Admitted { by, client: Some(client) }) => match asked.verify(client, UnixTime::now()) {
+                Ok(()) => {
+                    *by = asked.clone();
+                    true
+                }
+                Err(error) => {
+                    let name = client.name();
+                    tracing::info!(client = name, %error, "a certificate that was accepted is not any more");
+                    false
+                }
+            },
+            // It may never have been asked.
+            _ => !asked.is_required(),
+        }
+    }
+
+    /// Counts why hands were not shaken, and says so: about certificates of clients at most once a second on each worker.
+    pub(super) fn count_unshaken(&self, reason: Unshaken, error: &std::io::Error) {
+        let listener = &self.listener;
+        listener.totals.unshaken(reason);
+        let (peer, host) = (self.peer(), self.sni().unwrap_or_default());
+        let now = Instant::now();
+        let told = reason.is_of_client()
+            && listener.complained.get().is_none_or(|last| now.duration_since(last) >= COMPLAIN_AGAIN);
+        if told {
+            listener.complained.set(Some(now));
+            let reason = reason.label();
+            tracing::info!(peer = %peer.text, host, reason, %error, "the certificate of a client was refused");
+        } else {
+            tracing::debug!(peer = %peer.text, host, reason = reason.label(), %error, "TLS handshake refused");
+        }
     }
 
     /// "https" or "http".

@@ -2,6 +2,7 @@
 //!
 //! Main type: [`Notice`]. Statuses and texts are those of `answer`.
 
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
@@ -30,6 +31,8 @@ pub(crate) enum Notice {
     Preflight(Preflight),
     /// The same request is to be sent there.
     Redirect(Box<str>),
+    /// What a certificate authority wants to see (RFC 8555 §8.3).
+    Proof(Box<str>),
 }
 
 impl Notice {
@@ -49,14 +52,19 @@ impl Notice {
             Self::Preflight(_) => 204,
             // 301 would let a client make a GET of it (RFC 9110 §15.4.9).
             Self::Redirect(_) => 308,
+            Self::Proof(_) => 200,
         }
     }
 
-    fn text(&self) -> &'static str {
+    fn text(&self) -> &str {
+        if let Self::Proof(answer) = self { answer } else { self.fixed_text() }
+    }
+
+    fn fixed_text(&self) -> &'static str {
         match self {
             Self::Http(own) => own.text(),
             Self::Redirect(_) => Own::HttpsOnly.text(),
-            Self::Grpc { .. } | Self::Preflight(_) => "",
+            Self::Grpc { .. } | Self::Preflight(_) | Self::Proof(_) => "",
         }
     }
 
@@ -67,7 +75,7 @@ impl Notice {
 
     fn each_field(&self, mut put: impl FnMut(&'static str, &[u8])) {
         match self {
-            Self::Http(_) => put("content-type", TEXT),
+            Self::Http(_) | Self::Proof(_) => put("content-type", TEXT),
             Self::Redirect(location) => {
                 put("location", location.as_bytes());
                 put("content-type", TEXT);
@@ -109,7 +117,7 @@ impl Notice {
     }
 
     /// As the HTTP/2 library takes it: the head, and the text of the body.
-    pub(crate) fn to_http2(&self, flight: &Flight) -> (Response<()>, &'static str) {
+    pub(crate) fn to_http2(&self, flight: &Flight) -> (Response<()>, Bytes) {
         let mut answer = Response::new(());
         *answer.status_mut() = StatusCode::from_u16(self.status()).expect("our own statuses are valid");
         let headers = answer.headers_mut();
@@ -121,6 +129,10 @@ impl Notice {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.text().len()));
         }
         tell(headers, flight);
-        (answer, self.text())
+        let text = match self {
+            Self::Proof(proof) => Bytes::copy_from_slice(proof.as_bytes()),
+            _ => Bytes::from_static(self.fixed_text().as_bytes()),
+        };
+        (answer, text)
     }
 }

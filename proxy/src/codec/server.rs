@@ -3,14 +3,19 @@
 //! Main function: [`serve`].
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use tokio::io::AsyncReadExt;
+use certs::client::Client;
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsStream, server};
 
 use super::connection::Connection;
 use super::stream::Stream;
 use super::{Exchange, http1, http2};
+use crate::handshake::{self, Way};
 use crate::proxy_protocol;
 use crate::totals::Cut;
 
@@ -34,10 +39,11 @@ impl Ahead {
     }
 }
 
-/// Serves a connection until it ends. `exchange` answers each request.
+/// Serves a connection until it ends. `tls`: how hands are shaken with everybody; `None`: it is in clear. `exchange` answers
+/// each request.
 pub(crate) async fn serve(
     mut stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     connection: Rc<Connection>,
     exchange: impl Exchange,
 ) {
@@ -48,7 +54,7 @@ pub(crate) async fn serve(
     }
     let opened = match tls {
         // On the heap, and gone once it is done: an idle connection is as large as the largest thing it may wait for.
-        Some(tls) => Box::pin(handshake(stream, tls, &connection)).await,
+        Some(common) => Box::pin(handshake(stream, common, &connection, &exchange)).await,
         None => look_ahead(stream, &connection).await,
     };
     let Some((stream, mut ahead, is_http_2)) = opened else { return };
@@ -88,27 +94,62 @@ async fn introduce(stream: &mut TcpStream, connection: &Connection) -> bool {
     true
 }
 
-async fn handshake(stream: TcpStream, tls: TlsAcceptor, connection: &Connection) -> Option<(Stream, Ahead, bool)> {
+async fn handshake(
+    stream: TcpStream,
+    common: Arc<ServerConfig>,
+    connection: &Connection,
+    exchange: &impl Exchange,
+) -> Option<(Stream, Ahead, bool)> {
     let shaken = tokio::select! {
-        shaken = tokio::time::timeout(connection.limits().handshake, tls.accept(stream)) => shaken,
+        shaken = tokio::time::timeout(connection.limits().handshake, shake(stream, common, connection, exchange)) => shaken,
         () = connection.leaving() => return None,
     };
     let Ok(shaken) = shaken else {
         connection.count(Cut::Handshake);
         return None;
     };
-    match shaken {
-        Ok(stream) => {
-            let tls = stream.get_ref().1;
-            let is_http_2 = tls.alpn_protocol() == Some(b"h2");
-            if let Some(name) = tls.server_name() {
-                connection.set_sni(name);
-            }
-            Some((Stream::Tls(Box::new(TlsStream::Server(stream))), Ahead::default(), is_http_2))
-        }
+    let stream = match shaken {
+        Ok(stream) => stream?,
         Err(error) => {
-            tracing::debug!(%error, "TLS handshake failed");
-            None
+            match handshake::reason(&error) {
+                Some(reason) => connection.count_unshaken(reason, &error),
+                None => tracing::debug!(%error, "TLS handshake failed"),
+            }
+            return None;
+        }
+    };
+    let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Some((Stream::Tls(Box::new(TlsStream::Server(stream))), Ahead::default(), is_http_2))
+}
+
+/// Shakes hands in the way that the client's first words ask for; `None`: and that was all.
+async fn shake(
+    stream: TcpStream,
+    common: Arc<ServerConfig>,
+    connection: &Connection,
+    exchange: &impl Exchange,
+) -> std::io::Result<Option<server::TlsStream<TcpStream>>> {
+    let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let way = {
+        let hello = begun.client_hello();
+        if let Some(name) = hello.server_name() {
+            connection.set_sni(name);
+        }
+        exchange.way(&hello)
+    };
+    match way {
+        Way::Common => begun.into_stream(common).await.map(Some),
+        Way::Asking(clients) => {
+            let stream = begun.into_stream(clients.config().clone()).await?;
+            // Allocates: what was shown is kept, to be looked at again when those who are trusted change.
+            let client = stream.get_ref().1.peer_certificates().and_then(Client::read);
+            connection.admit(clients, client);
+            Ok(Some(stream))
+        }
+        Way::Proof(config) => {
+            // The authority has seen what it came for (RFC 8737 §3).
+            begun.into_stream(config).await?.shutdown().await?;
+            Ok(None)
         }
     }
 }

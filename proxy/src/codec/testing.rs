@@ -37,6 +37,7 @@ pub(crate) fn connection(peer: &str, trusted: &[&str]) -> Rc<Connection> {
     let key = IdKey::draw().expect("random bytes");
     let networks = trusted.iter().map(|network| network.parse().expect("a network")).collect();
     let listener = Listener {
+        complained: Default::default(),
         tls: true,
         port: "443".into(),
         proxy_protocol: false,

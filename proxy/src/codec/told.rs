@@ -60,6 +60,9 @@ impl Told {
             Some(port) => put("x-forwarded-port", &[port.to_string().as_bytes()]),
             None => put("x-forwarded-port", &[self.connection.listener.port.as_bytes()]),
         }
+        if let Some(client) = self.connection.client() {
+            put("x-forwarded-client-cert", &[client.header().as_bytes()]);
+        }
         put("x-request-id", &[self.id.as_bytes()]);
         if self.begins_trace {
             put("traceparent", &[&self.id.traceparent()]);

@@ -46,6 +46,11 @@ impl Problems<'_> {
     }
 }
 
+/// A body that is read for the first time.
+pub(super) fn decode<M: Message + Default>(raw: &Raw, problems: &mut Problems<'_>) -> Option<M> {
+    problems.decode(raw)
+}
+
 /// A body that was found good before.
 pub(super) fn read<M: Message + Default>(raw: &Raw) -> Option<M> {
     M::decode(raw.body.clone()).ok()

@@ -11,11 +11,15 @@ use std::sync::Arc;
 
 use api::fleet::{self, Rejection};
 use api::{Fingerprint, Version};
+use certs::client::Clients;
 use certs::endpoint::Authorities;
+use certs::public::Public;
 use certs::resolver::Certified;
 
 use super::apply::Incoming;
+use super::challenges::Challenges;
 use super::check::{self, Problems};
+use super::clients::ClientsBoard;
 use super::resources::{Delta, Kind, Raw, Resources};
 use super::shown::{self, Changed, Shown};
 use super::slots::Slots;
@@ -37,6 +41,17 @@ pub(crate) struct Compiler {
     generation: u64,
     health: HealthBoard,
     tls: TlsBoard,
+    clients: ClientsBoard,
+    zones: Arc<[ZoneMeant]>,
+}
+
+/// A zone as it was meant.
+#[derive(Debug, Clone)]
+struct ZoneMeant {
+    domain: Arc<str>,
+    environment: String,
+    https: Https,
+    clients: Option<Arc<Clients>>,
 }
 
 /// What a commit gives.
@@ -69,15 +84,18 @@ struct Prepared {
     delta: Delta,
     stages: Vec<(Arc<str>, Option<Arc<Stage>>)>,
     /// All of them, when any changed.
-    zones: Option<Vec<fleet::Zone>>,
+    zones: Option<Vec<ZoneMeant>>,
+    /// The same.
+    challenges: Option<Challenges>,
     shown: shown::Change,
     missing: Vec<Rejection>,
 }
 
 impl Compiler {
-    /// Nothing applied. `machine`: who is believed where a backend does not say; the default is nobody.
-    pub(crate) fn new(machine: Authorities) -> Self {
-        Self { tls: TlsBoard::new(machine), ..Self::default() }
+    /// Nothing applied. `machine`: who is believed where a backend does not say; the default is nobody. `public`: what
+    /// handshakes share.
+    pub(crate) fn new(machine: Authorities, public: Arc<Public>) -> Self {
+        Self { tls: TlsBoard::new(machine), clients: ClientsBoard::new(public), ..Self::default() }
     }
 
     pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
@@ -128,7 +146,8 @@ impl Compiler {
         let version = self.snapshot.version.filter(|_| !self.is_whole())?;
         let (delta, mut list, mut missing) = (Delta::default(), Vec::new(), Vec::new());
         let shown = self.shown.prepare(&delta, &self.resources, &self.keyring, (&mut list, &mut missing));
-        Some(self.commit(Prepared { version, delta, stages: Vec::new(), zones: None, shown, missing }))
+        let stages = Vec::new();
+        Some(self.commit(Prepared { version, delta, stages, zones: None, challenges: None, shown, missing }))
     }
 
     /// All certificates that are shown.
@@ -151,6 +170,7 @@ impl Compiler {
         }
         let stages = self.compile_stages(&delta, &mut rejections);
         let zones = self.compile_zones(&delta, &mut rejections);
+        let challenges = Challenges::prepare(&delta, &self.resources, &mut rejections);
         if self.resources.fingerprint_after(&delta).to_bytes() != incoming.fingerprint[..] && rejections.is_empty() {
             rejections.push(whole("fingerprint", "differs from what this proxy would hold after the change".into()));
         }
@@ -163,15 +183,19 @@ impl Compiler {
             rejections.dedup();
             return Err(rejections);
         }
-        Ok(Prepared { version: incoming.version, delta, stages, zones, shown, missing })
+        Ok(Prepared { version: incoming.version, delta, stages, zones, challenges, shown, missing })
     }
 
     /// Makes a prepared change the applied state.
     fn commit(&mut self, prepared: Prepared) -> Compiled {
-        let Prepared { version, delta, stages, zones, shown, missing } = prepared;
+        let Prepared { version, delta, stages, zones, challenges, shown, missing } = prepared;
         self.resources.apply(&delta);
         let changed = self.shown.commit(shown);
-        self.rebuild(Some(version), stages, zones);
+        if let Some(zones) = zones {
+            self.zones = zones.into();
+        }
+        let challenges = challenges.map_or_else(|| self.snapshot.challenges.clone(), Arc::new);
+        self.rebuild(Some(version), stages, challenges);
         Compiled {
             snapshot: self.snapshot.clone(),
             changed,
@@ -192,7 +216,7 @@ impl Compiler {
         let mut ignored = Vec::new();
         let compiled = self.compile_stage(&name, &Delta::default(), &mut ignored);
         debug_assert!(ignored.is_empty(), "what is applied was found good before");
-        self.rebuild(self.snapshot.version, vec![(name, compiled)], None);
+        self.rebuild(self.snapshot.version, vec![(name, compiled)], self.snapshot.challenges.clone());
         self.snapshot.clone()
     }
 
@@ -227,24 +251,23 @@ impl Compiler {
         touched.into_iter().map(|name| (name.clone(), self.compile_stage(&name, delta, list))).collect()
     }
 
-    fn compile_zones(&self, delta: &Delta, list: &mut Vec<Rejection>) -> Option<Vec<fleet::Zone>> {
+    fn compile_zones(&mut self, delta: &Delta, list: &mut Vec<Rejection>) -> Option<Vec<ZoneMeant>> {
+        let changed = |name: &Arc<str>| delta.entries.contains_key(&(Kind::Zone, name.clone()));
         if !delta.entries.keys().any(|(kind, _)| *kind == Kind::Zone) {
             return None;
         }
-        let kept = self
-            .resources
-            .of_kind(Kind::Zone)
-            .filter(|(name, _)| !delta.entries.contains_key(&(Kind::Zone, Arc::clone(name))));
-        let new = delta.entries.iter().filter_map(|((kind, name), raw)| {
-            (*kind == Kind::Zone).then_some(())?;
-            Some((name, raw.as_ref()?))
-        });
-        let zones = kept.chain(new).filter_map(|(name, raw)| {
+        let mut zones: Vec<_> = self.zones.iter().filter(|zone| !changed(&zone.domain)).cloned().collect();
+        for ((kind, name), raw) in &delta.entries {
+            let (Kind::Zone, Some(raw)) = (kind, raw) else { continue };
             // A domain is the resource's name, so two zones never share one; and since a service's name has no dot,
             // `<service>.<zone>` never means two things.
-            check::zone(raw, &mut Problems { list, kind: Kind::Zone, name })
-        });
-        Some(zones.collect())
+            let problems = &mut Problems { list, kind: Kind::Zone, name };
+            let Some(zone) = check::zone(raw, problems) else { continue };
+            let clients = self.clients.of(zone.client_certificates.as_ref(), problems);
+            let https = https(zone.https.as_ref());
+            zones.push(ZoneMeant { domain: name.clone(), environment: zone.environment, https, clients });
+        }
+        Some(zones)
     }
 
     /// A stage as it will be after `delta`; `None` when there will be none.
@@ -288,7 +311,9 @@ impl Compiler {
             }
         }
         let cors = stage.cors_origins.iter().map(|origin| origin.as_str().into()).collect();
-        Some(self.stage(name, backends.into(), cors, &split))
+        let problems = &mut Problems { list, kind: Kind::Stage, name };
+        let clients = self.clients.of(stage.client_certificates.as_ref(), problems);
+        Some(self.stage(name, backends.into(), (cors, clients), &split))
     }
 
     /// `None`: its endpoints cannot be verified as it asks, and nothing is ever spoken to in clear instead.
@@ -319,7 +344,7 @@ impl Compiler {
         &mut self,
         name: &Arc<str>,
         backends: Box<[Backend]>,
-        cors: Box<[Box<str>]>,
+        (cors, clients): (Box<[Box<str>]>, Option<Arc<Clients>>),
         split: &fleet::Split,
     ) -> Arc<Stage> {
         let place = |release: u32| backends.binary_search_by_key(&release, |backend| backend.release).ok();
@@ -347,7 +372,8 @@ impl Compiler {
             self.generation
         });
         let slot = self.slots.stage(name);
-        Arc::new(Stage { text: name.clone(), slot, generation, weighted: weighted.into(), backends, cors, overridden })
+        let (text, weighted) = (name.clone(), weighted.into());
+        Arc::new(Stage { text, slot, generation, weighted, backends, cors, clients, overridden })
     }
 
     /// The next snapshot: the maps of touched environments are copied, everything else is shared.
@@ -355,7 +381,7 @@ impl Compiler {
         &mut self,
         version: Option<Version>,
         stages: Vec<(Arc<str>, Option<Arc<Stage>>)>,
-        zones: Option<Vec<fleet::Zone>>,
+        challenges: Arc<Challenges>,
     ) {
         let mut environments = self.snapshot.environments.clone();
         for (name, stage) in stages {
@@ -372,28 +398,27 @@ impl Compiler {
         }
         let empty: Arc<Services> = Arc::default();
         let services = |environment: &str| environments.get(environment).unwrap_or(&empty).clone();
-        let known = || self.resources.of_kind(Kind::Zone).filter_map(|(_, raw)| check::read::<fleet::Zone>(raw));
-        let zones = zones.unwrap_or_else(|| known().collect());
-        let compiled = |zone: fleet::Zone| {
-            let compiled = Zone { services: services(&zone.environment), https: https(zone.https.as_ref()) };
-            (Arc::from(zone.domain), compiled)
+        let compiled = |zone: &ZoneMeant| {
+            let services = services(&zone.environment);
+            (zone.domain.clone(), Zone { services, https: zone.https, clients: zone.clients.clone() })
         };
-        let zones = zones.into_iter().map(compiled).collect();
-        self.snapshot = Arc::new(Snapshot { version, zones, environments });
+        let zones = self.zones.iter().map(compiled).collect();
+        let asks_clients = !self.clients.is_empty();
+        self.snapshot = Arc::new(Snapshot { version, zones, environments, challenges, asks_clients });
         self.tls.prune();
+        self.clients.prune();
     }
 }
 
-/// Checks each resource of a change on its own, but for those that need secrets.
+/// Checks each resource of a change on its own, but for those that are compiled at once.
 fn check_each(delta: &Delta, list: &mut Vec<Rejection>) {
     for ((kind, name), raw) in &delta.entries {
         let problems = &mut Problems { list, kind: *kind, name };
         match (kind, raw) {
-            (Kind::Zone, Some(raw)) => drop(check::zone(raw, problems)),
             (Kind::Stage, Some(raw)) => drop(check::stage(raw, problems)),
             (Kind::Split, Some(raw)) => drop(check::split(raw, problems)),
             (Kind::Endpoints, Some(raw)) => drop(check::endpoints(raw, problems)),
-            (Kind::Certificate | Kind::Tickets | Kind::Challenge, Some(_)) | (_, None) => {}
+            (Kind::Zone | Kind::Certificate | Kind::Tickets | Kind::Challenge, Some(_)) | (_, None) => {}
         }
     }
 }

@@ -55,7 +55,7 @@ struct Left {
 
 enum Kind {
     /// Ours: a fixed text, or nothing.
-    Fixed(Option<&'static str>),
+    Fixed(Option<Bytes>),
     Relay(Frames<Box<Relay>>),
 }
 
@@ -129,9 +129,7 @@ impl Body for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SourceError>>> {
         let polled = match &mut self.body {
-            Kind::Fixed(text) => {
-                Poll::Ready(text.take().map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
-            }
+            Kind::Fixed(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Kind::Relay(relay) => Pin::new(relay).poll_frame(cx),
         };
         if let Some(taken) = &self.taken {
@@ -155,7 +153,7 @@ impl Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         match &self.body {
-            Kind::Fixed(text) => SizeHint::with_exact(text.map_or(0, |text| text.len() as u64)),
+            Kind::Fixed(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Kind::Relay(relay) => relay.size_hint(),
         }
     }

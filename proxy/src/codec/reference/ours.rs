@@ -15,6 +15,7 @@ use crate::codec::upload::Upload;
 use crate::codec::view::Head;
 use crate::codec::{Exchange, Inbound, Notice, Outbound, Prepared, testing};
 use crate::deadline::Deadlines;
+use crate::handshake::Way;
 use crate::head_check;
 use crate::request_id::RequestId;
 use crate::snapshot::Protocol;
@@ -44,6 +45,10 @@ impl Exchange for Recorder {
         let own = if seen.whole { Own::UnknownHost } else { Own::ClientBody(BodyFault::Broken) };
         self.0.borrow_mut().messages.push(seen);
         Outbound::Own(Notice::Http(own), flight)
+    }
+
+    fn way(&self, _: &rustls::server::ClientHello<'_>) -> Way {
+        Way::Common
     }
 
     fn refused(&self, own: Own, _: &mut Flight) {
