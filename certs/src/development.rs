@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::{leaf, make_authority};
+pub use crate::material::Material;
 use crate::{CertsError, keep};
 
 const CA_LIFETIME: Duration = Duration::from_secs(3_650 * 86_400);
@@ -29,19 +30,6 @@ pub struct DevelopmentCa {
 struct Kept {
     key_pem: String,
     certificate_der: Vec<u8>,
-}
-
-/// A certificate with its key, as it travels to proxies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Material {
-    /// The names it answers.
-    pub dns_names: Vec<String>,
-    /// Leaf first.
-    pub chain_der: Vec<Vec<u8>>,
-    /// PKCS #8.
-    pub key_der: Vec<u8>,
-    /// End of its validity, seconds since the Unix epoch.
-    pub expires_s: u64,
 }
 
 impl DevelopmentCa {

@@ -8,12 +8,13 @@
 //! [`endpoint::Connector`] (verified TLS to an endpoint).
 
 pub mod acme;
-pub mod describe;
 pub mod client;
+pub mod describe;
 pub mod development;
 pub mod endpoint;
 pub mod fleet;
 mod keep;
+mod material;
 pub mod pair;
 pub mod public;
 pub mod resolver;

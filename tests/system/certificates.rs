@@ -61,17 +61,17 @@ fn files(house: &House) -> String {
     environment(&format!("{{ source = \"files\", chain = {:?}, key = {:?} }}", path("chain.pem"), path("key.pem")))
 }
 
-async fn certificates(house: &House) -> Vec<Value> {
+pub(crate) async fn certificates(house: &House) -> Vec<Value> {
     house.json(&["cert", "list"]).await["certificates"].as_array().expect("a list").clone()
 }
 
 /// The first certificate of the environment, once `so`.
-async fn certificate(house: &House, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn certificate(house: &House, what: &str, so: impl Fn(&Value) -> bool) -> Value {
     until(what, async || certificates(house).await.into_iter().next().filter(&so)).await
 }
 
 /// It is from this source, and so many proxies serve it.
-fn is_on(proxies: usize, source: &str) -> impl Fn(&Value) -> bool {
+pub(crate) fn is_on(proxies: usize, source: &str) -> impl Fn(&Value) -> bool {
     move |one| one["source"] == source && one["active"].as_array().is_some_and(|active| active.len() == proxies)
 }
 

@@ -18,7 +18,7 @@ mod upstream;
 pub(crate) use client::{Client, Speech, burst};
 pub(crate) use clock::Clock;
 pub(crate) use command::{PROGRAM, Said};
-pub(crate) use house::{HOST, House, Proxy, STAGE, running_in};
+pub(crate) use house::{HOST, House, Proxy, SERVICE, STAGE, running_in};
 pub(crate) use load::Load;
 pub(crate) use operator::{Changed, Operator, is_broken, request_id};
 pub(crate) use part::Part;

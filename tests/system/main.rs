@@ -2,6 +2,10 @@
 //!
 //! A test begins with a [`harness::House`], reads as a story, and ends all that it started, also when it fails.
 
+// As the tests of that crate call it, whose Pebble is used here too.
+extern crate certs as pointsman_certs;
+
+mod acme;
 mod certificates;
 mod clients;
 mod crash;
@@ -9,6 +13,7 @@ mod crash_points;
 mod differential;
 mod endpoint_tls;
 mod fleet;
+mod handshakes;
 mod harness;
 mod hostile_files;
 mod hostile_proxy;
@@ -17,6 +22,9 @@ mod input;
 mod input_access;
 mod input_build;
 mod membership;
+#[path = "../../certs/tests/certs/pebble.rs"]
+#[allow(dead_code, reason = "the tests of certs use all of it")]
+mod pebble;
 mod regressions;
 mod rollout;
 mod soak;

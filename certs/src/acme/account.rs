@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::error::plain;
-use super::http::{Client, Failure, https};
+use super::http::{Client, DEADLINE, Failure, https};
 use super::{AcmeError, Problem, Settings, Window, validity};
 use crate::{CertsError, keep};
 
@@ -18,7 +18,7 @@ use crate::{CertsError, keep};
 const ASK_AGAIN: std::ops::RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(86_400);
 /// How often a step is repeated whose nonces the server refuses (RFC 8555 §6.5), each time with the three that the library
 /// tries.
-const NONCES: usize = 10;
+pub(super) const NONCES: usize = 10;
 
 /// An account with an ACME server.
 pub struct Account {
@@ -113,7 +113,8 @@ pub(super) fn renewal_id(leaf_der: &[u8]) -> Option<CertificateIdentifier<'stati
 }
 
 fn client(settings: &Settings) -> Box<Client> {
-    Box::new(Client { roots: settings.roots.clone(), directory: settings.directory.clone() })
+    let (roots, directory) = (settings.roots.clone(), settings.directory.clone());
+    Box::new(Client { roots, directory, deadline: DEADLINE })
 }
 
 async fn restore(settings: &Settings, kept: Kept, path: &Path) -> Result<instant_acme::Account, AcmeError> {
@@ -133,12 +134,11 @@ async fn register(settings: &Settings, path: &Path) -> Result<instant_acme::Acco
     let contact: Vec<&str> = settings.contact.iter().map(String::as_str).collect();
     let asked = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
     let external = settings.external_account.as_ref().map(|(id, key)| ExternalAccountKey::new(id.clone(), key));
-    let (account, credentials) = unless_nonce(async || {
+    let (account, credentials) = unless_nonce!({
         let builder = instant_acme::Account::builder_with_http(client(settings));
         let made = builder.create(&asked, settings.directory.clone(), external.as_ref()).await;
         made.map_err(|error| failed("make an account", &error))
-    })
-    .await?;
+    })?;
     let key_pkcs8 = credentials.private_key().secret_pkcs8_der().to_vec();
     keep::write(path, &Kept { id: account.id().to_owned(), key_pkcs8 })?;
     tracing::info!(account = %plain(account.id()), "the ACME server made an account");
@@ -146,15 +146,22 @@ async fn register(settings: &Settings, path: &Path) -> Result<instant_acme::Acco
 }
 
 /// Repeats a step while the server refuses its nonce: such a request was not carried out.
-pub(super) async fn unless_nonce<T>(mut step: impl AsyncFnMut() -> Result<T, AcmeError>) -> Result<T, AcmeError> {
-    for _ in 1..NONCES {
-        match step().await {
-            Err(error) if error.is_refusal("badNonce") => {}
-            done => return done,
+///
+/// A macro, because the compiler cannot show that the future of a closure which borrows is `Send`.
+macro_rules! unless_nonce {
+    ($step:expr) => {{
+        let mut refused = 0;
+        loop {
+            match $step {
+                Err(error) if refused < super::account::NONCES && AcmeError::is_refusal(&error, "badNonce") => {
+                    refused += 1
+                }
+                done => break done,
+            }
         }
-    }
-    step().await
+    }};
 }
+pub(super) use unless_nonce;
 
 /// The library's errors in our words.
 pub(super) fn failed(doing: &'static str, error: &Error) -> AcmeError {

@@ -97,7 +97,7 @@ pub(super) async fn tell(order: &mut Order, method: Method, told: &mut HashSet<S
 
 pub(super) async fn wait_until_ready(order: &mut Order, method: Method) -> Result<(), AcmeError> {
     const DOING: &str = "look at the proofs";
-    let looked = unless_nonce(async || order.poll_ready(&LOOKING).await.map_err(|error| failed(DOING, &error))).await;
+    let looked = unless_nonce!(order.poll_ready(&LOOKING).await.map_err(|error| failed(DOING, &error)));
     let error = match looked {
         Ok(OrderStatus::Ready) => return Ok(()),
         Ok(_) => server(DOING, "the order has become invalid".into()),
@@ -112,11 +112,11 @@ pub(super) async fn wait_until_ready(order: &mut Order, method: Method) -> Resul
 async fn failed_proof(order: &mut Order, method: Method) -> Option<AcmeError> {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
-        let refreshed = unless_nonce(async || match authorization.refresh().await {
+        let refreshed = unless_nonce!(match authorization.refresh().await {
             Ok(_) => Ok(()),
             Err(error) => Err(failed("say which proof it did not find", &error)),
         });
-        if refreshed.await.is_err() {
+        if refreshed.is_err() {
             continue;
         }
         let mut errors = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());

@@ -23,8 +23,8 @@ use tokio::net::TcpStream;
 use super::renewal::LONGEST_RETRY_AFTER;
 use crate::endpoint::{Application, Authorities, Connector};
 
-/// For one request, from looking up the name to the last byte.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// What a request may take, as long as nobody says otherwise.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// Chains and orders have some kilobytes.
 const LONGEST_ANSWER: usize = 1024 * 1024;
 /// RFC 8555 §6.1.
@@ -41,6 +41,8 @@ pub(super) struct Client {
     pub(super) roots: Authorities,
     /// The directory's URL, whose answer is looked at before the library sees it.
     pub(super) directory: String,
+    /// For one request, from looking up the name to the last byte.
+    pub(super) deadline: Duration,
 }
 
 /// What became of a request that has no answer for the library.
@@ -81,9 +83,9 @@ impl HttpClient for Client {
         Box::pin(async move {
             let (directory, get) = (*request.uri() == *client.directory, request.method() == Method::GET);
             let host = request.uri().host().unwrap_or_default().to_owned();
-            let answer = tokio::time::timeout(DEADLINE, client.exchange(request)).await;
-            let answer =
-                answer.map_err(|_| Failure::Broken(format!("{host} took longer than {} s", DEADLINE.as_secs())))?;
+            let answer = tokio::time::timeout(client.deadline, client.exchange(request)).await;
+            let answer = answer
+                .map_err(|_| Failure::Broken(format!("{host} took longer than {} s", client.deadline.as_secs())))?;
             let mut answer = refused(answer?, SystemTime::now())?;
             if directory {
                 check_directory(answer.body())?;
@@ -206,7 +208,60 @@ pub(super) fn https(url: &str) -> Result<Uri, String> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::development::DevelopmentCa;
+    use crate::resolver::{Certified, SniResolver, public_server_config};
+
+    /// A server of one connection, which says this after the handshake and then nothing; nothing at all when it is `None`.
+    async fn asked_of(says: Option<Vec<u8>>) -> Result<BytesResponse, Error> {
+        crate::install_provider();
+        let folder = tempfile::tempdir().expect("folder");
+        let ca = DevelopmentCa::open_or_create(folder.path()).expect("authority");
+        let made = ca.issue(&["localhost".to_owned()], SystemTime::now()).expect("certificate");
+        let resolver = SniResolver::new();
+        resolver.publish(vec![Certified::parse(&made.dns_names, &made.chain_der, &made.key_der).expect("usable")]);
+        let acceptor = tokio_rustls::TlsAcceptor::from(public_server_config(resolver));
+        let listener = TcpListener::bind(("localhost", 0)).await.expect("a listener");
+        let directory = format!("https://localhost:{}/", listener.local_addr().expect("an address").port());
+        let serving = async {
+            let (stream, _) = listener.accept().await.expect("a client");
+            if let Some(says) = says {
+                let mut stream = acceptor.accept(stream).await.expect("a handshake");
+                stream.write_all(&says).await.expect("said");
+                std::future::pending::<()>().await;
+            }
+            std::future::pending().await
+        };
+        let roots = Authorities::parse(&ca.certificate_pem()).expect("an authority");
+        let client = Client { roots, directory: directory.clone(), deadline: Duration::from_secs(3) };
+        let request = Request::get(directory).body(BodyWrapper::default()).expect("a request");
+        tokio::select! {
+            answer = client.request(request) => answer,
+            () = serving => unreachable!("it never ends"),
+        }
+    }
+
+    #[tokio::test]
+    async fn hostile_acme_servers_that_say_nothing_are_given_up() {
+        let answer = asked_of(Some(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec())).await;
+        assert_eq!(answer.expect("an answer").parts.status, 200);
+        let mut waiting = Vec::new();
+        for (what, says) in [
+            ("no handshake", None),
+            ("no answer", Some(Vec::new())),
+            ("half a head", Some(b"HTTP/1.1 200 OK\r\n".to_vec())),
+            ("half a body", Some(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}".to_vec())),
+        ] {
+            waiting.push((what, tokio::spawn(asked_of(says))));
+        }
+        for (what, asked) in waiting {
+            let Err(error) = asked.await.expect("asked") else { panic!("answered: {what}") };
+            assert!(error.to_string().contains("localhost took longer than 3 s"), "{what}: {error}");
+        }
+    }
 
     #[test]
     fn acme_retry_after_is_seconds_or_a_date_and_bounded() {

@@ -70,10 +70,10 @@ impl Account {
         let mut order = self.order(names, replaces.and_then(renewal_id)).await?;
         match order.state().status {
             OrderStatus::Pending => {
-                let pending = unless_nonce(async || gather(&mut order, names, method).await).await?;
+                let pending = unless_nonce!(gather(&mut order, names, method).await)?;
                 show(&pending, prover, shown).await?;
                 let mut told = HashSet::new();
-                unless_nonce(async || tell(&mut order, method, &mut told).await).await?;
+                unless_nonce!(tell(&mut order, method, &mut told).await)?;
                 wait_until_ready(&mut order, method).await?;
             }
             // Its names were proved for an earlier order.
@@ -81,12 +81,10 @@ impl Account {
             other => return Err(server("take an order", format!("a new order is {other:?} already"))),
         }
         let (key, csr) = request(names)?;
-        unless_nonce(async || order.finalize_csr(&csr).await.map_err(|error| failed("issue a certificate", &error)))
-            .await?;
-        let pem = unless_nonce(async || {
+        unless_nonce!(order.finalize_csr(&csr).await.map_err(|error| failed("issue a certificate", &error)))?;
+        let pem = unless_nonce!({
             order.poll_certificate(&LOOKING).await.map_err(|error| failed("issue a certificate", &error))
-        })
-        .await?;
+        })?;
         issued::check(names, &pem, key.serialize_der(), SystemTime::now())
     }
 
@@ -126,18 +124,18 @@ impl Account {
         };
         if let Some(replaces) = replaces {
             let order = new().replaces(replaces);
-            let ordered = unless_nonce(async || match account.new_order(&order).await {
+            let ordered = unless_nonce!(match account.new_order(&order).await {
                 Ok(order) => Ok(Some(order)),
                 Err(error) if is_about_replacing(&error) => Ok(None),
                 Err(error) => Err(failed("take an order", &error)),
             });
-            if let Some(order) = ordered.await? {
+            if let Some(order) = ordered? {
                 return Ok(order);
             }
             tracing::info!(names = %names.join(", "), "the ACME server takes no order that replaces the certificate");
         }
         let order = new();
-        unless_nonce(async || account.new_order(&order).await.map_err(|error| failed("take an order", &error))).await
+        unless_nonce!(account.new_order(&order).await.map_err(|error| failed("take an order", &error)))
     }
 }
 

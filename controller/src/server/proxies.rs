@@ -18,8 +18,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::Shared;
-use super::who::stopping;
 use super::accept::Caller;
+use super::who::stopping;
 use crate::core::Command;
 use crate::engine::{Engine, Priority, Sealed, Submission};
 use crate::fleet::{LEASE, QUEUE};

@@ -23,7 +23,7 @@ environment = "production"
 zone = "production.localhost"
 target = { kind = "static" }
 "#;
-const SERVICE: &str = r#"schema = 1
+pub(crate) const SERVICE: &str = r#"schema = 1
 service = "hello"
 [component.web]
 folder = "dist"
@@ -218,9 +218,13 @@ impl House {
 
     /// Has a proxy join, starts it and waits until it serves.
     pub(crate) async fn proxy(&mut self, name: &str, workers: u16) -> Proxy {
-        let token = self.invite(&["proxy", "--name", name]).await;
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let proxy = Proxy { http: address(), https: address() };
+        self.proxy_at(name, workers, Proxy { http: address(), https: address() }).await
+    }
+
+    /// The same at addresses that somebody else knows.
+    pub(crate) async fn proxy_at(&mut self, name: &str, workers: u16, proxy: Proxy) -> Proxy {
+        let token = self.invite(&["proxy", "--name", name]).await;
         let (http, https, workers) = (proxy.http.to_string(), proxy.https.to_string(), workers.to_string());
         let line = ["proxy", "--http", &http, "--https", &https, "--admin", "127.0.0.1:0", "--workers", &workers];
         self.known.insert(name.to_owned(), line.map(str::to_owned).to_vec());
