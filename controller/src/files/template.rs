@@ -42,5 +42,6 @@ from = "dev"
 [stage.production]
 from = "staging"
 keep_warm = "24h"                         # how long a rollback stays a matter of milliseconds
+# public = true                           # anybody may know that it exists
 # cors = ["https://app.example.com"]      # whose pages may call it from a browser, also with gRPC-Web
 "#;
