@@ -3,7 +3,7 @@
 //! Must not know: what is asked. Main types: [`Session`] (context and output of one command) and [`Client`].
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api::operator::operator_client::OperatorClient;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -48,6 +48,8 @@ pub(crate) struct Client {
     pub(crate) calls: Calls,
     controller: String,
     context: String,
+    /// When its certificate ended, if that is so long ago that the controller hangs up without a word.
+    forgotten: Option<SystemTime>,
 }
 
 impl Client {
@@ -67,7 +69,8 @@ impl Client {
         let bearer = Bearer::of(&context.token)
             .ok_or_else(|| unusable("its token holds characters that no token has".into()))?;
         let calls = OperatorClient::with_interceptor(channel, bearer).max_decoding_message_size(LARGEST_MESSAGE);
-        Ok(Self { calls, controller: context.controller.clone(), context: name.to_owned() })
+        let forgotten = certs::fleet::forgotten_since(certificate, SystemTime::now());
+        Ok(Self { calls, controller: controller.clone(), context: name.to_owned(), forgotten })
     }
 
     /// Host and port.
@@ -77,6 +80,14 @@ impl Client {
 
     /// What went wrong, for people.
     pub(crate) fn failure(&self, status: &Status) -> Failure {
+        if let Some(ended) = self.forgotten.filter(|_| connection_problem(status).is_none()) {
+            return Failure::refused(format!(
+                "the certificate of the context {} expired at {}, too long ago for the controller to look at it: somebody \
+                 who may can make another with `pointsman token create NAME --certificate FILE`",
+                self.context,
+                certs::fleet::rfc3339(ended)
+            ));
+        }
         Failure::refused(sentence(status, &self.controller, &self.context))
     }
 }

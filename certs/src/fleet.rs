@@ -23,7 +23,7 @@ pub(crate) use authority::{leaf, make_authority};
 pub use connect::operator_channel;
 pub use grace::GRACE;
 pub use identity::{Identity, join};
-pub use operator::{OperatorKey, certified_operator_channel};
+pub use operator::{OperatorKey, certified_operator_channel, forgotten_since};
 pub use trust::WrongClock;
 pub use validity::rfc3339;
 

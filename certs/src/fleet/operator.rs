@@ -2,14 +2,18 @@
 //!
 //! Must not know: tokens' names or scopes, or how the files that hold it are written.
 
+use std::time::SystemTime;
+
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tonic::transport::Channel;
 
+use super::GRACE;
 use super::connect::{authority_of, channel};
 use super::identity::{Current, Shown};
 use super::trust::Trust;
+use super::validity::Validity;
 use crate::CertsError;
 
 /// A key that was just made, for a certificate that is asked for.
@@ -38,6 +42,13 @@ impl OperatorKey {
     pub fn pem(&self) -> String {
         self.key.serialize_pem()
     }
+}
+
+/// When a certificate (PEM) ended, if that is longer than [`GRACE`] ago: the handshake then fails without a sentence.
+pub fn forgotten_since(certificate_pem: &str, now: SystemTime) -> Option<SystemTime> {
+    let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
+    let ended = Validity::of(&certificate)?.until;
+    now.duration_since(ended).is_ok_and(|late| late > GRACE).then_some(ended)
 }
 
 /// As [`super::operator_channel`], with a certificate and its key (PEM) in place of a token.

@@ -64,8 +64,10 @@ impl Moment {
 }
 
 /// What became of the attempts so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pace {
+    /// The start of the process.
+    began: Moment,
     renewed: Option<Moment>,
     /// The last attempt, when it failed, and how many there were in a row.
     failed: Option<Moment>,
@@ -73,6 +75,10 @@ struct Pace {
 }
 
 impl Pace {
+    fn new(began: Moment) -> Self {
+        Self { began, renewed: None, failed: None, failures: 0 }
+    }
+
     /// Whether to try now. `refused`: the controller has just not taken the certificate, so that it is there and can be
     /// asked.
     fn is_due(&self, validity: Validity, seed: u64, refused: bool, now: Moment) -> bool {
@@ -84,12 +90,14 @@ impl Pace {
         if self.failed.is_some_and(|last| now.since(last) < wait) {
             return false;
         }
-        refused || due_at(validity, seed) <= now.wall
+        // A clock that is behind says for too long that there is time.
+        let held = now.since(self.renewed.unwrap_or(self.began));
+        refused || due_at(validity, seed) <= now.wall || held >= validity.lifetime() * 2 / 3
     }
 
     fn note(&mut self, succeeded: bool, now: Moment) {
         *self = if succeeded {
-            Self { renewed: Some(now), failed: None, failures: 0 }
+            Self { renewed: Some(now), failed: None, failures: 0, ..*self }
         } else {
             Self { failed: Some(now), failures: self.failures.saturating_add(1), ..*self }
         };
@@ -109,7 +117,7 @@ impl Identity {
     /// Dropped between the controller's answer and the disk, the new certificate is lost and the old one stays good: the
     /// controller accepts both until the next renewal.
     pub async fn keep_renewed(&self) {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(Moment::now());
         loop {
             let validity = self.shown().current().validity;
             let refused = tokio::select! {
@@ -200,18 +208,21 @@ mod tests {
             wall: SystemTime::UNIX_EPOCH + HOUR * u32::try_from(10_000 + wall).expect("later"),
             steady: steady + HOUR * hours,
         };
-        let fresh = || Pace::default();
-        let renewed = |moment| Pace { renewed: Some(moment), ..Pace::default() };
-        let failed = |moment, failures| Pace { failed: Some(moment), failures, ..Pace::default() };
+        let fresh = |moment| Pace::new(moment);
+        let renewed = |moment| Pace { renewed: Some(moment), ..Pace::new(moment) };
+        let failed = |moment, failures| Pace { failed: Some(moment), failures, ..Pace::new(moment) };
         let second = |moment: Moment, seconds| {
             let more = Duration::from_secs(seconds);
             Moment { wall: moment.wall + more, steady: moment.steady + more }
         };
         for (what, pace, refused, now, expected) in [
-            ("too early", fresh(), false, at(15, 15), false),
-            ("time", fresh(), false, at(16, 16), true),
-            ("past its end", fresh(), false, at(30, 30), true),
-            ("the controller knows better than our clock", fresh(), true, at(1, 1), true),
+            ("too early", fresh(at(0, 0)), false, at(15, 15), false),
+            ("time", fresh(at(15, 0)), false, at(16, 1), true),
+            ("past its end", fresh(at(29, 0)), false, at(30, 1), true),
+            ("the controller knows better than our clock", fresh(at(0, 0)), true, at(1, 1), true),
+            ("a clock that is behind: not yet", fresh(at(-10, 0)), false, at(5, 15), false),
+            ("a clock that is behind: time all the same", fresh(at(-10, 0)), false, at(6, 16), true),
+            ("the same, once renewed", renewed(at(-10, 4)), false, at(5, 20), true),
             ("a clock that is ahead: it is as new as can be", renewed(at(20, 0)), false, at(21, 1), false),
             ("the same, and refused", renewed(at(20, 0)), true, at(21, 1), false),
             ("a clock that is ahead: now and then", renewed(at(20, 0)), false, at(23, 3), true),
@@ -228,7 +239,7 @@ mod tests {
 
     #[test]
     fn renewal_forgets_failures_once_it_succeeds() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(Moment::now());
         pace.note(false, Moment::now());
         pace.note(false, Moment::now());
         assert_eq!(pace.failures, 2);

@@ -135,6 +135,61 @@ fn made(ca: &FleetCa, who: Who, name: &str, made: SystemTime) -> Vec<u8> {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// A member that has just joined.
+async fn joined(home: &tempfile::TempDir) -> (Identity, FleetCa, tempfile::TempDir) {
+    let (controller, ca, folder) = controller().await;
+    let token = JoinToken { controller, ca, secret: "s".repeat(43) };
+    let identity = join(&token, home.path(), "test").await.expect("joined");
+    let ca = FleetCa::open_or_create(folder.path()).expect("authority");
+    (identity, ca, folder)
+}
+
+#[tokio::test]
+async fn membership_a_member_takes_over_its_own_certificate_and_no_other() {
+    let home = tempfile::tempdir().expect("home");
+    let (identity, ca, _folder) = joined(&home).await;
+    let kept = || std::fs::read_to_string(home.path().join("identity/identity.json")).expect("kept");
+    let (before, later) = (kept(), SystemTime::now() + DAY);
+    let key = OperatorKey::generate().expect("key");
+    let sign = |who: Who, name: &str| {
+        let (request, name) = (key.request_der().expect("request"), name.parse().expect("name"));
+        match who {
+            Who::Member(role) => ca.sign(&request, role, &name, later),
+            Who::Operator => ca.sign_operator(&request, &name, DAY, later),
+        }
+        .expect("signed")
+    };
+    let own = Who::Member(Role::Proxy);
+    for (what, certificate, key) in [
+        ("of another name", sign(own, "p2"), key.pem()),
+        ("of another role", sign(Who::Member(Role::Agent), "p1"), key.pem()),
+        ("an operator's", sign(Who::Operator, "p1"), key.pem()),
+        ("of another key", made(&ca, own, "p1", later), key.pem()),
+        ("none", b"garbage".to_vec(), key.pem()),
+    ] {
+        assert!(identity.renewed(certificate, key).is_err(), "{what}");
+        assert_eq!(kept(), before, "{what}");
+    }
+    identity.renewed(sign(own, "p1"), key.pem()).expect("taken over");
+    assert!(identity.shown().current().validity.until > later);
+    let loaded = Identity::load(home.path()).expect("readable").expect("kept");
+    assert_eq!(loaded.shown().current().validity, identity.shown().current().validity);
+}
+
+#[tokio::test]
+async fn membership_a_certificate_that_is_shown_past_its_end_is_renewed_at_once() {
+    let home = tempfile::tempdir().expect("home");
+    let (identity, _ca, _folder) = joined(&home).await;
+    let shown = identity.shown();
+    let is_told = async || tokio::time::timeout(Duration::from_millis(10), shown.refused.notified()).await.is_ok();
+    shown.was_shown(SystemTime::now());
+    assert!(!is_told().await, "it is good");
+    shown.was_shown(SystemTime::now() + DAY * 2);
+    assert!(is_told().await);
+    identity.was_refused();
+    assert!(is_told().await);
+}
+
 #[test]
 fn membership_a_certificate_says_who_it_is_for_and_until_when() {
     let folder = tempfile::tempdir().expect("folder");

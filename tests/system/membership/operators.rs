@@ -10,8 +10,8 @@ use api::operator::{ListRequest, StatusRequest};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use super::{agent_stream, code, copy, proxy_stream, renew};
-use crate::harness::{House, STAGE, until};
+use super::{HOUR, agent_stream, code, copy, proxy_stream, renew};
+use crate::harness::{Clock, House, STAGE, until};
 
 /// The connection of an operator file with a certificate.
 fn certified(house: &House, file: &str) -> Channel {
@@ -64,15 +64,24 @@ async fn membership_an_operator_has_a_certificate_in_place_of_a_token() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn membership_an_operator_whose_certificate_expired_is_told_so() {
-    let house = House::with_hello().await;
-    let create = ["token", "create", "bob", "--allow", "read", "--certificate", "bob.toml", "--valid", "2s"];
+    let mut house = House::empty();
+    let clock = Clock::new(&house.path("."), "clock");
+    house.live_by(&clock);
+    house.start_controller(&[]).await;
+    let create = ["token", "create", "bob", "--allow", "read", "--certificate", "bob.toml", "--valid", "3d"];
     house.run(&create).await.ends(0);
-    let said = until("it expires", async || {
-        let said = house.run_as(&house.path("bob.toml"), &["status"]).await;
-        (said.code == Some(1)).then_some(said)
-    })
-    .await;
-    said.complains_once(&["the certificate of the operator bob expired at 20", "pointsman token revoke bob"]);
+    let bob = house.path("bob.toml");
+    house.run_as(&bob, &["status"]).await.ends(0);
+    for (days, expected) in [
+        (4, ["certificate of the operator bob expired at 20", "`pointsman token revoke bob`"]),
+        (40, ["bob.toml expired at 20", "too long ago for the controller"]),
+    ] {
+        clock.moves(days * 24 * HOUR);
+        // The controller's own certificate is past its end as well: it makes another by itself.
+        until("the controller is believed", async || (house.run(&["status"]).await.code == Some(0)).then_some(()))
+            .await;
+        house.run_as(&bob, &["status"]).await.ends(1).complains_once(&expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
