@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use api::fleet::{self, Rejection};
 use api::{EnvironmentName, Host, ReleaseNumber, StageName, Weight};
-use certs::endpoint::{Authorities, server_name};
+use certs::endpoint::{Authorities, server_name, spiffe_id};
 use certs::resolver::Certified;
 use certs::secret::{key_id, ticket_id};
 use certs::tickets::{NAME_BYTES, TicketKeys};
@@ -123,6 +123,11 @@ fn tls(tls: Option<&fleet::EndpointTls>, field: &str, problems: &mut Problems<'_
     };
     if let Err(wrong) = server_name(&tls.server_name) {
         problems.add(format!("{field}.server_name"), wrong.to_string());
+    }
+    if !tls.spiffe_id.is_empty()
+        && let Err(wrong) = spiffe_id(&tls.spiffe_id)
+    {
+        problems.add(format!("{field}.spiffe_id"), wrong.to_string());
     }
     if !tls.ca_pem.is_empty()
         && let Err(wrong) = Authorities::parse(&tls.ca_pem)

@@ -21,6 +21,10 @@ fn trust(ca: &str, name: &str) -> Option<EndpointTls> {
     Some(EndpointTls { ca_pem: ca.into(), server_name: name.into(), ..EndpointTls::default() })
 }
 
+fn of_workload(ca: &str, id: &str) -> Option<EndpointTls> {
+    trust(ca, "hello.internal").map(|tls| EndpointTls { spiffe_id: id.into(), ..tls })
+}
+
 fn authority() -> String {
     certs::install_provider();
     rcgen::generate_simple_self_signed(vec!["ca".into()]).expect("a certificate").cert.pem()
@@ -50,6 +54,8 @@ fn hostile_h80_a_backend_that_cannot_be_verified_as_it_says_is_refused_whole() {
         (Spoken::H1Tls, trust(&ca, ""), "tls.server_name", "neither a DNS name"),
         (Spoken::H1Tls, trust(&ca, "*.internal"), "tls.server_name", "neither a DNS name"),
         (Spoken::H2Tls, trust("", "a b"), "tls.server_name", "neither a DNS name"),
+        (Spoken::H1Tls, of_workload(&ca, "https://hello"), "tls.spiffe_id", "spiffe://example.com/hello"),
+        (Spoken::H2Tls, of_workload(&ca, "spiffe://"), "tls.spiffe_id", "is not a SPIFFE id"),
         (Spoken::H1Tls, trust("ca.pem", "hello.internal"), "tls.ca_pem", "no certificate"),
         (Spoken::H1Tls, trust(&ca.replacen("MII", "AAA", 1), "hello.internal"), "tls.ca_pem", "cannot be read"),
         (Spoken::H2Tls, trust(&format!("{ca}{key}"), "hello.internal"), "tls.ca_pem", "PRIVATE KEY"),

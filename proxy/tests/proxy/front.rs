@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use api::fleet::{Backend, EndpointTls, HealthCheck, Protocol, Resource, ResourceSet, Stage};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::HandshakeKind;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncWriteExt, copy, split};
@@ -33,13 +33,15 @@ pub(crate) struct Offer<'a> {
     pub(crate) name: &'a str,
     /// Its validity ended an hour ago.
     pub(crate) expired: bool,
+    /// Beside the name.
+    pub(crate) uris: &'a [&'a str],
     pub(crate) alpn: &'a [&'a str],
     pub(crate) version: &'static rustls::SupportedProtocolVersion,
 }
 
 impl<'a> Offer<'a> {
     pub(crate) fn of(alpn: &'a [&'a str]) -> Self {
-        Self { name: NAME, expired: false, alpn, version: &rustls::version::TLS13 }
+        Self { name: NAME, expired: false, uris: &[], alpn, version: &rustls::version::TLS13 }
     }
 }
 
@@ -60,6 +62,7 @@ impl Authority {
         let (hour, now) = (Duration::from_secs(3_600), SystemTime::now());
         params.not_before = (now - 2 * hour).into();
         params.not_after = if offer.expired { now - hour } else { now + hour }.into();
+        params.subject_alt_names.extend(offer.uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("ASCII"))));
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
         let chain = vec![CertificateDer::from(certificate.der().to_vec())];

@@ -131,6 +131,47 @@ async fn hostile_h26_an_endpoint_that_is_not_verified_gets_nothing_and_another_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_h26_an_endpoint_is_who_its_one_uri_says_whatever_its_name() {
+    let (folder, authority, other) = (tempfile::tempdir().expect("folder"), Authority::new(), Authority::new());
+    let proxy = patient(folder.path()).await;
+    let (id, trusted) = ("spiffe://example.com/hello", authority.pem.clone());
+    for (protocol, spoken, alpn) in
+        [(Protocol::H1Tls, Protocol::H1, &["http/1.1"]), (Protocol::H2Tls, Protocol::H2c, &["h2"])]
+    {
+        let upstream = Upstream::start("good", spoken).await;
+        let good = Offer { uris: &[id], ..Offer::of(alpn) };
+        let two = [id, "spiffe://example.com/other"];
+        for (what, offer, authority, status) in [
+            ("right", good, &authority, 200),
+            ("right, TLS 1.2", Offer { version: &rustls::version::TLS12, ..good }, &authority, 200),
+            ("of another name", Offer { name: "elsewhere.internal", ..good }, &authority, 200),
+            ("no URI", Offer { uris: &[], ..good }, &authority, 502),
+            ("another", Offer { uris: &two[1..], ..good }, &authority, 502),
+            ("one that begins so", Offer { uris: &["spiffe://example.com/hello/x"], ..good }, &authority, 502),
+            ("two", Offer { uris: &two, ..good }, &authority, 502),
+            ("twice the same", Offer { uris: &[id, id], ..good }, &authority, 502),
+            ("another authority", good, &other, 502),
+            ("expired", Offer { expired: true, ..good }, &authority, 502),
+        ] {
+            let front = Front::before(upstream.address, authority.acceptor(offer)).await;
+            let tls = EndpointTls { spiffe_id: id.into(), ..trust(&trusted, NAME) };
+            proxy.apply(set(vec![
+                zone(),
+                secured("hello/staging", protocol, Some(tls)),
+                weights("hello/staging", &[(1, 1)]),
+                endpoints("hello/staging", 1, &[front.address]),
+            ]));
+            let answer = Client::http1(proxy.http).await.get(HOST, "/").await;
+            assert_eq!(answer.status, status, "{what}, {protocol:?}");
+            if status == 200 {
+                assert_eq!(front.shaken()[0].sni.as_deref(), Some(NAME), "{what}");
+            }
+        }
+    }
+    is_as_before(&proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_h26_those_who_wait_for_one_handshake_fail_with_it() {
     let (folder, authority) = (tempfile::tempdir().expect("folder"), Authority::new());
     let proxy = patient(folder.path()).await;
