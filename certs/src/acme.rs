@@ -27,7 +27,7 @@ pub use renewal::Window;
 use crate::endpoint::Authorities;
 
 /// Which server, and as whom.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// URL of the server's directory (RFC 8555 §7.1.1), `https` only, such as
     /// `https://acme-v02.api.letsencrypt.org/directory`.
@@ -42,4 +42,31 @@ pub struct Settings {
     pub external_account: Option<(String, Vec<u8>)>,
     /// Which of the server's profiles orders ask for (draft-ietf-acme-profiles); `None` leaves it to the server.
     pub profile: Option<String>,
+}
+
+impl std::fmt::Debug for Settings {
+    // Without the key of the external account: what is shown ends in logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Settings");
+        shown.field("directory", &self.directory).field("contact", &self.contact).field("profile", &self.profile);
+        shown.field("external_account", &self.external_account.as_ref().map(|(id, _)| id)).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acme_the_key_of_an_external_account_is_never_shown() {
+        let settings = Settings {
+            directory: "https://acme.example.com/directory".into(),
+            contact: Vec::new(),
+            roots: Authorities::default(),
+            external_account: Some(("kid-1".into(), vec![203, 204])),
+            profile: None,
+        };
+        let shown = format!("{settings:?}");
+        assert!(shown.contains("kid-1") && !shown.contains("203"), "{shown}");
+    }
 }

@@ -16,6 +16,8 @@ use crate::{CertsError, keep};
 
 /// Renewal is asked about no more and no less often than this, whatever the server says (RFC 9773 §4.3.2).
 const ASK_AGAIN: std::ops::RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(86_400);
+/// Opening or making an account: two requests, and a few more where nonces are refused.
+const OPENING: Duration = Duration::from_secs(120);
 /// How often a step is repeated whose nonces the server refuses (RFC 8555 §6.5), each time with the three that the library
 /// tries.
 pub(super) const NONCES: usize = 10;
@@ -48,7 +50,7 @@ impl Account {
     /// directory, in `acme-<hash>.json`, mode 0600; it holds the account's key.
     ///
     /// The server's directory is read now and not again, and whether the server still knows the account shows with the
-    /// first order. At most 30 s for each request.
+    /// first order. At most 30 s for each request and 2 minutes in all.
     ///
     /// # Errors
     /// A directory that is no https URL, a folder that cannot be used, a file that is not what was written there, a server
@@ -62,8 +64,8 @@ impl Account {
         let hash = Digest::of(settings.directory.as_bytes()).hex();
         let path = folder.join(format!("acme-{}.json", &hash[..16]));
         let current = match keep::read::<Kept>(&path)? {
-            Some(kept) => restore(settings, kept, &path).await?,
-            None => register(settings, &path).await?,
+            Some(kept) => in_time(restore(settings, kept, &path)).await?,
+            None => in_time(register(settings, &path)).await?,
         };
         Ok(Self { settings: settings.clone(), path, current: Mutex::new(current) })
     }
@@ -82,7 +84,7 @@ impl Account {
         let mut current = self.current.lock().await;
         if current.id() == forgotten {
             tracing::warn!(account = %plain(forgotten), "the ACME server does not know the account any more: making a new one");
-            *current = register(&self.settings, &self.path).await?;
+            *current = in_time(register(&self.settings, &self.path)).await?;
         }
         Ok(current.clone())
     }
@@ -110,6 +112,11 @@ impl Account {
 /// How a certificate is named to the server (RFC 9773 §4.1); `None` when it has no such name.
 pub(super) fn renewal_id(leaf_der: &[u8]) -> Option<CertificateIdentifier<'static>> {
     CertificateIdentifier::try_from(&CertificateDer::from(leaf_der)).ok().map(CertificateIdentifier::into_owned)
+}
+
+async fn in_time<T>(opening: impl Future<Output = Result<T, AcmeError>>) -> Result<T, AcmeError> {
+    let late = AcmeError::TimedOut { doing: "open an account", retry_after: None };
+    tokio::time::timeout(OPENING, opening).await.unwrap_or(Err(late))
 }
 
 fn client(settings: &Settings) -> Box<Client> {

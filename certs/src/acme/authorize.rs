@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use instant_acme::{AuthorizationStatus, Order, OrderStatus};
+use instant_acme::{AuthorizationStatus, Error, Order, OrderStatus};
 
 use super::account::{failed, unless_nonce};
 use super::error::plain;
@@ -83,12 +83,12 @@ pub(super) async fn tell(order: &mut Order, method: Method, told: &mut HashSet<S
             continue;
         }
         let Some(mut challenge) = authorization.challenge(method.challenge()) else { continue };
-        challenge.set_ready().await.map_err(|error| match failed(DOING, &error) {
-            // By the library: refused requests come otherwise. The server has looked already.
-            AcmeError::Refused { problem, retry_after: None, .. } if !problem.is("badNonce") => {
-                AcmeError::Proof { name: name.clone(), method, problem }
+        challenge.set_ready().await.map_err(|error| match &error {
+            // In the challenge itself, as the library hands it over: the server has looked already.
+            Error::Api(problem) if !Problem::new(problem).is("badNonce") => {
+                AcmeError::Proof { name: name.clone(), method, problem: Problem::new(problem) }
             }
-            error => error,
+            error => failed(DOING, error),
         })?;
         told.insert(name);
     }

@@ -27,7 +27,7 @@ const LAST_OUTPUT: Duration = Duration::from_secs(1);
 /// `<command...> present _acme-challenge.<host> <value>` adds a TXT record with that text and exits with status 0 when every
 /// name server of the zone answers it: the authority looks at once. It must not remove other values of the name: a name
 /// and its wildcard are proved by two at the same time. `<command...> cleanup _acme-challenge.<host> <value>` removes that
-/// one; it also comes after a `present` that failed.
+/// one; it also comes after a `present` that failed. The value is base64url, and may begin with a hyphen.
 ///
 /// The command runs in the folder `/` with nothing of our environment but PATH, HOME and LANG, without input, in a process
 /// group of its own, of which nothing is left when it has ended. What it says is shown only when it fails: the last line.

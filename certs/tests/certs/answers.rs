@@ -61,6 +61,21 @@ async fn pebble_refusals_say_whose_side_and_when_to_come_back() {
             replace(answer, 403, None, problem.to_string());
         }
     };
+    let refusing: Change = |asked, answer| {
+        if asked.path == "/sign-me-up" {
+            replace(answer, 400, None, r#"{"type": "urn:ietf:params:acme:error:badNonce", "detail": "stale"}"#);
+        }
+    };
+    let unasked: Change = |asked, answer| {
+        if asked.path.starts_with("/chalZ/") {
+            replace(answer, 403, None, r#"{"type": "urn:ietf:params:acme:error:unauthorized", "detail": "not yours"}"#);
+        }
+    };
+    let already: Change = |asked, answer| {
+        if asked.path.starts_with("/chalZ/") {
+            edit(answer, |value| value["error"] = json!({ "detail": "seen" }));
+        }
+    };
     let down: Change = |_, answer| replace(answer, 503, Some("Fri, 31 Dec 9999 23:59:59 GMT"), "<html>");
     let slow: Change = |_, answer| {
         if !answer.body().windows(8).any(|part| part == b"newNonce") {
@@ -77,6 +92,9 @@ async fn pebble_refusals_say_whose_side_and_when_to_come_back() {
             "refused to take an order: too many\\nsince \\u{1b}[2J (rateLimited); it asks",
         ),
         (rejected, Side::Name, None, "no; hello.example.com: forbidden (rejectedIdentifier)"),
+        (refusing, Side::Theirs, None, "refused to make an account: stale (badNonce)"),
+        (unasked, Side::Ours, None, "refused to look at a proof: not yours (unauthorized)"),
+        (already, Side::Name, None, "did not find the proof of hello.example.com by dns-01: seen"),
         (down, Side::Theirs, Some(604_800), "it answered 503 Service Unavailable"),
         (slow, Side::Theirs, Some(604_800), "it took too long; it asks to come back"),
     ] {
@@ -88,7 +106,7 @@ async fn pebble_refusals_say_whose_side_and_when_to_come_back() {
         assert_eq!(error.retry_after().map(near), retry_after_s, "{error}");
     }
     let verbs: Vec<_> = pebble.calls().into_iter().map(|[verb, ..]| verb).collect();
-    assert_eq!(verbs, ["present", "cleanup"], "only the slow one came so far");
+    assert_eq!(verbs, ["present", "cleanup"].repeat(3), "three came so far, and all is withdrawn");
 }
 
 #[tokio::test]

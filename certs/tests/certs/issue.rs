@@ -70,7 +70,7 @@ async fn pebble_a_name_is_proved_by_http_01() {
 
 #[tokio::test]
 async fn pebble_a_name_is_proved_by_tls_alpn_01() {
-    let pebble = Pebble::start(Temper::default());
+    let pebble = Pebble::start(Temper { slow: true, ..Temper::default() });
     let handshakes = Handshakes::serve((pebble.address, TLS_PORT)).await;
     let asked = names(&["hello.example.com", "www.example.com"]);
     let issued = pebble.account().await.issue(&asked, Method::TlsAlpn01, &handshakes, None).await.expect("issued");
@@ -86,6 +86,10 @@ async fn pebble_what_is_proved_needs_no_proof() {
     account.issue(&asked, Method::Dns01, &pebble.good_hook(), None).await.expect("issued");
     account.issue(&asked, Method::Dns01, &pebble.good_hook(), None).await.expect("issued again");
     assert_eq!(pebble.calls().len(), 2, "{:?}", pebble.calls());
+    let more = names(&["*.example.com", "*.example.net"]);
+    account.issue(&more, Method::Dns01, &pebble.good_hook(), None).await.expect("issued for one more");
+    let shown: Vec<_> = pebble.calls().split_off(2).into_iter().map(|[_, name, _]| name).collect();
+    assert_eq!(shown, ["_acme-challenge.example.net"; 2]);
 }
 
 #[tokio::test]
@@ -93,7 +97,8 @@ async fn pebble_refused_nonces_are_survived() {
     let pebble = Pebble::start(Temper { refused_nonces: 70, ..Temper::default() });
     let files = Files::serve((pebble.address, HTTP_PORT)).await;
     let account = pebble.account().await;
-    account.issue(&names(&["hello.example.com"]), Method::Http01, &files, None).await.expect("issued");
+    let asked = names(&["a.example.com", "b.example.com", "c.example.com", "d.example.com", "e.example.com"]);
+    account.issue(&asked, Method::Http01, &files, None).await.expect("issued");
     assert!(files.is_empty(), "all is withdrawn");
 }
 
@@ -116,11 +121,11 @@ async fn pebble_a_hanging_hook_is_ended_with_all_its_processes() {
     let pids = pebble.path("pids");
     let script = format!("sleep 1000 & echo $$ $! > {0}.new; mv {0}.new {0}; wait", pids.display());
     let hook = pebble.hook(&format!("test $verb = cleanup || {{ {script}; }}"));
-    let hook = pointsman_certs::acme::hook::Hook { timeout: Duration::from_secs(1), ..hook };
+    let hook = pointsman_certs::acme::hook::Hook { timeout: Duration::from_secs(3), ..hook };
     let error = pebble.account().await.issue(&names(&["example.com"]), Method::Dns01, &hook, None).await;
     let error = error.expect_err("not shown");
     assert_eq!(error.challenge(), Some(("example.com", Method::Dns01)));
-    assert!(error.to_string().contains("present: it took longer than 1 s and was ended"), "{error}");
+    assert!(error.to_string().contains("present: it took longer than 3 s and was ended"), "{error}");
     let pids = std::fs::read_to_string(pids).expect("it had started");
     for pid in pids.split_whitespace() {
         until("the hook's processes are gone", || !is_alive(pid));
@@ -179,7 +184,12 @@ async fn pebble_a_forgotten_account_is_replaced_once() {
     );
     assert_eq!((first.expect("issued").dns_names, second.expect("issued").dns_names), (one, other));
     // Pebble's place for new accounts: once when it was opened, once afterwards.
-    assert_eq!(front.seen("/sign-me-up").len(), 2);
+    let made = front.seen("/sign-me-up");
+    assert_eq!(made.len(), 2);
+    for asked in made {
+        assert_eq!(asked.payload["contact"], serde_json::json!(["mailto:ops@example.com"]));
+        assert_eq!(asked.payload["termsOfServiceAgreed"], true);
+    }
 }
 
 #[tokio::test]

@@ -28,11 +28,13 @@ pub(crate) struct Temper {
     pub(crate) refused_nonces: u8,
     pub(crate) remembered_proofs: u8,
     pub(crate) external_accounts: bool,
+    /// Whether it takes up to 3 s to look at a proof, and not none.
+    pub(crate) slow: bool,
 }
 
 impl Default for Temper {
     fn default() -> Self {
-        Self { refused_nonces: 20, remembered_proofs: 50, external_accounts: false }
+        Self { refused_nonces: 20, remembered_proofs: 50, external_accounts: false, slow: false }
     }
 }
 
@@ -82,13 +84,14 @@ impl Pebble {
 
     /// Ends it, which forgets all accounts, and starts it again.
     pub(crate) fn restart(&mut self) {
-        self.server = None;
+        self.stop();
         let log = std::fs::File::create(self.path("pebble.log")).expect("log");
         let server = Command::new("pebble")
             .arg("-config")
             .arg(self.path("pebble.json"))
+            .arg("-strict=true")
             .args(["-dnsserver", &SocketAddr::from((self.address, DNS_PORT)).to_string()])
-            .env("PEBBLE_VA_NOSLEEP", "1")
+            .envs([if self.temper.slow { ("PEBBLE_VA_SLEEPTIME", "3") } else { ("PEBBLE_VA_NOSLEEP", "1") }])
             .env("PEBBLE_WFE_NONCEREJECT", self.temper.refused_nonces.to_string())
             .env("PEBBLE_AUTHZREUSE", self.temper.remembered_proofs.to_string())
             .stdout(log.try_clone().expect("log"))
@@ -121,7 +124,7 @@ impl Pebble {
 
     /// Who is believed about Pebble's own certificate.
     pub(crate) fn trusted(&self) -> Authorities {
-        Authorities::parse(&self.authority_pem).expect("an authority")
+        Authorities::parse(self.authority_pem()).expect("an authority")
     }
 
     /// The same, PEM.
@@ -140,7 +143,7 @@ impl Pebble {
 
     /// Who has signed what Pebble issued since it was started last.
     pub(crate) fn issuer(&self) -> Authorities {
-        let url = format!("https://{}/roots/0", SocketAddr::from((self.address, MANAGEMENT_PORT)));
+        let url = format!("https://{}/roots/0", self.management_address());
         let answer = Command::new("curl").args(["-ksSf", &url]).output().expect("curl");
         Authorities::parse(&String::from_utf8_lossy(&answer.stdout)).expect("Pebble's root")
     }
@@ -205,7 +208,7 @@ impl Pebble {
         let key = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, key);
         let configuration = serde_json::json!({ "pebble": {
             "listenAddress": self.directory_address(),
-            "managementListenAddress": SocketAddr::from((self.address, MANAGEMENT_PORT)),
+            "managementListenAddress": self.management_address(),
             "certificate": self.path("cert.pem"),
             "privateKey": self.path("key.pem"),
             "httpPort": HTTP_PORT,
