@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
-use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ProtocolVersion, ServerConfig};
 
 use crate::CertsError;
 use crate::resolver::SniResolver;
@@ -64,15 +65,34 @@ impl Public {
     }
 
     fn config(resolver: &Arc<SniResolver>, verifier: Arc<dyn ClientCertVerifier>) -> ServerConfig {
-        let config = ServerConfig::builder().with_client_cert_verifier(verifier);
+        let config = ServerConfig::builder_with_provider(Arc::new(provider()))
+            .with_safe_default_protocol_versions()
+            .expect("there are suites for both versions")
+            .with_client_cert_verifier(verifier);
         let mut config = config.with_cert_resolver(resolver.clone());
         config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).to_vec();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.ignore_client_order = true;
         // Early data could be played again: it stays at none, whatever the library's default becomes.
         config.max_early_data_size = 0;
         config
     }
+}
+
+/// Suites in the order of what they cost: all are good, and AES with 128 bits is the cheapest where it is built in.
+fn provider() -> CryptoProvider {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        let name = suite.suite();
+        let cost = match name.as_str() {
+            Some(name) if name.contains("AES_128") => 0,
+            Some(name) if name.contains("AES_256") => 1,
+            _ => 2,
+        };
+        (suite.version().version == ProtocolVersion::TLSv1_2, cost)
+    });
+    provider
 }
 
 /// The one protocol of a handshake that shows that a host is ours (RFC 8737 §4).
@@ -99,4 +119,33 @@ pub fn proof(host: &str, key_authorization: &str) -> Result<Arc<ServerConfig>, C
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_are_ordered_by_what_they_cost() {
+        crate::install_provider();
+        let public = Public::new();
+        let config = public.common();
+        assert!(config.ignore_client_order);
+        let names: Vec<&str> =
+            config.crypto_provider().cipher_suites.iter().filter_map(|suite| suite.suite().as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "TLS13_AES_128_GCM_SHA256",
+                "TLS13_AES_256_GCM_SHA384",
+                "TLS13_CHACHA20_POLY1305_SHA256",
+                "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+                "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+                "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+                "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+                "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+                "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+            ]
+        );
+    }
 }

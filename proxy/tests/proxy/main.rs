@@ -26,6 +26,7 @@ mod hostile_downgrade;
 mod hostile_endpoint_tls;
 mod hostile_framing;
 mod hostile_grpc;
+mod hostile_handshakes;
 mod hostile_http2;
 mod hostile_resets;
 mod hostile_upstream;
