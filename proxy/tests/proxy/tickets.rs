@@ -48,6 +48,7 @@ fn client(ca: &DevelopmentCa, version: &'static SupportedProtocolVersion) -> Arc
     let config = rustls::ClientConfig::builder_with_protocol_versions(&[version]);
     let mut config = config.with_root_certificates(roots_of(ca)).with_no_client_auth();
     config.resumption = Resumption::in_memory_sessions(8);
+    config.enable_early_data = true;
     Arc::new(config)
 }
 
@@ -78,6 +79,10 @@ async fn tickets_are_good_on_every_worker_of_every_proxy_while_their_key_is() {
             apply(proxy, &upstream, &ca, &[1]);
         }
         assert_eq!(ask(&here, &client).await, HandshakeKind::Full);
+        // What could be played again is not asked for.
+        let name = ServerName::try_from(HOST).expect("a name");
+        let mut next = rustls::ClientConnection::new(client.clone(), name).expect("begun");
+        assert!(next.early_data().is_none(), "{version:?}");
         for proxy in [&there, &here, &there, &here, &here, &here, &here, &here] {
             assert_eq!(ask(proxy, &client).await, HandshakeKind::Resumed, "{version:?}");
         }
