@@ -4,6 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use api::Host;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -15,6 +16,8 @@ use crate::resolver::Certified;
 
 /// Longest accepted text of either kind.
 pub const PEM_BYTES: usize = 64 * 1024;
+/// Most names of a certificate: proxies take no more.
+const NAMES_MOST: usize = 1_000;
 /// Most certificates of a chain: real ones have two to four.
 const CHAIN_MOST: usize = 10;
 
@@ -34,12 +37,17 @@ pub fn read(chain_pem: &str, key_pem: &str, now: SystemTime) -> Result<Material,
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| {
         // Its text may quote the key.
         let encrypted = key_pem.contains("ENCRYPTED");
-        let why = if encrypted { "it is encrypted".to_owned() } else { kind_of(&error).to_owned() };
+        let why = if encrypted { "it is encrypted".to_owned() } else { pem_problem(&error).to_owned() };
         wrong(format!("the key is not usable: {why} (accepted is a PEM of PKCS #8, PKCS #1 or SEC 1)"))
     })?;
-    let leaf = Description::of(&chain[0])?;
-    if leaf.dns_names.is_empty() {
-        return Err(wrong("the first certificate of the chain names no DNS name (subjectAltName)".into()));
+    let mut leaf = Description::of(&chain[0])?;
+    // Names that no request could have are of no use to proxies, which would refuse them.
+    leaf.dns_names.retain(|name| name.strip_prefix("*.").unwrap_or(name).parse::<Host>().is_ok());
+    if leaf.dns_names.is_empty() || leaf.dns_names.len() > NAMES_MOST {
+        let count = leaf.dns_names.len();
+        return Err(wrong(format!(
+            "the first certificate of the chain names {count} hosts (subjectAltName): accepted are 1 to {NAMES_MOST}"
+        )));
     }
     if leaf.not_after <= now || leaf.not_before > now {
         let (from, until) = (seconds(leaf.not_before), seconds(leaf.not_after));
@@ -56,7 +64,7 @@ pub fn read(chain_pem: &str, key_pem: &str, now: SystemTime) -> Result<Material,
 fn chain(text: &str) -> Result<Vec<CertificateDer<'static>>, CertsError> {
     let wrong = |what: String| CertsError::Material(what);
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let found = found.map_err(|error| wrong(format!("the chain is not PEM: {}", kind_of(&error))))?;
+    let found = found.map_err(|error| wrong(format!("the chain is not PEM: {}", pem_problem(&error))))?;
     if found.is_empty() || found.len() > CHAIN_MOST {
         let count = found.len();
         return Err(wrong(format!(
@@ -79,7 +87,8 @@ fn chain(text: &str) -> Result<Vec<CertificateDer<'static>>, CertsError> {
     Ok(found)
 }
 
-fn kind_of(error: &rustls::pki_types::pem::Error) -> &'static str {
+/// What is wrong with a PEM text, in words that quote nothing of it: it may be a key.
+pub fn pem_problem(error: &rustls::pki_types::pem::Error) -> &'static str {
     use rustls::pki_types::pem::Error;
     match error {
         Error::MissingSectionEnd { .. } => "a section has no end",
@@ -110,9 +119,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let ca = DevelopmentCa::open_or_create(folder.path()).expect("authority");
         let now = SystemTime::now();
-        let (one, other) = (ca.issue(&["a.example".into()], now), ca.issue(&["b.example".into()], now));
+        let (one, other) =
+            (ca.issue(&["a.example".into(), "b_c.example".into()], now), ca.issue(&["b.example".into()], now));
         let (one, other) = (one.expect("issued"), other.expect("issued"));
-        let nameless = ca.issue(&[], now).expect("issued");
+        let nameless = ca.issue(&["my_app.example".into()], now).expect("issued");
         let leaf = text("CERTIFICATE", &one.chain_der[0]);
         let key = text("PRIVATE KEY", &one.key_der);
         let year = Duration::from_secs(400 * 86_400);
@@ -133,11 +143,11 @@ mod tests {
                 text("CERTIFICATE", &nameless.chain_der[0]),
                 text("PRIVATE KEY", &nameless.key_der),
                 now,
-                Some("names no DNS name"),
+                Some("names 0 hosts"),
             ),
         ] {
             match (read(&chain, &key, at), expected) {
-                (Ok(material), None) => assert_eq!(material.dns_names, ["a.example"]),
+                (Ok(material), None) => assert_eq!(material.dns_names, ["a.example"], "and no name that is no host"),
                 (Err(error), Some(expected)) => {
                     assert!(error.to_string().contains(expected), "{error}, not {expected}")
                 }

@@ -6,16 +6,15 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use api::Host;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::PrivateKeyDer;
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ProtocolVersion, ServerConfig};
 
 use crate::CertsError;
+use crate::acme::challenge_certificate;
 use crate::resolver::SniResolver;
 use crate::tickets::Tickets;
 
@@ -95,25 +94,18 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-/// The one protocol of a handshake that shows that a host is ours (RFC 8737 §4).
-pub const PROOF_PROTOCOL: &[u8] = b"acme-tls/1";
+/// The one protocol of a handshake that shows that a host is ours.
+pub use crate::acme::PROTOCOL as PROOF_PROTOCOL;
 
 /// The way to shake hands that shows a certificate authority that `host` is ours: with a certificate that the key
 /// authorization makes (RFC 8737 §3), and for no other protocol.
 ///
 /// # Errors
-/// A host that cannot stand in a certificate.
+/// A host that is none.
 pub fn proof(host: &str, key_authorization: &str) -> Result<Arc<ServerConfig>, CertsError> {
-    let mut params = CertificateParams::new(vec![host.to_owned()])?;
-    let seen = digest(&SHA256, key_authorization.as_bytes());
-    params.custom_extensions.push(CustomExtension::new_acme_identifier(seen.as_ref()));
-    let key = KeyPair::generate()?;
-    let chain = vec![params.self_signed(&key)?.der().clone()];
-    let key = PrivateKeyDer::try_from(key.serialize_der())
-        .map_err(|what| CertsError::Material(format!("the key cannot be read: {what}")))?;
-    // Not compared with its key, for which the library would have to know the extension, which is critical.
-    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)?;
-    let resolver = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+    let host = host.parse::<Host>().map_err(|error| CertsError::Material(error.to_string()))?;
+    let key = CertifiedKey::clone(&*challenge_certificate(&host, key_authorization)?);
+    let resolver = SingleCertAndKey::from(key);
     let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![PROOF_PROTOCOL.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});

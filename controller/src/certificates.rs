@@ -15,6 +15,6 @@ pub(crate) mod told;
 mod watched;
 
 pub(crate) use bring::{Bringer, NotBrought, bring};
-pub(crate) use keeper::{Order, Standing, run, take_lists};
-pub(crate) use shelf::{Lists, Shelf};
+pub(crate) use keeper::{Order, Standing, names, run, take_lists};
+pub(crate) use shelf::{Lists, Shelf, Shelved};
 pub(crate) use tickets::TicketKeys;

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use api::fleet::Challenge;
 use api::{EnvironmentName, ReleaseName, StageName, Version};
+use certs::development::Material;
 use certs::fleet::Role;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -30,7 +31,7 @@ pub(crate) use members::AgentSender;
 pub(crate) use publish::{Publisher, secrets_messages};
 pub(crate) use records::{event_of, fold};
 
-use crate::certificates::Lists;
+use crate::certificates::{Lists, Shelved};
 use crate::core::state::{Member, MemberProgress};
 use crate::core::{Command, Context, Due, Event, Observations, Refusal, State, decide, due};
 use crate::fleet::Fleet;
@@ -340,12 +341,19 @@ impl Engine {
         self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
     }
 
-    /// Makes a new development certificate for an environment and has proxies told.
-    pub(crate) fn renew_development(&mut self, name: &EnvironmentName) -> Result<(), String> {
-        let Some(zone) = self.state.environments.get(name).map(|spec| spec.zone.clone()) else { return Ok(()) };
-        self.publisher.certificates_mut().renew_development(&zone, SystemTime::now())?;
+    /// Takes over certificates, which are kept already, and has proxies told.
+    pub(crate) fn take_certificates(&mut self, shelved: Shelved) {
+        self.publisher.certificates_mut().shelf.put(shelved);
         self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
-        Ok(())
+    }
+
+    /// Makes a new development certificate for an environment and has proxies told.
+    pub(crate) fn renew_development(&mut self, name: &EnvironmentName) -> Result<Material, String> {
+        let zone = self.state.environments.get(name).map(|spec| spec.zone.clone());
+        let zone = zone.ok_or_else(|| format!("there is no environment {name}"))?;
+        let made = self.publisher.certificates_mut().renew_development(&zone, SystemTime::now())?;
+        self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
+        Ok(made)
     }
 
     /// Has proxies show that a host is ours.

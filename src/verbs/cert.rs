@@ -85,7 +85,8 @@ pub(crate) async fn run(args: CertArgs, session: &Session) -> Ended {
         }
         CertVerb::Renew { environment, reason } => {
             let request = RenewCertificateRequest { environment: environment.to_string(), reason: reason.text() };
-            let reply = client.calls.renew_certificate(asking(request)).await;
+            // An order takes minutes; the connection is kept alive and checked meanwhile.
+            let reply = client.calls.renew_certificate(request).await;
             let list = reply.map_err(|status| client.failure(&status))?.into_inner();
             output.show(&list, |view| render::certificate_details(&list, false, view))?;
         }

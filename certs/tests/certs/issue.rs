@@ -7,7 +7,8 @@ use std::time::Duration;
 use pointsman_certs::acme::{Account, AcmeError, Method, Prover, Settings, Side};
 use pointsman_certs::development::Material;
 use pointsman_certs::endpoint::{Application, Authorities, Connector};
-use pointsman_certs::resolver::{Certified, SniResolver, public_server_config};
+use pointsman_certs::public::Public;
+use pointsman_certs::resolver::Certified;
 
 use crate::front::Front;
 use crate::pebble::{EXTERNAL_KEY, HTTP_PORT, Pebble, TLS_PORT, Temper, is_alive, until};
@@ -19,10 +20,10 @@ fn names(names: &[&str]) -> Vec<String> {
 
 /// Serves the certificate and shakes hands as `host`, believing the authority that issued it.
 async fn verify(material: &Material, issuer: &Authorities, host: &str) {
-    let resolver = SniResolver::new();
-    resolver
-        .publish(vec![Certified::parse(&material.dns_names, &material.chain_der, &material.key_der).expect("usable")]);
-    let acceptor = tokio_rustls::TlsAcceptor::from(public_server_config(resolver));
+    let public = Public::new();
+    let certified = Certified::parse(&material.dns_names, &material.chain_der, &material.key_der).expect("usable");
+    public.resolver().publish(vec![certified]);
+    let acceptor = tokio_rustls::TlsAcceptor::from(public.common().clone());
     let connector = Connector::new(issuer, host, Application::Http1).expect("a connector");
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
     let (served, connected) = tokio::join!(acceptor.accept(theirs), connector.connect(ours));

@@ -6,9 +6,11 @@ use std::time::Duration;
 use api::EnvironmentName;
 use certs::describe::Description;
 use certs::development::Material;
+use tokio::sync::Mutex;
 
 use super::shelf::Shelved;
 use crate::core::Command;
+use crate::core::spec::CertificateSource;
 use crate::core::state::CertificateRecord;
 use crate::engine::{Accepted, Handle, NotDone, Priority, Submission};
 
@@ -39,6 +41,9 @@ impl std::fmt::Display for NotBrought {
     }
 }
 
+/// One at a time: what is on disk, in memory and on record is the same then, and a file has one writer.
+static BRINGING: Mutex<()> = Mutex::const_new(());
+
 /// Replaces the certificates of an environment by those of its source.
 ///
 /// Asked first and kept before it is on record: after a crash in between the next look brings them again.
@@ -49,21 +54,22 @@ pub(crate) async fn bring(
     engine: &Handle,
     bringer: Bringer,
     environment: EnvironmentName,
-    source: &str,
+    source: &CertificateSource,
     materials: Vec<Material>,
 ) -> Result<Accepted, NotBrought> {
+    let _one = BRINGING.lock().await;
     let certificates = materials.iter().filter_map(record).collect();
-    let command =
-        Command::ReplaceCertificates { environment: environment.clone(), source: source.into(), certificates };
+    let (name, key) = (environment.clone(), source.key());
+    let command = Command::ReplaceCertificates { environment: name, source: source.name().into(), key, certificates };
     let ask = |plan| Submission { plan, ..Submission::of(&bringer.by, bringer.reason.clone(), command.clone()) };
     engine.submit(ask(true), Priority::Normal).await.map_err(NotBrought::NotDone)?;
     let folder = engine.read(|engine| engine.publisher.certificates().shelf.folder().to_owned()).await;
     let folder: PathBuf = folder.ok_or(NotBrought::NotDone(NotDone::Stopping))?;
-    let shelved = Shelved { environment, source: source.into(), materials };
+    let shelved = Shelved { environment, source: source.key(), materials };
     let saving = tokio::task::spawn_blocking(move || shelved.save(&folder).map(|()| shelved));
     let saved = saving.await.unwrap_or_else(|problem| Err(problem.to_string()));
     let shelved = saved.map_err(NotBrought::NotKept)?;
-    engine.tell_and_wait(move |engine| engine.publisher.certificates_mut().shelf.put(shelved)).await;
+    engine.tell_and_wait(move |engine| engine.take_certificates(shelved)).await;
     engine.submit(ask(false), Priority::Normal).await.map_err(NotBrought::NotDone)
 }
 

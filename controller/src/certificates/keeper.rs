@@ -124,15 +124,28 @@ impl Keeper {
                 CertificateSource::Imported => {
                     format!("it was imported: `pointsman cert import {} --chain FILE --key FILE`", order.environment)
                 }
-                CertificateSource::Development => {
-                    let done = order.done;
-                    let renew = move |engine: &mut Engine| drop(done.send(engine.renew_development(&one.name)));
-                    return self.engine.tell_and_wait(renew).await;
-                }
+                CertificateSource::Development => return self.development(one.name, order).await,
             },
             None => format!("there is no environment {}", order.environment),
         };
         let _ = order.done.send(Err(refused)); // Whoever asked may have gone.
+    }
+
+    /// Has the development authority make a new certificate.
+    async fn development(&self, name: EnvironmentName, order: Order) {
+        let (made, renewed) = (name.clone(), oneshot::channel());
+        let renew = move |engine: &mut Engine| drop(renewed.0.send(engine.renew_development(&made)));
+        self.engine.tell_and_wait(renew).await;
+        let done = match renewed.1.await {
+            Ok(Ok(material)) => {
+                let source = &CertificateSource::Development;
+                let brought = bring(&self.engine, order.bringer, name, source, vec![material]).await;
+                brought.map(drop).map_err(|not| not.to_string())
+            }
+            Ok(Err(problem)) => Err(problem),
+            Err(_) => Err("the controller is stopping".into()),
+        };
+        let _ = order.done.send(done); // Whoever asked may have gone.
     }
 
     /// Begins a turn with the authority of an environment, when something is due or somebody asks.
@@ -156,7 +169,8 @@ impl Keeper {
         };
         let own = || Bringer { by: "controller".into(), reason: "it was due".into() };
         let (bringer, asked) = asked.map_or_else(|| (own(), None), |order| (order.bringer, Some(order.done)));
-        let (engine, fleet, folder) = (self.engine.clone(), self.fleet.clone(), self.folder().await);
+        let Some(folder) = self.folder().await else { return };
+        let (engine, fleet) = (self.engine.clone(), self.fleet.clone());
         let turn = Turn { name, spec, wanted: names, have, orders, bringer, asked, engine, fleet, folder };
         self.turns.spawn(apart(turn));
     }
@@ -166,15 +180,16 @@ impl Keeper {
             // It panicked: the next look begins anew.
             return drop(self.acme.remove(name));
         };
-        self.stands(name, standing);
         if let Some(acme) = self.acme.get_mut(name) {
             acme.orders = Some(orders);
+            let source = acme.source.key();
+            self.stands(name, source, standing);
         }
     }
 
-    async fn folder(&self) -> PathBuf {
-        let folder = self.engine.read(|engine| engine.publisher.certificates().shelf.folder().to_owned()).await;
-        folder.unwrap_or_default()
+    /// None: the controller is stopping.
+    async fn folder(&self) -> Option<PathBuf> {
+        self.engine.read(|engine| engine.publisher.certificates().shelf.folder().to_owned()).await
     }
 
     /// Takes over the files of an environment when they have changed, or when somebody `asked` for it.
@@ -197,9 +212,9 @@ impl Keeper {
         let reading = tokio::task::spawn_blocking(move || watched::pair(&chain, &key, now));
         let read = reading.await.unwrap_or_else(|problem| Err(problem.to_string()));
         let brought = match read {
-            Ok(material) => bring(&self.engine, bringer, name.clone(), source.name(), vec![material])
-                .await
-                .map_err(|not| not.to_string()),
+            Ok(material) => {
+                bring(&self.engine, bringer, name.clone(), source, vec![material]).await.map_err(|not| not.to_string())
+            }
             Err(problem) => Err(problem),
         };
         watched.was_read(brought.is_ok(), now);
@@ -211,13 +226,16 @@ impl Keeper {
             Err(problem) => warn!(environment = %name, problem, "its certificate stays as it is"),
         }
         let problem = brought.as_ref().err().cloned().unwrap_or_default();
-        self.stands(name, Standing { failed_ms: if problem.is_empty() { 0 } else { ms(now) }, problem, renews_ms: 0 });
+        let failed_ms = if problem.is_empty() { 0 } else { ms(now) };
+        self.stands(name, source.key(), Standing { failed_ms, problem, renews_ms: 0 });
         brought.map(drop)
     }
 
     /// Takes over lists of revoked certificates whose files have changed.
     async fn lists(&mut self, paths: BTreeSet<String>, now: SystemTime) {
         self.lists.retain(|path, _| paths.contains(path));
+        let named = paths.clone();
+        self.engine.tell(move |engine| engine.publisher.certificates_mut().keep_lists(&named));
         for path in paths {
             let watched = self.lists.entry(path.clone()).or_default();
             if !watched.changed(&[&path], now) {
@@ -233,9 +251,9 @@ impl Keeper {
         }
     }
 
-    fn stands(&self, name: &EnvironmentName, standing: Standing) {
+    fn stands(&self, name: &EnvironmentName, source: String, standing: Standing) {
         let name = name.clone();
-        self.engine.tell(move |engine| engine.publisher.certificates_mut().stands(name, standing));
+        self.engine.tell(move |engine| engine.publisher.certificates_mut().stands(name, source, standing));
     }
 }
 
@@ -283,13 +301,13 @@ fn wanted(engine: &Engine) -> Vec<Wanted> {
         name: spec.name.clone(),
         source: spec.certificates.clone(),
         names: names(&engine.state, spec),
-        have: engine.publisher.certificates().shelf.of(&spec.name, spec.certificates.name()).to_vec(),
+        have: engine.publisher.certificates().own(&engine.state, &spec.name),
     };
     engine.state.environments.values().map(one).collect()
 }
 
 /// The certificates that an environment needs of an authority: a wildcard, or one for each host that anybody may know.
-fn names(state: &State, spec: &EnvironmentSpec) -> Vec<Names> {
+pub(crate) fn names(state: &State, spec: &EnvironmentSpec) -> Vec<Names> {
     let CertificateSource::Acme(acme) = &spec.certificates else { return Vec::new() };
     if matches!(acme.challenge, ChallengeSpec::Dns { .. }) {
         return vec![vec![format!("*.{}", spec.zone)]];

@@ -5,6 +5,7 @@
 //!
 //! Main types: [`Orders`], what is remembered of one environment; [`Proofs`], which shows proofs at every proxy.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,23 +16,43 @@ use certs::acme::hook::Hook;
 use certs::acme::{Account, AcmeError, Method, Proof, Prover, Settings, Window, renewal, validity};
 use certs::development::Material;
 use certs::endpoint::Authorities;
+use tokio::sync::Mutex;
 
+use super::watched::text;
 use crate::core::spec::{AcmeSpec, ChallengeSpec};
 use crate::engine::Handle;
 use crate::fleet::{Fleet, LEASE};
 
+/// How often an authority is asked that says nothing of when to renew, and one that did not answer.
+const ASK_DAILY: Duration = Duration::from_secs(86_400);
+const ASK_AGAIN: Duration = Duration::from_secs(3_600);
 /// Longest accepted file with the key of an external account.
 const KEY_BYTES: u64 = 4_096;
 
 /// What is remembered of one environment.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
-    /// Failures in a row, and when the last one was.
-    failures: u32,
-    failed: Option<SystemTime>,
+    /// By the names that could not be had; under no names what failed for all of them, such as the account.
+    failures: BTreeMap<Names, Failure>,
+    /// What the authority said of when to renew.
+    windows: Vec<Asked>,
+}
+
+/// Failures in a row.
+#[derive(Debug)]
+struct Failure {
+    count: u32,
+    at: SystemTime,
     retry_after: Option<Duration>,
-    /// What the authority said of when to renew, by the leaf's digest, and when.
-    windows: Vec<(Digest, Option<Window>, SystemTime)>,
+}
+
+/// An answer of the authority, or that there was none.
+#[derive(Debug)]
+struct Asked {
+    leaf: Digest,
+    window: Option<Window>,
+    at: SystemTime,
+    again: Duration,
 }
 
 /// Names that go into one certificate together.
@@ -50,15 +71,11 @@ impl Orders {
     /// What is due at `now` for these certificates. `forced`: somebody wants new ones.
     pub(super) fn plan(&self, wanted: &[Names], have: &[Material], now: SystemTime, forced: bool) -> Plan {
         let mut plan = Plan { order: Vec::new(), next: None };
-        let held = self.held(have, now);
         for names in wanted {
             let known = have.iter().find(|material| material.dns_names == *names);
-            let due = match (known, held) {
-                _ if forced => now,
-                (None, None) => now,
-                (None, Some(until)) => until,
-                (Some(material), held) => self.due(material).max(held.unwrap_or(SystemTime::UNIX_EPOCH)),
-            };
+            let due = known.map_or(now, |material| self.due(material));
+            let held = [names, &Vec::new()].into_iter().filter_map(|of| self.held(of, known, now)).max();
+            let due = if forced { now } else { held.map_or(due, |held| held.max(due)) };
             if due <= now {
                 plan.order.push((names.clone(), known.cloned()));
             } else {
@@ -74,64 +91,75 @@ impl Orders {
         // What cannot be read is replaced at once.
         let Ok(validity) = validity(leaf) else { return SystemTime::UNIX_EPOCH };
         let digest = Digest::of(leaf);
-        let window = self.windows.iter().find(|(of, ..)| *of == digest).and_then(|(_, window, _)| *window);
+        let window = self.windows.iter().find(|asked| asked.leaf == digest).and_then(|asked| asked.window);
         renewal::due(validity, window, seed(&digest))
     }
 
-    /// Until when nothing is tried, after a failure.
-    fn held(&self, have: &[Material], now: SystemTime) -> Option<SystemTime> {
-        let failed = self.failed?;
-        let ends = have.iter().map(|material| material.expires_s).min();
-        let ends = ends.map_or(failed, |ends| SystemTime::UNIX_EPOCH + Duration::from_secs(ends));
-        let left = ends.duration_since(failed).unwrap_or_default();
-        let seed = seed(&Digest::of(&self.failures.to_be_bytes()));
-        let until = failed + renewal::next_try(self.failures, left, self.retry_after, seed);
+    /// Until when nothing is tried, after these names failed.
+    fn held(&self, names: &Names, known: Option<&Material>, now: SystemTime) -> Option<SystemTime> {
+        let failure = self.failures.get(names)?;
+        let ends = known.map(|material| SystemTime::UNIX_EPOCH + Duration::from_secs(material.expires_s));
+        // Where there is none yet nothing ends: it is not asked for more often because of that.
+        let left = ends.map_or(Duration::MAX, |ends| ends.duration_since(failure.at).unwrap_or_default());
+        let seed = seed(&Digest::of(names.concat().as_bytes())) ^ u64::from(failure.count);
+        let until = failure.at + renewal::next_try(failure.count, left, failure.retry_after, seed);
         // A clock that went back must not hold it for long.
-        (until > now && failed <= now).then_some(until)
+        (until > now && failure.at <= now).then_some(until)
     }
 
     /// Whether the authority is to be asked when to renew.
     fn asks(&self, leaf: &Digest, now: SystemTime) -> bool {
-        let known = self.windows.iter().find(|(of, ..)| of == leaf);
-        known.is_none_or(|(_, window, at)| {
-            let again = window.map_or(Duration::from_secs(86_400), |window| window.ask_again);
-            now.duration_since(*at).map_or(true, |since| since >= again)
-        })
+        let known = self.windows.iter().find(|asked| asked.leaf == *leaf);
+        known.is_none_or(|asked| now.duration_since(asked.at).map_or(true, |since| since >= asked.again))
     }
 
-    /// Asks the authority when to renew what there is. A failure leaves what was known.
+    /// Asks the authority when to renew what there is. Without an answer what was known counts on for an hour.
     pub(super) async fn ask_when(&mut self, account: &Account, have: &[Material], now: SystemTime) {
-        self.windows
-            .retain(|(of, ..)| have.iter().any(|one| one.chain_der.first().is_some_and(|der| Digest::of(der) == *of)));
-        for leaf in have.iter().filter_map(|material| material.chain_der.first()) {
+        let leaves: Vec<&Vec<u8>> = have.iter().filter_map(|material| material.chain_der.first()).collect();
+        self.windows.retain(|asked| leaves.iter().any(|leaf| Digest::of(leaf) == asked.leaf));
+        for leaf in leaves {
             let digest = Digest::of(leaf);
-            if !self.asks(&digest, now) {
-                continue;
-            }
-            match account.renewal(leaf).await {
-                Ok(window) => {
-                    self.windows.retain(|(of, ..)| *of != digest);
-                    self.windows.push((digest, window, now));
+            if self.asks(&digest, now) {
+                let answer = account.renewal(leaf).await;
+                if let Err(problem) = &answer {
+                    tracing::info!(%problem, "the authority did not say when to renew");
                 }
-                Err(problem) => tracing::debug!(%problem, "the authority did not say when to renew"),
+                self.answered(digest, answer.ok(), now);
             }
         }
     }
 
-    pub(super) fn succeeded(&mut self) {
-        (self.failures, self.failed, self.retry_after) = (0, None, None);
+    /// `answer`: none, there was none; within it a window, unless the authority has nothing to say.
+    fn answered(&mut self, leaf: Digest, answer: Option<Option<Window>>, now: SystemTime) {
+        let known = self.windows.iter().position(|asked| asked.leaf == leaf).map(|at| self.windows.remove(at));
+        let (window, again) = match answer {
+            Some(window) => (window, window.map_or(ASK_DAILY, |window| window.ask_again)),
+            None => (known.and_then(|asked| asked.window), ASK_AGAIN),
+        };
+        self.windows.push(Asked { leaf, window, at: now, again });
     }
 
-    pub(super) fn failed(&mut self, problem: &AcmeError, now: SystemTime) {
-        (self.failures, self.failed) = (self.failures.saturating_add(1), Some(now));
-        self.retry_after = problem.retry_after();
+    /// These names were had. No names: the authority was reached.
+    pub(super) fn succeeded(&mut self, names: &Names) {
+        self.failures.remove(names);
+    }
+
+    /// These names could not be had. No names: none of them, whatever they are.
+    pub(super) fn failed(&mut self, names: &Names, problem: &AcmeError, now: SystemTime) {
+        let failure = self.failures.entry(names.clone()).or_insert(Failure { count: 0, at: now, retry_after: None });
+        *failure = Failure { count: failure.count.saturating_add(1), at: now, retry_after: problem.retry_after() };
+    }
+
+    /// Forgets what is not wanted any more.
+    pub(super) fn keep(&mut self, wanted: &[Names]) {
+        self.failures.retain(|names, _| names.is_empty() || wanted.contains(names));
     }
 
     /// Whether anything at all has to be done at `now`: asking the authority when to renew is a thing as well.
     pub(super) fn is_due(&self, wanted: &[Names], have: &[Material], now: SystemTime) -> bool {
-        let leaves = || have.iter().filter_map(|material| material.chain_der.first()).map(|leaf| Digest::of(leaf));
-        let held = self.held(have, now).is_some();
-        !self.plan(wanted, have, now, false).order.is_empty() || (!held && leaves().any(|leaf| self.asks(&leaf, now)))
+        let mut leaves = have.iter().filter_map(|material| material.chain_der.first()).map(|leaf| Digest::of(leaf));
+        let held = self.held(&Vec::new(), have.first(), now).is_some();
+        !self.plan(wanted, have, now, false).order.is_empty() || (!held && leaves.any(|leaf| self.asks(&leaf, now)))
     }
 }
 
@@ -140,6 +168,8 @@ fn seed(digest: &Digest) -> u64 {
     let (first, _) = digest.as_bytes().split_at(8);
     u64::from_be_bytes(first.try_into().expect("eight bytes"))
 }
+
+static OPENING: Mutex<()> = Mutex::const_new(());
 
 /// The account that an environment's file names.
 ///
@@ -155,19 +185,17 @@ pub(super) async fn account(folder: &Path, spec: &AcmeSpec) -> Result<Account, A
         None => None,
     };
     let (directory, contact, profile) = (spec.directory.clone(), spec.contact.clone(), spec.profile.clone());
+    // Two that come to a new authority at once would make two accounts and write them to one file.
+    let _one = OPENING.lock().await;
     Account::open(folder, &Settings { directory, contact, roots, external_account, profile }).await
 }
 
 fn external_key(path: &str) -> Result<Vec<u8>, AcmeError> {
     use base64::Engine;
-    let wrong = |why: String| AcmeError::Asked(format!("the key of the external account in {path}: {why}"));
-    let length = std::fs::metadata(path).map_err(|problem| wrong(problem.to_string()))?.len();
-    if length > KEY_BYTES {
-        return Err(wrong(format!("it has {length} bytes, accepted are {KEY_BYTES}")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|problem| wrong(problem.to_string()))?;
+    let wrong = |why: String| AcmeError::Asked(format!("the key of the external account: {why}"));
+    let text = text(path, KEY_BYTES).map_err(wrong)?;
     let key = base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(text.trim().trim_end_matches('='));
-    key.map_err(|_| wrong("it is not base64url".into()))
+    key.map_err(|_| wrong(format!("{path}: it is not base64url")))
 }
 
 /// How names are proved, and by whom.
@@ -264,21 +292,33 @@ mod tests {
 
     #[test]
     fn certificates_that_could_not_be_had_are_asked_for_ever_more_rarely() {
-        let (now, wanted) = (SystemTime::now(), [vec!["*.a.example".to_owned()]]);
+        let (now, names, all) = (SystemTime::now(), vec!["*.a.example".to_owned()], Vec::new());
+        let wanted = [names.clone(), vec!["*.b.example".to_owned()]];
         let mut orders = Orders::default();
         let waits = |orders: &Orders, have: &[Material]| {
-            let plan = orders.plan(&wanted, have, now, false);
-            plan.next.map(|next| next.duration_since(now).expect("later").as_secs())
+            let next = orders.plan(&wanted[..1], have, now, false).next;
+            next.map(|next| next.duration_since(now).expect("later").as_secs())
         };
-        orders.failed(&refused(None), now);
-        let first = waits(&orders, &[]).expect("held");
-        assert!((40..=60).contains(&first), "{first}");
-        orders.failed(&refused(Some(2 * DAY)), now);
+        for (failures, least, most) in [(1, 40, 60), (2, 90, 120), (6, 1_500, 1_920), (30, 17_000, 21_600)] {
+            while orders.failures.get(&names).is_none_or(|failure| failure.count < failures) {
+                orders.failed(&names, &refused(None), now);
+            }
+            // Also where there is none yet, and so nothing that could end.
+            let wait = waits(&orders, &[]).expect("held");
+            assert!((least..=most).contains(&wait), "{failures} failures: {wait} s");
+        }
+        let others = orders.plan(&wanted, &[], now, false);
+        assert_eq!(others.order, [(wanted[1].clone(), None)], "the other one waits for nobody");
+        orders.failed(&names, &refused(Some(2 * DAY)), now);
         assert_eq!(waits(&orders, &[]), Some(2 * 86_400), "as the authority said");
-        assert!(!orders.is_due(&wanted, &[], now + DAY) && orders.is_due(&wanted, &[], now + 3 * DAY));
-        assert!(orders.is_due(&wanted, &[], now - DAY), "a clock that went back does not hold it");
-        orders.succeeded();
+        assert!(!orders.is_due(&wanted[..1], &[], now + DAY) && orders.is_due(&wanted[..1], &[], now + 3 * DAY));
+        assert!(orders.is_due(&wanted[..1], &[], now - DAY), "a clock that went back does not hold it");
+        orders.succeeded(&names);
         assert_eq!(waits(&orders, &[]), None);
+        orders.failed(&all, &refused(None), now);
+        assert!(orders.plan(&wanted, &[], now, false).order.is_empty(), "what fails for all holds all");
+        orders.keep(&wanted[1..]);
+        assert!(orders.failures.contains_key(&all));
     }
 
     #[test]
@@ -290,9 +330,14 @@ mod tests {
         let window = Window { start: now - DAY, end: now - DAY / 2, ask_again: DAY / 4 };
         let mut orders = Orders::default();
         assert!(orders.is_due(&wanted, &have, now), "it was never asked");
-        orders.windows.push((digest, None, now));
+        orders.answered(digest, Some(None), now);
         assert!(!orders.is_due(&wanted, &have, now + DAY / 2) && orders.is_due(&wanted, &have, now + DAY));
-        orders.windows = vec![(digest, Some(window), now)];
+        orders.answered(digest, None, now);
+        assert!(!orders.is_due(&wanted, &have, now + DAY / 48), "one that does not answer is not asked all the time");
+        assert!(orders.is_due(&wanted, &have, now + DAY / 24));
+        orders.answered(digest, Some(Some(window)), now);
         assert_eq!(orders.plan(&wanted, &have, now, false).order.len(), 1, "the window is over");
+        orders.answered(digest, None, now);
+        assert_eq!(orders.plan(&wanted, &have, now, false).order.len(), 1, "and counts until another one comes");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Must not know: where they come from, or who gets them. Files are for their owner only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shelved {
     pub(crate) environment: EnvironmentName,
-    /// The source that they are from, as `CertificateSource::name` says it: another one's do not count.
+    /// The source that they are from, as `CertificateSource::key` says it.
     pub(crate) source: String,
     pub(crate) materials: Vec<Material>,
 }
@@ -76,10 +76,26 @@ impl Shelf {
         self.lists.insert(lists.path.clone(), lists);
     }
 
-    /// The certificates of an environment from this source; none: there are none yet.
+    /// The certificates of an environment, whatever source they are from.
+    pub(crate) fn last(&self, environment: &EnvironmentName) -> &[Material] {
+        self.certificates.get(environment).map(|found| found.materials.as_slice()).unwrap_or_default()
+    }
+
+    /// The certificates of an environment from the source with this key; none: there are none yet.
     pub(crate) fn of(&self, environment: &EnvironmentName, source: &str) -> &[Material] {
         let found = self.certificates.get(environment).filter(|found| found.source == source);
         found.map(|found| found.materials.as_slice()).unwrap_or_default()
+    }
+
+    /// Forgets lists that nothing names any more, on disk as well.
+    pub(crate) fn keep_lists(&mut self, named: &BTreeSet<String>) {
+        self.lists.retain(|path, lists| {
+            let is_named = named.contains(path);
+            if !is_named {
+                let _ = std::fs::remove_file(lists.file(&self.folder)); // The next start reads it in vain.
+            }
+            is_named
+        });
     }
 
     /// The lists of a file; none: it was never good.
@@ -104,7 +120,11 @@ impl Lists {
     /// # Errors
     /// A sentence; what was there is untouched then.
     pub(crate) fn save(&self, folder: &Path) -> Result<(), String> {
-        write(&folder.join(format!("{}.lists.json", &Digest::of(self.path.as_bytes()).hex()[..16])), self)
+        write(&self.file(folder), self)
+    }
+
+    fn file(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.lists.json", &Digest::of(self.path.as_bytes()).hex()[..16]))
     }
 }
 
@@ -151,6 +171,11 @@ mod tests {
         assert_eq!(shelf.of(&dev, "files"), shelved("b.example").materials);
         assert!(shelf.of(&dev, "acme").is_empty() && shelf.of(&"prod".parse().expect("name"), "files").is_empty());
         assert_eq!((shelf.lists("/etc/crl.pem"), shelf.lists("/etc/other")), (Some(&[vec![9]][..]), None));
+        let mut shelf = shelf;
+        shelf.keep_lists(&["/etc/crl.pem".to_owned()].into());
+        assert!(Shelf::open(folder.path()).expect("read").lists("/etc/crl.pem").is_some());
+        shelf.keep_lists(&BTreeSet::new());
+        assert!(Shelf::open(folder.path()).expect("read").lists("/etc/crl.pem").is_none());
     }
 
     #[test]

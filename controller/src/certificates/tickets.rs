@@ -95,6 +95,10 @@ fn rotated(
     let [.., current, next] = keys else {
         return Ok(vec![draw(now_s)?, draw(now_s.saturating_add(EVERY_S))?]);
     };
+    // One that lies further ahead than any was ever drawn for is from a clock that was wrong: all begins anew.
+    if next.from_s > now_s.saturating_add(2 * EVERY_S) {
+        return Ok(vec![draw(now_s)?, draw(now_s.saturating_add(EVERY_S))?]);
+    }
     if now_s < next.from_s {
         return Ok(keys.to_vec());
     }
@@ -123,6 +127,7 @@ mod tests {
             (START + EVERY_S, &[1, 2, 3]),
             (START + 2 * EVERY_S + 7, &[2, 3, 4]),
             (START + 9 * EVERY_S, &[4, 5]), // The controller was away.
+            (START + 2 * EVERY_S, &[6, 7]), // The clock was years ahead, and is right now.
         ] {
             keys = rotated(&keys, now_s, |from_s| {
                 names += 1;

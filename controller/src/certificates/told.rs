@@ -13,6 +13,8 @@ use super::keeper::{Standing, ms};
 use crate::core::spec::{CertificateSource, EnvironmentSpec};
 use crate::engine::Engine;
 
+/// Who signs development certificates.
+const DEVELOPMENT_ISSUER: &str = "Pointsman development CA";
 /// Development certificates are renewed so long before their end (see the development authority).
 const DEVELOPMENT_RENEWS: Duration = Duration::from_secs(30 * 86_400);
 /// People are warned when less than this is left, or a tenth of the lifetime if that is shorter.
@@ -28,18 +30,24 @@ pub(crate) fn of_environment(
     let Some(spec) = engine.state.environments.get(name) else { return Vec::new() };
     let certificates = engine.publisher.certificates();
     let source = spec.certificates.name();
-    let own = certificates.shelf.of(name, source);
-    let standing = certificates.standing(name);
+    let own = certificates.own(&engine.state, name);
+    let standing = certificates.standing(name, &spec.certificates);
     let served = certificates.served(&engine.state, name, now);
     let mut told: Vec<Certificate> = served
         .iter()
         .filter_map(|material| {
             let is_own = own.contains(material);
             let mut told = certificate(engine, name, material, chain)?;
-            told.source = if is_own { source } else { "development" }.to_owned();
+            let is_development = told.issuer.contains(DEVELOPMENT_ISSUER);
+            told.source = match (is_own, is_development) {
+                (true, _) => source.to_owned(),
+                (false, true) => "development".to_owned(),
+                (false, false) => "the source before".to_owned(),
+            };
             told.renews_ms = match (is_own, &spec.certificates) {
                 (true, CertificateSource::Acme(_)) => standing.renews_ms,
                 (true, _) => 0,
+                (false, _) if !is_development => 0,
                 (false, _) => {
                     told.expires_ms.saturating_sub(u64::try_from(DEVELOPMENT_RENEWS.as_millis()).unwrap_or(0))
                 }
@@ -96,8 +104,8 @@ pub(crate) fn warnings(engine: &Engine, now: SystemTime) -> Vec<String> {
     // Looked at often: nothing is read, and only what is near its end is parsed.
     let others = engine.state.environments.values().filter(|spec| spec.certificates != CertificateSource::Development);
     for spec in others {
-        let standing = certificates.standing(&spec.name);
-        let own = certificates.shelf.of(&spec.name, spec.certificates.name());
+        let standing = certificates.standing(&spec.name, &spec.certificates);
+        let own = certificates.own(&engine.state, &spec.name);
         let near = |material: &&Material| material.expires_s <= ms(now + WARN) / 1_000;
         let first = own.first().filter(|_| !standing.problem.is_empty());
         let mut worth: Vec<&Material> = own.iter().filter(near).chain(first).collect();

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -16,8 +16,9 @@ use rustls::pki_types::pem::PemObject;
 
 use super::shelf::Lists;
 
-/// Most bytes of a file of lists; those of large public authorities are about a megabyte.
-const LISTS_BYTES: u64 = 16 * 1024 * 1024;
+/// Most bytes of a file of lists; those of large public authorities are about a megabyte. They go to every proxy with each
+/// zone and stage that names them.
+const LISTS_BYTES: u64 = 4 * 1024 * 1024;
 /// What was refused is read again after so long although nobody has changed it: it may have become valid meanwhile.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -76,7 +77,7 @@ pub(crate) fn lists(path: &str) -> Result<Lists, String> {
     let text = text(path, LISTS_BYTES)?;
     let wrong = |what: String| format!("{path}: {what} (accepted are lists of revoked certificates, PEM)");
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(text.as_bytes()).collect();
-    let found = found.map_err(|problem| wrong(format!("it is not PEM: {problem}")))?;
+    let found = found.map_err(|problem| wrong(format!("it is not PEM: {}", pair::pem_problem(&problem))))?;
     if found.is_empty() {
         return Err(wrong("there is no list in it".into()));
     }
@@ -86,10 +87,19 @@ pub(crate) fn lists(path: &str) -> Result<Lists, String> {
     Ok(Lists { path: path.to_owned(), crl_der: found.iter().map(|list| list.to_vec()).collect() })
 }
 
-fn text(path: &str, most: u64) -> Result<String, String> {
+/// A file's text. What is no file is not opened: a pipe would be waited for without end, a device read so.
+///
+/// # Errors
+/// A sentence that names the file.
+pub(super) fn text(path: &str, most: u64) -> Result<String, String> {
     let failed = |problem: std::io::Error| format!("{path}: {problem}");
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(format!("{path}: it is not a file"));
+    }
     let mut text = Vec::new();
-    fs::File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut text)).map_err(failed)?;
+    file.take(most + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > most {
         return Err(format!("{path}: it is longer than {most} bytes"));
     }
@@ -126,12 +136,17 @@ mod tests {
             (String::new(), "there is no list in it"),
             (quoted("AAAA"), "list 1: "),
             (quoted("!"), "it is not PEM"),
-            ("\u{0}".repeat(17 * 1024 * 1024), "longer than 16777216 bytes"),
+            ("\u{0}".repeat(5 * 1024 * 1024), "longer than 4194304 bytes"),
+            (quoted("AAAA").replace('\n', ""), "it is not PEM: "),
         ] {
             fs::write(&path, text).expect("written");
             let problem = lists(&path).expect_err("refused");
             assert!(problem.contains(expected) && problem.starts_with(&path), "{problem}");
+            assert!(!problem.contains("65, 65") && !problem.contains("AAAA"), "it quotes the file: {problem}");
         }
         assert!(lists("/no/such/file").expect_err("refused").starts_with("/no/such/file: "));
+        for endless in ["/dev/zero", "/dev/tty", "/proc"] {
+            assert!(lists(endless).is_err(), "{endless}");
+        }
     }
 }

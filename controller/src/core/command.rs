@@ -51,7 +51,12 @@ pub enum Command {
     RevokeToken { name: MemberName },
 
     /// An environment's source has brought other certificates, which are kept already.
-    ReplaceCertificates { environment: EnvironmentName, source: String, certificates: Vec<CertificateRecord> },
+    ReplaceCertificates {
+        environment: EnvironmentName,
+        source: String,
+        key: String,
+        certificates: Vec<CertificateRecord>,
+    },
 
     /// Driver: a build begins.
     BeginBuild { release: ReleaseName },

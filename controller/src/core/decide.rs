@@ -8,9 +8,11 @@ mod traffic;
 #[cfg(test)]
 pub(super) use traffic::START_DEADLINE_MS;
 
+pub use apply::is_within;
+
 use super::command::{Command, Context, Decision, Refusal};
 use super::event::Event;
-use super::state::State;
+use super::state::{Brought, State};
 
 /// Answers one command.
 ///
@@ -22,8 +24,9 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
             Ok(Decision::one(Event::Started { term: state.term.max(*above).saturating_add(1) }))
         }
         Command::Apply { environments, services } => apply::apply(state, environments, services, context),
-        Command::ReplaceCertificates { environment, source, certificates } => {
-            apply::replace_certificates(state, environment, source, certificates, context)
+        Command::ReplaceCertificates { environment, source, key, certificates } => {
+            let brought = Brought { source: key.clone(), certificates: certificates.clone() };
+            apply::replace_certificates(state, environment, source, brought, context)
         }
 
         Command::Build { service, version, commit, subject } => {
@@ -65,7 +68,10 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
 }
 
 /// Refuses a change without a reason where an environment asks for one.
-fn require_reason(state: &State, environment: &api::EnvironmentName, context: &Context) -> Result<(), Refusal> {
+///
+/// # Errors
+/// A [`Refusal`] that says how to give one.
+pub fn require_reason(state: &State, environment: &api::EnvironmentName, context: &Context) -> Result<(), Refusal> {
     let required = state.environments.get(environment).is_some_and(|spec| spec.reason_required);
     if required && context.reason.trim().is_empty() {
         return Err(Refusal::Refused(format!("{environment} asks for a reason: add --reason \"...\"")));

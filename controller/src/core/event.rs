@@ -74,7 +74,12 @@ pub enum Event {
     Placed { stage: StageName, release: ReleaseNumber, agent: MemberName, address: std::net::SocketAddr },
 
     /// Proxies are given these in place of those that the environment had.
-    CertificatesReplaced { environment: EnvironmentName, source: String, certificates: Vec<CertificateRecord> },
+    CertificatesReplaced {
+        environment: EnvironmentName,
+        source: String,
+        key: String,
+        certificates: Vec<CertificateRecord>,
+    },
 
     /// A one-time token was given out.
     MemberInvited { name: MemberName, role: Role, group: String, secret: Digest, until_ms: u64 },
@@ -208,7 +213,7 @@ impl Event {
             Self::Placed { stage, release, agent, address } => {
                 format!("{release} of {stage} runs on {agent} at {address}")
             }
-            Self::CertificatesReplaced { environment, source, certificates } => {
+            Self::CertificatesReplaced { environment, source, certificates, .. } => {
                 let names: Vec<_> = certificates.iter().flat_map(|one| one.names.first()).map(String::as_str).collect();
                 format!("{environment} has a new certificate from {source}: {}", names.join(", "))
             }

@@ -4,8 +4,8 @@ use api::{Digest, ReleaseName, ReleaseNumber, Scope, Share, StageName};
 
 use super::event::Event;
 use super::state::{
-    Entering, Leaving, Member, MemberProgress, Override, Release, ReleaseProgress, RolledBack, Service, Stage, State,
-    Token,
+    Brought, Entering, Leaving, Member, MemberProgress, Override, Release, ReleaseProgress, RolledBack, Service, Stage,
+    State, Token,
 };
 
 /// Who, when and why an event happened.
@@ -48,8 +48,9 @@ impl State {
                     self.services.insert(spec.name.clone(), service);
                 }
             },
-            Event::CertificatesReplaced { environment, certificates, .. } => {
-                self.certificates.insert(environment.clone(), certificates.clone());
+            Event::CertificatesReplaced { environment, key, certificates, .. } => {
+                let brought = Brought { source: key.clone(), certificates: certificates.clone() };
+                self.certificates.insert(environment.clone(), brought);
             }
             Event::MemberInvited { .. }
             | Event::MemberJoined { .. }

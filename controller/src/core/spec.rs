@@ -47,6 +47,22 @@ pub struct EnvironmentSpec {
     pub client_certificates: Option<ClientCertificates>,
 }
 
+impl EnvironmentSpec {
+    /// Files and programs of the controller's machine that it names: whoever may name them may do there what it may.
+    pub fn on_machine(&self) -> Vec<&str> {
+        let lists = self.client_certificates.iter().filter_map(|clients| clients.crl_file.as_deref());
+        self.certificates.on_machine().into_iter().chain(lists).collect()
+    }
+}
+
+impl ServiceSpec {
+    /// As for environments.
+    pub fn on_machine(&self) -> Vec<&str> {
+        let clients = self.stages.values().filter_map(|stage| stage.client_certificates.as_ref());
+        clients.filter_map(|clients| clients.crl_file.as_deref()).collect()
+    }
+}
+
 /// How the hosts of an environment are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpsSpec {

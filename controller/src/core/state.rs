@@ -27,10 +27,19 @@ pub struct State {
     pub tokens: BTreeMap<MemberName, Token>,
     /// What was served last from each environment's source, other than the development authority.
     #[serde(default)]
-    pub certificates: BTreeMap<EnvironmentName, Vec<CertificateRecord>>,
+    pub certificates: BTreeMap<EnvironmentName, Brought>,
     /// Requests that were carried out, newest last, each with its first event: a repeated one is answered with what it
     /// did, not done again.
     pub requests: VecDeque<(String, u64)>,
+}
+
+/// What a source brought last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brought {
+    /// Which source, as `CertificateSource::key` says it.
+    pub source: String,
+    /// All of them.
+    pub certificates: Vec<CertificateRecord>,
 }
 
 /// A certificate that was brought to proxies; its key is elsewhere.

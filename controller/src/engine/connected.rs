@@ -60,6 +60,7 @@ impl Engine {
             if let Err(problem) = self.begin_term(ahead.term) {
                 return warn!(?problem, "no new term could be taken; the proxy will ask again");
             }
+            self.fleet.send_secrets(&self.publisher.secrets());
             self.fleet.send_to_all(&self.publisher.everything());
         }
         let mut secrets = self.publisher.secrets();

@@ -179,7 +179,12 @@ impl Publisher {
         // Before the change that names them.
         fleet.send_secrets(&self.certificates.secrets_of(change.set.iter().flat_map(|set| &set.upserts)));
         fleet.send_to_all(&change_messages(&change));
-        self.certificates.forget_all_but(self.resources.values());
+        let set = change.set.iter();
+        let kinds =
+            set.flat_map(|set| set.upserts.iter().map(|one| &one.kind).chain(set.removals.iter().map(|one| &one.kind)));
+        if { kinds }.any(|kind| matches!(kind.as_str(), "certificate" | "tickets")) {
+            self.certificates.forget_all_but(self.resources.values());
+        }
     }
 
     /// What a proxy with this hello needs to have everything.

@@ -189,7 +189,6 @@ fn hostile_h83_environment_values_are_refused_with_the_accepted_form() {
             ("client_certificates = true", "`client_certificates` is a table, not a boolean"),
             ("client_certificates = {}", "`client_certificates` needs `ca`"),
             ("client_certificates = { ca = \"ca.pem\" }", "accepted is the text of a PEM file itself"),
-            ("client_certificates = { ca = \"x\", crl = \"y\" }", "did you mean `ca`?"),
             ("https = true", "`https` is a table, not a boolean"),
             ("https = { redirect = 1 }", "`redirect` is true or false, not an integer"),
             ("https = { redirect = true, port = 0 }", "`port` is a whole number from 1 to 65535"),

@@ -3,7 +3,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::development::DevelopmentCa;
-use crate::resolver::{Certified, SniResolver, public_server_config};
+use crate::public::Public;
+use crate::resolver::Certified;
 
 /// A server of one connection, which says this after the handshake and then nothing; nothing at all when it is `None`.
 async fn asked_of(says: Option<Vec<u8>>) -> Result<BytesResponse, Error> {
@@ -11,9 +12,9 @@ async fn asked_of(says: Option<Vec<u8>>) -> Result<BytesResponse, Error> {
     let folder = tempfile::tempdir().expect("folder");
     let ca = DevelopmentCa::open_or_create(folder.path()).expect("authority");
     let made = ca.issue(&["localhost".to_owned()], SystemTime::now()).expect("certificate");
-    let resolver = SniResolver::new();
-    resolver.publish(vec![Certified::parse(&made.dns_names, &made.chain_der, &made.key_der).expect("usable")]);
-    let acceptor = tokio_rustls::TlsAcceptor::from(public_server_config(resolver));
+    let public = Public::new();
+    public.resolver().publish(vec![Certified::parse(&made.dns_names, &made.chain_der, &made.key_der).expect("usable")]);
+    let acceptor = tokio_rustls::TlsAcceptor::from(public.common().clone());
     let listener = TcpListener::bind(("localhost", 0)).await.expect("a listener");
     let directory = format!("https://localhost:{}/", listener.local_addr().expect("an address").port());
     let serving = async {

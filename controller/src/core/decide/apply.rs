@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::EnvironmentName;
+use api::{EnvironmentName, Host};
 
 use crate::core::command::{Context, Decision, Refusal};
 use crate::core::event::Event;
 use crate::core::spec::{EnvironmentSpec, ServiceSpec};
-use crate::core::state::{CertificateRecord, State};
+use crate::core::state::{Brought, State};
 
 /// All files or none: mistakes of every file are told at once.
 pub(super) fn apply(
@@ -54,24 +54,45 @@ pub(super) fn replace_certificates(
     state: &State,
     environment: &EnvironmentName,
     source: &str,
-    certificates: &[CertificateRecord],
+    brought: Brought,
     context: &Context,
 ) -> Result<Decision, Refusal> {
     let spec = state.environments.get(environment);
     let spec = spec.ok_or_else(|| Refusal::Unknown(format!("there is no environment {environment}")))?;
-    let now = spec.certificates.name();
-    if now != source {
+    let now = &spec.certificates;
+    if now.name() != source {
+        let now = now.name();
         return Err(Refusal::Refused(format!(
             "the certificates of {environment} come from \"{now}\": apply its file with `tls = {{ source = \"{source}\" }}` first"
         )));
     }
+    if now.key() != brought.source {
+        return Err(Refusal::Refused(format!("the source of {environment} has changed meanwhile")));
+    }
+    // It would be shown for hosts that belong to somebody else.
+    let is_own = |name: &String| is_within(name, &spec.zone);
+    if let Some(strange) = brought.certificates.iter().find(|one| !one.names.iter().any(is_own)) {
+        let names: Vec<&str> = strange.names.iter().take(5).map(String::as_str).collect();
+        let names = names.join(", ");
+        return Err(Refusal::Refused(format!(
+            "the certificate is for {names}: none of it lies in {}, the zone of {environment}",
+            spec.zone
+        )));
+    }
     // The controller's own looks have theirs.
     super::require_reason(state, environment, context)?;
-    if state.certificates.get(environment).is_some_and(|known| known == certificates) {
+    if state.certificates.get(environment) == Some(&brought) {
         return Ok(Decision::already(format!("{environment} has these certificates already")));
     }
-    let (environment, source) = (environment.clone(), source.to_owned());
-    Ok(Decision::one(Event::CertificatesReplaced { environment, source, certificates: certificates.to_vec() }))
+    let (environment, source, key) = (environment.clone(), source.to_owned(), brought.source);
+    let certificates = brought.certificates;
+    Ok(Decision::one(Event::CertificatesReplaced { environment, source, key, certificates }))
+}
+
+/// Whether a name of a certificate, which may be a wildcard, is that of a zone or lies in it.
+pub fn is_within(name: &str, zone: &Host) -> bool {
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    name == zone.as_str() || name.strip_suffix(zone.as_str()).is_some_and(|host| host.ends_with('.'))
 }
 
 /// Environments in which the files change something: their own settings, or a service's stage there.

@@ -85,6 +85,30 @@ pub struct ClientCertificates {
 }
 
 impl CertificateSource {
+    /// What tells it from others that bring other certificates: two ACME directories are two sources.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Acme(acme) => format!("acme {} {}", acme.directory, acme.profile.as_deref().unwrap_or_default()),
+            other => other.name().to_owned(),
+        }
+    }
+
+    /// Files and programs of the controller's machine that it names.
+    pub fn on_machine(&self) -> Vec<&str> {
+        match self {
+            Self::Files { chain, key } => vec![chain, key],
+            Self::Acme(acme) => {
+                let hook = match &acme.challenge {
+                    ChallengeSpec::Dns { hook, .. } => hook.as_slice(),
+                    ChallengeSpec::Http | ChallengeSpec::TlsAlpn => &[],
+                };
+                let external = acme.external_account.iter().map(|external| external.key_file.as_str());
+                hook.iter().map(String::as_str).chain(external).collect()
+            }
+            Self::Development | Self::Imported => Vec::new(),
+        }
+    }
+
     /// The word for it, as in files.
     pub fn name(&self) -> &'static str {
         match self {

@@ -16,7 +16,8 @@ use prost::Message;
 use tracing::warn;
 
 use super::Key;
-use crate::certificates::{Shelf, Standing, TicketKeys};
+use crate::certificates::{Shelf, Standing, TicketKeys, names};
+use crate::core::decide::is_within;
 use crate::core::spec::{CertificateSource, ClientCertificates};
 use crate::core::{State, resources};
 
@@ -33,7 +34,7 @@ pub(crate) struct Certificates {
     /// With which version a certificate became as it is.
     since: BTreeMap<Key, Version>,
     /// How the sources stand that are looked after, and the files of lists that could not be read.
-    standings: BTreeMap<EnvironmentName, Standing>,
+    standings: BTreeMap<EnvironmentName, (String, Standing)>,
     list_problems: BTreeMap<String, String>,
 }
 
@@ -51,14 +52,15 @@ impl Certificates {
         })
     }
 
-    /// How an environment's source stands.
-    pub(crate) fn standing(&self, name: &EnvironmentName) -> Standing {
-        self.standings.get(name).cloned().unwrap_or_default()
+    /// How an environment's source stands; one that it had before does not count.
+    pub(crate) fn standing(&self, name: &EnvironmentName, source: &CertificateSource) -> Standing {
+        let known = self.standings.get(name).filter(|(of, _)| *of == source.key());
+        known.map(|(_, standing)| standing.clone()).unwrap_or_default()
     }
 
     /// A source was asked.
-    pub(crate) fn stands(&mut self, name: EnvironmentName, standing: Standing) {
-        self.standings.insert(name, standing);
+    pub(crate) fn stands(&mut self, name: EnvironmentName, source: String, standing: Standing) {
+        self.standings.insert(name, (source, standing));
     }
 
     /// A file of lists was read, or could not be.
@@ -80,29 +82,54 @@ impl Certificates {
     }
 
     /// Makes a new development certificate for a zone, whatever there is.
-    pub(crate) fn renew_development(&self, zone: &Host, now: SystemTime) -> Result<(), String> {
-        self.development.renew(zone, now).map(drop).map_err(|problem| problem.to_string())
+    pub(crate) fn renew_development(&self, zone: &Host, now: SystemTime) -> Result<Material, String> {
+        self.development.renew(zone, now).map_err(|problem| problem.to_string())
     }
 
-    /// The certificates that an environment is served with at `now`.
+    /// Forgets lists and their problems that nothing names any more.
+    pub(crate) fn keep_lists(&mut self, named: &BTreeSet<String>) {
+        self.shelf.keep_lists(named);
+        self.list_problems.retain(|path, _| named.contains(path));
+    }
+
+    /// What an environment's source has brought, as far as it counts: for names that lie in its zone, and with an authority
+    /// only for those that are asked of it.
+    pub(crate) fn own(&self, state: &State, name: &EnvironmentName) -> Vec<Material> {
+        let Some(environment) = state.environments.get(name) else { return Vec::new() };
+        let source = &environment.certificates;
+        let mut own = within(self.shelf.of(name, &source.key()), &environment.zone);
+        if let CertificateSource::Acme(_) = source {
+            let asked = names(state, environment);
+            own.retain(|material| asked.contains(&material.dns_names));
+        }
+        own
+    }
+
+    /// The certificates that an environment is served with at `now`; the first is the zone's default.
     ///
-    /// Those of its source, and until that has brought one for the whole zone, the wildcard of the development authority:
-    /// a name that nobody knows gets one as well.
+    /// Those of its source. Until that has brought one for the whole zone, the one that the source before brought, or the
+    /// wildcard of the development authority: a name that nobody knows gets one as well.
     pub(crate) fn served(&self, state: &State, name: &EnvironmentName, now: SystemTime) -> Vec<Material> {
         let Some(environment) = state.environments.get(name) else { return Vec::new() };
         let source = &environment.certificates;
-        let mut served = self.shelf.of(name, source.name()).to_vec();
         let wildcard = format!("*.{}", environment.zone);
-        let whole = served.iter().position(|material| material.dns_names.contains(&wildcard));
-        match whole {
-            // The zone's default stands first.
-            Some(place) => served.swap(0, place),
-            // Files and imports are what the operator wants served, whatever they name.
-            None if !served.is_empty() && !matches!(source, CertificateSource::Acme(_)) => {}
-            None => match self.development.wildcard(&environment.zone, now) {
-                Ok(material) => served.insert(0, material),
-                Err(problem) => warn!(zone = %environment.zone, %problem, "no certificate for the zone"),
-            },
+        let is_whole = |material: &Material| material.dns_names.contains(&wildcard);
+        let mut served = self.own(state, name);
+        if let Some(place) = served.iter().position(is_whole) {
+            served.swap(0, place);
+            return served;
+        }
+        // Files and imports are what the operator wants served, whatever they name.
+        if !served.is_empty() && !matches!(source, CertificateSource::Acme(_)) {
+            return served;
+        }
+        let now_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let is_good = |material: &Material| is_whole(material) && material.expires_s > now_s;
+        let before = within(self.shelf.last(name), &environment.zone).into_iter().find(is_good);
+        let before = before.filter(|_| *source != CertificateSource::Development);
+        match before.map_or_else(|| self.development.wildcard(&environment.zone, now), Ok) {
+            Ok(material) => served.insert(0, material),
+            Err(problem) => warn!(zone = %environment.zone, %problem, "no certificate for the zone"),
         }
         served
     }
@@ -189,6 +216,14 @@ impl Certificates {
         let ids = named.flat_map(ids);
         ids.filter_map(|id| self.secrets.get(&id).map(|secret| (id, secret.clone()))).collect()
     }
+}
+
+/// Certificates with those of their names that lie in a zone; the others belong to somebody else.
+fn within(materials: &[Material], zone: &Host) -> Vec<Material> {
+    let mut found = materials.to_vec();
+    found.iter_mut().for_each(|material| material.dns_names.retain(|name| is_within(name, zone)));
+    found.retain(|material| !material.dns_names.is_empty());
+    found
 }
 
 /// Secrets that a resource names.

@@ -6,8 +6,9 @@ use api::{EnvironmentName, Span};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::core::spec::{EnvironmentSpec, HttpsSpec, Target};
-use crate::core::state::Addresses;
+use crate::certificates::Shelved;
+use crate::core::spec::{AcmeSpec, CertificateSource, ChallengeSpec, EnvironmentSpec, HOOK_TIMEOUT, HttpsSpec, Target};
+use crate::core::state::{Addresses, CertificateRecord};
 use crate::core::{Command, Context, Mark, decide};
 use crate::fleet::QUEUE;
 
@@ -206,6 +207,77 @@ fn fleet_a_certificate_is_renewed_before_it_ends() {
         world.publisher.renew(&world.state, &world.fleet, now);
         assert_eq!(certificate(&world) != before, renewed, "day {days}");
     }
+}
+
+/// The DNS names of the certificates that proxies are told of, those of the zone's default first.
+fn told(world: &World) -> Vec<Vec<String>> {
+    let told = world.publisher.resources.values().filter(|resource| resource.kind == "certificate");
+    let mut told: Vec<_> =
+        told.map(|resource| api::fleet::Certificate::decode(&*resource.body).expect("one")).collect();
+    told.sort_by_key(|one| one.zone.is_empty());
+    told.into_iter().map(|one| one.dns_names).collect()
+}
+
+#[test]
+fn fleet_certificates_are_those_of_their_source_and_for_their_zone_only() {
+    let mut world = World::new();
+    let apply = |world: &mut World, source: &CertificateSource| {
+        let spec = EnvironmentSpec { certificates: source.clone(), ..environment("dev", "dev.example.com") };
+        world.command(Command::Apply { environments: vec![spec], services: Vec::new() });
+    };
+    let bring = |world: &mut World, source: &CertificateSource, names: &[&str]| {
+        let folder = tempfile::tempdir().expect("folder");
+        let ca = certs::development::DevelopmentCa::open_or_create(folder.path()).expect("authority");
+        let made = ca.wildcard(&"dev.example.com".parse().expect("zone"), SystemTime::now()).expect("issued");
+        let dns_names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let record = CertificateRecord { names: dns_names.clone(), sha256: Digest::of(b""), expires_ms: 0 };
+        let command = Command::ReplaceCertificates {
+            environment: "dev".parse().expect("name"),
+            source: source.name().into(),
+            key: source.key(),
+            certificates: vec![record],
+        };
+        let context = Context { by: "controller".into(), reason: "due".into(), now_ms: 0 };
+        decide(&world.state, &command, &context).map_err(|refusal| refusal.to_string())?;
+        let materials = vec![certs::development::Material { dns_names, ..made }];
+        let environment = "dev".parse().expect("name");
+        world.publisher.certificates_mut().shelf.put(Shelved { environment, source: source.key(), materials });
+        world.command(command);
+        Ok::<(), String>(())
+    };
+    let acme = |directory: &str| {
+        CertificateSource::Acme(AcmeSpec {
+            directory: directory.into(),
+            contact: Vec::new(),
+            ca: None,
+            challenge: ChallengeSpec::Dns { hook: vec!["/x".into()], timeout: HOOK_TIMEOUT },
+            profile: None,
+            external_account: None,
+        })
+    };
+    let (imported, staging, real) = (CertificateSource::Imported, acme("https://staging/"), acme("https://real/"));
+    let (wildcard, own) = ("*.dev.example.com", "hello.dev.example.com");
+    apply(&mut world, &imported);
+    assert_eq!(told(&world), [[wildcard]], "the development authority's stands in");
+    let strange = bring(&mut world, &imported, &["hello.production.example.com", "*.com"]).expect_err("not its hosts");
+    assert!(strange.contains("none of it lies in dev.example.com"), "{strange}");
+    assert!(bring(&mut world, &staging, &[wildcard]).expect_err("not its source").contains("come from \"imported\""));
+    bring(&mut world, &imported, &[own, "hello.production.example.com", wildcard]).expect("taken");
+    assert_eq!(told(&world), [[own, wildcard]], "the hosts of others are left out");
+    // Another source has brought nothing yet: what was served is served on.
+    apply(&mut world, &staging);
+    assert_eq!(told(&world), [[own, wildcard]]);
+    bring(&mut world, &staging, &[wildcard]).expect("taken");
+    apply(&mut world, &real);
+    assert!(
+        world.publisher.certificates().own(&world.state, &"dev".parse().expect("name")).is_empty(),
+        "not from there"
+    );
+    assert!(bring(&mut world, &staging, &[wildcard]).expect_err("late").contains("has changed meanwhile"));
+    bring(&mut world, &real, &[wildcard]).expect("taken");
+    // An authority's certificate that is asked for no longer is not served either.
+    bring(&mut world, &real, &[own]).expect("taken");
+    assert_eq!(told(&world), [[wildcard]]);
 }
 
 #[test]

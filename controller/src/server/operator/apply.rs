@@ -7,7 +7,7 @@ use tonic::Status;
 use crate::certificates::take_lists;
 use crate::core::spec::{EnvironmentSpec, ServiceSpec, Target};
 use crate::core::{Command, Refusal, State};
-use crate::engine::{NotDone, Priority, Submission};
+use crate::engine::{Engine, NotDone, Priority, Submission};
 use crate::files::{self, File};
 use crate::server::Shared;
 use crate::server::who::{Operator, status, stopping};
@@ -32,13 +32,21 @@ impl Shared {
         for spec in &services {
             who.may(Verb::Apply, Some(&spec.name), None)?;
         }
+        self.may_name(who, &environments, &services).await?;
         let lists = named_lists(&environments, &services);
-        mistakes.extend(self.take_lists(lists, request.plan || !mistakes.is_empty()).await);
         // Mistakes within files and between them are told together.
         let command = Command::Apply { environments, services };
-        let plan = request.plan || !mistakes.is_empty();
-        let submission = Submission { plan, ..Submission::of(who.name.as_str(), request.reason, command) };
-        match self.engine.submit(submission, Priority::Normal).await {
+        let ask =
+            |plan| Submission { plan, ..Submission::of(who.name.as_str(), request.reason.clone(), command.clone()) };
+        let planned = self.engine.submit(ask(true), Priority::Normal).await;
+        let plan = request.plan || !mistakes.is_empty() || planned.is_err();
+        // What they name has to be there before they are.
+        mistakes.extend(self.take_lists(lists, plan).await);
+        let answer = match planned {
+            Ok(_) if !plan && mistakes.is_empty() => self.engine.submit(ask(false), Priority::Normal).await,
+            planned => planned,
+        };
+        match answer {
             Ok(accepted) if mistakes.is_empty() => Ok(ApplyReply { mistakes, changes: accepted.lines }),
             Ok(_) => Ok(ApplyReply { mistakes, changes: Vec::new() }),
             Err(NotDone::Refused(Refusal::Wrong(between))) => {
@@ -47,6 +55,35 @@ impl Shared {
             }
             Err(other) => Err(status(other)),
         }
+    }
+
+    /// Only who may do everything may name further files and programs of the controller's machine: they are read, and run,
+    /// by the controller's user.
+    async fn may_name(
+        &self,
+        who: &Operator,
+        environments: &[EnvironmentSpec],
+        services: &[ServiceSpec],
+    ) -> Result<(), Status> {
+        let texts = |named: Vec<&str>| named.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let wanted: Vec<_> = environments.iter().map(|spec| (spec.name.clone(), texts(spec.on_machine()))).collect();
+        let of_services: Vec<_> = services.iter().map(|spec| (spec.name.clone(), texts(spec.on_machine()))).collect();
+        let look = move |engine: &Engine| {
+            let state = &engine.state;
+            let known = |name| state.environments.get(name).map(EnvironmentSpec::on_machine).unwrap_or_default();
+            let of_known = |name| state.service(name).map(|service| service.spec.on_machine()).unwrap_or_default();
+            let news = wanted.iter().filter(|(name, named)| !named.is_empty() && known(name) != *named);
+            let of_news = of_services.iter().filter(|(name, named)| !named.is_empty() && of_known(name) != *named);
+            news.map(|(name, _)| name.to_string()).chain(of_news.map(|(name, _)| name.to_string())).next()
+        };
+        let Some(name) = self.engine.read(look).await.ok_or_else(stopping)? else { return Ok(()) };
+        who.may(Verb::Admin, None, None).map_err(|_| {
+            Status::permission_denied(format!(
+                "token {} may not apply {name}: it names files or programs of the controller's machine, which takes a token \
+                 that may do everything",
+                who.name
+            ))
+        })
     }
 
     /// Has the lists of revoked certificates taken over that files name; only looked at, with `plan`. Before what names
@@ -63,7 +100,7 @@ impl Shared {
     }
 
     pub(super) async fn list_environments(&self, who: Operator) -> Result<Environments, Status> {
-        let list = move |engine: &crate::engine::Engine| {
+        let list = move |engine: &Engine| {
             let seen = engine.state.environments.values().filter(|spec| who.sees(None, Some(&spec.name)));
             Environments { environments: seen.map(environment).collect() }
         };
@@ -71,7 +108,7 @@ impl Shared {
     }
 
     pub(super) async fn list_services(&self, who: Operator) -> Result<Services, Status> {
-        let list = move |engine: &crate::engine::Engine| {
+        let list = move |engine: &Engine| {
             let seen = engine.state.services.values().filter(|service| who.sees(Some(&service.spec.name), None));
             let newest = |service: &crate::core::state::Service| {
                 service.releases.last_key_value().map_or(0, |(number, _)| number.number())

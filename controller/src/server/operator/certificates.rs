@@ -8,10 +8,13 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use crate::certificates::{Bringer, NotBrought, Order, bring, told};
+use crate::core::Context;
+use crate::core::decide::require_reason;
 use crate::core::spec::CertificateSource;
-use crate::engine::Engine;
+use crate::engine::{Engine, NotDone};
 use crate::server::Shared;
 use crate::server::who::{Operator, parse, status, stopping};
+use crate::status::clock_ms;
 
 impl Shared {
     /// The certificates that the operator may see; of one environment with their chains.
@@ -46,6 +49,11 @@ impl Shared {
     ) -> Result<Certificates, Status> {
         let environment: EnvironmentName = parse(&request.environment)?;
         who.may(Verb::Apply, None, Some(&environment))?;
+        // Before anybody is asked for one that could not be recorded.
+        let context = Context { by: who.name.to_string(), reason: request.reason.clone(), now_ms: clock_ms() };
+        let named = environment.clone();
+        let may = self.engine.read(move |engine| require_reason(&engine.state, &named, &context)).await;
+        may.ok_or_else(stopping)?.map_err(|refusal| status(NotDone::Refused(refusal)))?;
         let (done, answer) = oneshot::channel();
         let bringer = Bringer { by: who.name.to_string(), reason: request.reason };
         let order = Order { environment: environment.clone(), bringer, done };
@@ -65,8 +73,8 @@ impl Shared {
         let material = certs::pair::read(&request.chain_pem, &request.key_pem, SystemTime::now());
         let material = material.map_err(|problem| Status::invalid_argument(problem.to_string()))?;
         let bringer = Bringer { by: who.name.to_string(), reason: request.reason };
-        let source = CertificateSource::Imported.name();
-        let brought = bring(&self.engine, bringer, environment.clone(), source, vec![material]).await;
+        let source = CertificateSource::Imported;
+        let brought = bring(&self.engine, bringer, environment.clone(), &source, vec![material]).await;
         brought.map_err(|not| match not {
             NotBrought::NotDone(not_done) => status(not_done),
             NotBrought::NotKept(problem) => Status::unavailable(format!("nothing was changed: {problem}")),
