@@ -6,6 +6,7 @@
 //! Main types: [`Inbound`], a request as it came; [`Prepared`], as it goes to an endpoint; [`Outbound`], an answer;
 //! [`pool::Pools`], connections to endpoints; [`Exchange`], what answers; [`server::serve`], one connection of a client.
 
+pub(crate) mod admission;
 pub(crate) mod connection;
 pub(crate) mod flow;
 pub(crate) mod grpc_web;

@@ -79,7 +79,7 @@ fn introduce(view: RequestView<'_>, flight: &mut Flight) {
         return;
     }
     flight.begin_log(client);
-    let certificate = flight.connection().client();
+    let certificate = flight.connection().admission.client();
     flight.log(|entry| {
         entry.text("scheme", scheme.as_bytes());
         entry.text("version", view.version().as_bytes());
@@ -247,7 +247,7 @@ fn prove(view: RequestView<'_>, snapshot: &Snapshot, host: &str, flight: &Flight
 /// on a connection from before.
 fn admit(snapshot: &Snapshot, host: &str, flight: &Flight) -> Result<(), Own> {
     let connection = flight.connection();
-    if connection.is_admitted(route::clients(snapshot, host)) {
+    if connection.admission.is_good_for(route::clients(snapshot, host)) {
         return Ok(());
     }
     // A new connection is asked anew.

@@ -16,6 +16,7 @@ mod resources;
 mod shown;
 mod slots;
 mod tls;
+mod zones;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

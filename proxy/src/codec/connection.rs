@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use certs::client::{Client, Clients};
-use rustls::pki_types::UnixTime;
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use crate::access_log::{Entry, Log};
 use crate::deadline::Deadlines;
 use crate::forwarded::Trusted;
@@ -56,7 +55,7 @@ pub(crate) struct Connection {
     /// The host that the TLS handshake named.
     sni: OnceCell<Box<str>>,
     /// By whom it was asked for a certificate, and what it showed.
-    admitted: RefCell<Option<Admitted>>,
+    pub(crate) admission: Admission,
     /// When it is to take no further request.
     old: Instant,
     /// Something came on it.
@@ -78,13 +77,6 @@ pub(crate) struct Peer {
     pub(crate) is_trusted: bool,
 }
 
-/// What a client was asked for, and what it showed.
-#[derive(Debug)]
-struct Admitted {
-    by: Arc<Clients>,
-    client: Option<Rc<Client>>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Open,
@@ -102,7 +94,7 @@ impl Connection {
             listener,
             peer: RefCell::new(peer),
             sni: OnceCell::new(),
-            admitted: RefCell::default(),
+            admission: Admission::default(),
             old,
             begun: Cell::new(false),
             exchanges: Cell::new(0),
@@ -138,43 +130,6 @@ impl Connection {
     pub(super) fn set_sni(&self, name: &str) {
         // A connection has one handshake.
         let _ = self.sni.set(name.to_ascii_lowercase().into());
-    }
-
-    /// The client has shown this to those who asked; it was verified.
-    pub(super) fn admit(&self, by: Arc<Clients>, client: Option<Client>) {
-        self.admitted.replace(Some(Admitted { by, client: client.map(Rc::new) }));
-    }
-
-    /// Who the client is by its certificate.
-    pub(crate) fn client(&self) -> Option<Rc<Client>> {
-        self.admitted.borrow().as_ref()?.client.clone()
-    }
-
-    /// Whether it may be used for hosts that ask for this now: those who are trusted may have changed since the handshake,
-    /// or somebody was revoked. What was shown is looked at again then, once.
-    pub(crate) fn is_admitted(&self, asked: Option<&Arc<Clients>>) -> bool {
-        let mut admitted = self.admitted.borrow_mut();
-        let Some(asked) = asked else {
-            // Nobody vouches for it any more.
-            *admitted = None;
-            return true;
-        };
-        match admitted.as_mut() {
-            Some(admitted) if Arc::ptr_eq(&admitted.by, asked) => true,
-            Some(Admitted { by, client: Some(client) }) => match asked.verify(client, UnixTime::now()) {
-                Ok(()) => {
-                    *by = asked.clone();
-                    true
-                }
-                Err(error) => {
-                    let name = client.name();
-                    tracing::info!(client = name, %error, "a certificate that was accepted is not any more");
-                    false
-                }
-            },
-            // It may never have been asked.
-            _ => !asked.is_required(),
-        }
     }
 
     /// Counts why hands were not shaken, and says so: about certificates of clients at most once a second on each worker.

@@ -143,7 +143,7 @@ async fn shake(
             let stream = begun.into_stream(clients.config().clone()).await?;
             // Allocates: what was shown is kept, to be looked at again when those who are trusted change.
             let client = stream.get_ref().1.peer_certificates().and_then(Client::read);
-            connection.admit(clients, client);
+            connection.admission.admit(clients, client);
             Ok(Some(stream))
         }
         Way::Proof(config) => {

@@ -60,7 +60,7 @@ impl Told {
             Some(port) => put("x-forwarded-port", &[port.to_string().as_bytes()]),
             None => put("x-forwarded-port", &[self.connection.listener.port.as_bytes()]),
         }
-        if let Some(client) = self.connection.client() {
+        if let Some(client) = self.connection.admission.client() {
             put("x-forwarded-client-cert", &[client.header().as_bytes()]);
         }
         put("x-request-id", &[self.id.as_bytes()]);

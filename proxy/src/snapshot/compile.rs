@@ -6,7 +6,6 @@
 //! anyone can see, and then committed, which cannot fail.
 
 use std::collections::{BTreeSet, HashMap};
-use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use api::fleet::{self, Rejection};
@@ -24,7 +23,8 @@ use super::resources::{Delta, Kind, Raw, Resources};
 use super::shown::{self, Changed, Shown};
 use super::slots::Slots;
 use super::tls::TlsBoard;
-use super::{Backend, Endpoint, Https, Protocol, Services, Snapshot, Stage, Zone};
+use super::zones::{self, ZoneMeant};
+use super::{Backend, Endpoint, Protocol, Services, Snapshot, Stage, Zone};
 use crate::health::{Check, Health, HealthBoard};
 use crate::keyring::{Keyring, Opened};
 
@@ -43,15 +43,6 @@ pub(crate) struct Compiler {
     tls: TlsBoard,
     clients: ClientsBoard,
     zones: Arc<[ZoneMeant]>,
-}
-
-/// A zone as it was meant.
-#[derive(Debug, Clone)]
-struct ZoneMeant {
-    domain: Arc<str>,
-    environment: String,
-    https: Https,
-    clients: Option<Arc<Clients>>,
 }
 
 /// What a commit gives.
@@ -169,7 +160,7 @@ impl Compiler {
             rejections.append(&mut missing);
         }
         let stages = self.compile_stages(&delta, &mut rejections);
-        let zones = self.compile_zones(&delta, &mut rejections);
+        let zones = zones::prepare(&self.zones, &delta, &mut self.clients, &mut rejections);
         let challenges = Challenges::prepare(&delta, &self.resources, &mut rejections);
         if self.resources.fingerprint_after(&delta).to_bytes() != incoming.fingerprint[..] && rejections.is_empty() {
             rejections.push(whole("fingerprint", "differs from what this proxy would hold after the change".into()));
@@ -249,25 +240,6 @@ impl Compiler {
             }
         }
         touched.into_iter().map(|name| (name.clone(), self.compile_stage(&name, delta, list))).collect()
-    }
-
-    fn compile_zones(&mut self, delta: &Delta, list: &mut Vec<Rejection>) -> Option<Vec<ZoneMeant>> {
-        let changed = |name: &Arc<str>| delta.entries.contains_key(&(Kind::Zone, name.clone()));
-        if !delta.entries.keys().any(|(kind, _)| *kind == Kind::Zone) {
-            return None;
-        }
-        let mut zones: Vec<_> = self.zones.iter().filter(|zone| !changed(&zone.domain)).cloned().collect();
-        for ((kind, name), raw) in &delta.entries {
-            let (Kind::Zone, Some(raw)) = (kind, raw) else { continue };
-            // A domain is the resource's name, so two zones never share one; and since a service's name has no dot,
-            // `<service>.<zone>` never means two things.
-            let problems = &mut Problems { list, kind: Kind::Zone, name };
-            let Some(zone) = check::zone(raw, problems) else { continue };
-            let clients = self.clients.of(zone.client_certificates.as_ref(), problems);
-            let https = https(zone.https.as_ref());
-            zones.push(ZoneMeant { domain: name.clone(), environment: zone.environment, https, clients });
-        }
-        Some(zones)
     }
 
     /// A stage as it will be after `delta`; `None` when there will be none.
@@ -421,11 +393,6 @@ fn check_each(delta: &Delta, list: &mut Vec<Rejection>) {
             (Kind::Zone | Kind::Certificate | Kind::Tickets | Kind::Challenge, Some(_)) | (_, None) => {}
         }
     }
-}
-
-fn https(told: Option<&fleet::Https>) -> Https {
-    let redirect_port = told.and_then(|told| NonZeroU16::new(u16::try_from(told.redirect_port).ok()?));
-    Https { redirect_port, hsts_seconds: told.and_then(|told| NonZeroU32::new(told.hsts_seconds)) }
 }
 
 fn whole(field: &str, reason: String) -> Rejection {

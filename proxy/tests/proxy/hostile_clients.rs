@@ -155,3 +155,32 @@ async fn hostile_h61_lists_that_are_expired_forged_or_garbage_let_nobody_in() {
     asking.apply(state(), None, None);
     is_as_before(&asking.proxy, upstream.address).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_h61_the_log_says_who_was_refused_and_why() {
+    crate::log::listen();
+    let folder = tempfile::tempdir().expect("folder");
+    let upstream = Upstream::start("r1", Protocol::H1).await;
+    let asking = Asking::start(folder.path()).await;
+    let ca = Ca::new();
+    let state = || hello(Protocol::H1, &[(1, upstream.address, 1)]);
+    asking.apply(state(), Some(ca.asks(true)), None);
+    // At most a line a second: the first, of many at once.
+    let host = "logged.staging.example.com";
+    let late = ca.certify(|params| params.not_after = (SystemTime::now() - HOUR / 2).into());
+    for _ in 0..3 {
+        assert!(asking.asks(Some(&late), VERSIONS[0], host).await.is_err());
+    }
+    crate::log::says(&["INFO", "the certificate of a client was refused", host, "expired", "127.0.0.1"]).await;
+    // What was accepted and is not any more.
+    let shown = ca.certify(|params| params.subject_alt_names = vec![uri("spiffe://example.com/logged")]);
+    let mut open = asking.shake(Some(&shown), VERSIONS[0], (host, "http/1.1")).await.expect("shaken");
+    let listed = ClientCertificates { crl_der: vec![ca.list(&[7], SystemTime::now() - HOUR / 2)], ..ca.asks(true) };
+    asking.apply(state(), Some(listed), None);
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    tokio::io::AsyncWriteExt::write_all(&mut open, request.as_bytes()).await.expect("sent");
+    crate::log::says(&["INFO", "is not any more", "spiffe://example.com/logged", "Revoked"]).await;
+    drop(open);
+    asking.apply(state(), None, None);
+    is_as_before(&asking.proxy, upstream.address).await;
+}

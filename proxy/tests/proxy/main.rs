@@ -33,6 +33,7 @@ mod hostile_upstream;
 mod hostile_windows;
 mod keep_alive;
 mod limits;
+mod log;
 mod overriding;
 mod reading;
 mod recorder;
