@@ -283,8 +283,13 @@ impl Compiler {
             }
         }
         let cors = stage.cors_origins.iter().map(|origin| origin.as_str().into()).collect();
-        let problems = &mut Problems { list, kind: Kind::Stage, name };
-        let clients = self.clients.of(stage.client_certificates.as_ref(), problems);
+        let clients = if delta.entries.contains_key(&(Kind::Stage, name.clone())) {
+            let problems = &mut Problems { list, kind: Kind::Stage, name };
+            self.clients.of(stage.client_certificates.as_ref(), problems)
+        } else {
+            // Lists of revoked certificates are large, and a change of weights has nothing to do with them.
+            self.snapshot.stage_named(name).and_then(|before| before.clients.clone())
+        };
         Some(self.stage(name, backends.into(), (cors, clients), &split))
     }
 

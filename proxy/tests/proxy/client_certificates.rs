@@ -273,6 +273,11 @@ async fn client_certificates_are_asked_for_by_a_zone_for_all_names_and_by_a_stag
         }
         // A stage asks for others than its zone.
         asking.apply(state(), Some(one.asks(true)), Some(other.asks(true)));
+        // Other weights leave it as it is.
+        let mut reweighed = state();
+        reweighed.upserts.retain(|one| one.kind != "split");
+        reweighed.upserts.push(weights("hello/staging", &[(1, 7)]));
+        asking.apply(reweighed, Some(one.asks(true)), Some(other.asks(true)));
         for (host, shown, expected) in [
             (HOST, &foreign, "200"),
             (HOST, &known, "refused"),

@@ -86,7 +86,7 @@ fn cases(ca: &Ca, other: &Ca) -> Vec<(&'static str, Option<Shown>, &'static str,
             "BadCertificate",
             "unreadable",
         ),
-        ("a chain of 20", Some(long(ca, 20)), "", "certificate"),
+        ("a chain of 20", Some(long(ca, 20)), "CertificateUnknown", "certificate"),
         ("revoked", Some(ca.certify(|p| p.serial_number = Some(666_u64.into()))), "CertificateRevoked", "revoked"),
         (
             "of an authority without a list",
