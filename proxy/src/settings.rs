@@ -15,7 +15,8 @@ pub use crate::access_log::writer::LogTarget;
 /// What a proxy needs to know before it starts; everything else comes from the controller.
 #[derive(Debug)]
 pub struct Settings {
-    /// Folder of its own: identity, journal, control socket. Made with mode 0700 when it is not there.
+    /// Folder of its own: identity, journal, secrets and the key that they are sealed for, control socket. Made with mode
+    /// 0700 when it is not there.
     pub data: PathBuf,
     /// Where plain HTTP is served; `None`: nowhere. Port 0 takes a free one.
     pub http: Option<SocketAddr>,

@@ -200,27 +200,32 @@ impl Asking {
     }
 
     pub(crate) async fn refused(&self, reason: &str) -> u64 {
-        count(&self.proxy, reason).await
+        count(&self.proxy, &format!("handshakes_refused_total{{reason=\"{reason}\"}}")).await
     }
 }
 
 /// Waits until so many handshakes were refused for a reason: a client knows a moment before it is counted.
 pub(crate) async fn refused(proxy: &TestProxy, reason: &str, expected: u64) {
+    counted(proxy, &format!("handshakes_refused_total{{reason=\"{reason}\"}}"), expected).await;
+}
+
+/// Waits until a counter has a value.
+pub(crate) async fn counted(proxy: &TestProxy, name: &str, expected: u64) {
     let begun = std::time::Instant::now();
     loop {
-        let refused = count(proxy, reason).await;
-        if refused == expected {
+        let counted = count(proxy, name).await;
+        if counted == expected {
             return;
         }
-        assert!(refused < expected && begun.elapsed() < PATIENCE, "{reason}: {refused}, not {expected}");
+        assert!(counted < expected && begun.elapsed() < PATIENCE, "{name}: {counted}, not {expected}");
         tokio::task::yield_now().await;
     }
 }
 
-async fn count(proxy: &TestProxy, reason: &str) -> u64 {
+async fn count(proxy: &TestProxy, name: &str) -> u64 {
     let page = Client::http1(proxy.admin).await.get("admin", "/metrics").await.body;
-    let start = format!("pointsman_proxy_handshakes_refused_total{{reason=\"{reason}\"}} ");
-    let line = page.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("{reason}: {page}"));
+    let start = format!("pointsman_proxy_{name} ");
+    let line = page.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("{name}: {page}"));
     line.parse().expect("a number")
 }
 

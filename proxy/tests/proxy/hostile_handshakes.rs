@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::client_certificates::Anyone;
+use crate::client_certificates::{Anyone, counted};
 use crate::reading::Reading;
 use crate::site::is_as_before;
 use crate::support::{HOST, TestProxy, Upstream, zone};
@@ -218,6 +218,21 @@ async fn hostile_h60_a_hello_in_pieces_is_read_and_one_without_end_is_not() {
     assert_ne!(says(https, &empty).await, First::ServerHello);
     assert_ne!(says(https, &[&[22, 3, 1, 0xff, 0xff][..], &[1; 70_000]].concat()).await, First::ServerHello);
     assert_eq!(upstream.requests(), 0);
+    is_as_before(&proxy, upstream.address).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_h60_a_handshake_that_stops_in_the_middle_ends() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (proxy, upstream) = start(folder.path()).await;
+    for (count, hello) in [Hello::new(), Hello::old(0x0303, &[0xc02b])].into_iter().enumerate() {
+        let mut wire = Wire::connect(proxy.https()).await;
+        wire.send(hello.bytes()).await;
+        assert_eq!(first(&mut wire).await, First::ServerHello);
+        // The one deadline is for all of it.
+        wire.rest().await;
+        counted(&proxy, "cut_total{cause=\"handshake_too_slow\"}", count as u64 + 1).await;
+    }
     is_as_before(&proxy, upstream.address).await;
 }
 
