@@ -22,7 +22,14 @@ impl Stream {
     pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Clear(stream) => stream.poll_read_ready(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_fill_buf(cx).map_ok(drop),
+            Self::Tls(stream) => {
+                let polled = Pin::new(&mut **stream).poll_fill_buf(cx).map_ok(drop);
+                // The library has an answer of its own, such as that there is no renegotiation, and only a write tells it.
+                if polled.is_pending() && stream.get_ref().1.wants_write() {
+                    let _ = Pin::new(&mut **stream).poll_flush(cx);
+                }
+                polled
+            }
         }
     }
 
