@@ -146,6 +146,8 @@ async fn membership_certificates_are_renewed_and_nothing_that_is_open_breaks() {
     let (proxy_said, agent_said) = (house.part("p1").log(), house.part("a1").log());
     assert_eq!(proxy_said.matches("following the controller").count(), 1, "{proxy_said}");
     assert_eq!(agent_said.matches("the controller is connected").count(), 1, "{agent_said}");
+    // Not the bytes that it has already.
+    repository.write("build.sh", &format!("{BUILD}echo second > dist/second\n"));
     repository.commit("the second");
     house.run(&["release", "build", "hello"]).await.ends(0);
     house.run(&["promote", "hello@r2", "--to", "production"]).await.ends(0);

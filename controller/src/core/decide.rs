@@ -58,7 +58,7 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
         }
         Command::Join { name, serial } => access::join(state, name, serial, context),
         Command::RenewMember { name, used, from_ms, serial } => {
-            access::renew_member(state, name, used, *from_ms, serial)
+            access::renew_member(state, name, used, *from_ms, serial, context)
         }
         Command::RevokeMember { name } => access::revoke_member(state, name),
         Command::CreateToken { name, secret, scope } => access::create_token(state, name, *secret, scope),

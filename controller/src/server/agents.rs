@@ -95,9 +95,13 @@ impl Agents for Service {
         let mut blob = self.0.layout.open_blob(&digest).map_err(|problem| Status::not_found(problem.to_string()))?;
         let (sender, receiver) = mpsc::channel(4);
         let (engine, runtime) = (self.0.engine.clone(), tokio::runtime::Handle::current());
-        let belongs = move || {
+        let refusal = move || {
             let member = member.clone();
-            runtime.block_on(engine.read(move |engine| member.still(&engine.state))).unwrap_or(false)
+            match runtime.block_on(engine.read(move |engine| member.still(&engine.state))) {
+                Some(true) => None,
+                Some(false) => Some(Status::permission_denied("this agent was revoked")),
+                None => Some(stopping()),
+            }
         };
         tokio::task::spawn_blocking(move || {
             let failed = |problem: std::io::Error| Err(Status::internal(format!("{digest} cannot be read: {problem}")));
@@ -112,8 +116,8 @@ impl Agents for Service {
                     Err(problem) => failed(problem),
                 };
                 // Revoked in the middle it gets no more of it.
-                if !belongs() {
-                    return drop(sender.blocking_send(Err(revoked())));
+                if let Some(refusal) = refusal() {
+                    return drop(sender.blocking_send(Err(refusal)));
                 }
                 let ends = piece.is_err();
                 if sender.blocking_send(piece).is_err() || ends {
@@ -123,10 +127,6 @@ impl Agents for Service {
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
-}
-
-fn revoked() -> Status {
-    Status::permission_denied("this agent was revoked")
 }
 
 /// An agent's report as the core sees it.

@@ -15,7 +15,7 @@ use super::Shared;
 use super::who::{hex, status, stopping};
 use crate::core::Command;
 use crate::core::state::MemberProgress;
-use crate::engine::{Engine, NotDone, Priority, Submission};
+use crate::engine::{Engine, Priority, Submission};
 use crate::secret;
 
 pub(super) struct Service(pub(super) Arc<Shared>);
@@ -77,11 +77,7 @@ impl Membership for Service {
         let name = member.name.clone();
         let command = Command::RenewMember { name, used: member.serial, from_ms: member.from_ms, serial };
         let submission = Submission::of(member.name.as_str(), String::new(), command);
-        self.0.engine.submit(submission, Priority::Normal).await.map_err(|not_done| match not_done {
-            // It was revoked while it was waited for.
-            NotDone::Refused(refusal) => Status::permission_denied(refusal.to_string()),
-            not_done => status(not_done),
-        })?;
+        self.0.engine.submit(submission, Priority::Normal).await.map_err(status)?;
         info!(name = %member.name, role = %member.role, "has another certificate");
         Ok(Response::new(RenewReply { certificate_der }))
     }

@@ -40,6 +40,9 @@ pub(super) fn join(state: &State, name: &MemberName, serial: &str, context: &Con
     }
 }
 
+/// So often at most a member is renewed a second time: each is an event for good. A lost answer is soon made up for.
+const RENEWED_EVERY_MS: u64 = 5_000;
+
 /// The certificate that was used stays good beside the new one, whichever of the two accepted ones it was: that is the one
 /// which the member surely has when the answer is lost.
 pub(super) fn renew_member(
@@ -48,8 +51,14 @@ pub(super) fn renew_member(
     used: &str,
     from_ms: u64,
     serial: &str,
+    context: &Context,
 ) -> Result<Decision, Refusal> {
     match state.members.get(name).map(|member| &member.progress) {
+        Some(MemberProgress::Joined { before: Some(_), since_ms, .. })
+            if context.now_ms < since_ms.saturating_add(RENEWED_EVERY_MS) =>
+        {
+            Err(Refusal::Refused(format!("{name} was renewed a moment ago: it may ask again in a few seconds")))
+        }
         Some(progress) if progress.accepts(used, from_ms) => Ok(Decision::one(Event::MemberRenewed {
             name: name.clone(),
             used: used.to_owned(),
@@ -141,11 +150,15 @@ mod tests {
         text.parse().expect("a name")
     }
 
-    /// Carries out a command; the sentence when it is refused.
+    /// Carries out a command at 1,000; the sentence when it is refused.
     fn does(state: &mut State, command: &Command) -> Result<(), String> {
-        let context = Context { by: "test".into(), reason: String::new(), now_ms: 1_000 };
+        does_at(state, command, 1_000)
+    }
+
+    fn does_at(state: &mut State, command: &Command, now_ms: u64) -> Result<(), String> {
+        let context = Context { by: "test".into(), reason: String::new(), now_ms };
         let decision = decide(state, command, &context).map_err(|refusal| refusal.to_string())?;
-        let mark = Mark { seq: 1, at_ms: 1_000, by: "test", reason: "", request: "" };
+        let mark = Mark { seq: 1, at_ms: now_ms, by: "test", reason: "", request: "" };
         for event in &decision.events {
             // As it is kept and read again.
             let kept = serde_json::to_string(event).expect("written");
@@ -164,12 +177,22 @@ mod tests {
         state
     }
 
+    /// A while after all that was before.
     fn renew(state: &mut State, used: &str, serial: &str) -> Result<(), String> {
         renew_since(state, used, 0, serial)
     }
 
     fn renew_since(state: &mut State, used: &str, from_ms: u64, serial: &str) -> Result<(), String> {
-        does(state, &Command::RenewMember { name: name("p1"), used: used.into(), from_ms, serial: serial.into() })
+        let now_ms = match &state.members.get(&name("p1")).expect("a member").progress {
+            MemberProgress::Joined { since_ms, .. } => since_ms + RENEWED_EVERY_MS,
+            _ => 1_000,
+        };
+        renew_at(state, used, from_ms, serial, now_ms)
+    }
+
+    fn renew_at(state: &mut State, used: &str, from_ms: u64, serial: &str, now_ms: u64) -> Result<(), String> {
+        let command = Command::RenewMember { name: name("p1"), used: used.into(), from_ms, serial: serial.into() };
+        does_at(state, &command, now_ms)
     }
 
     /// Of the certificates a to e, those that are good.
@@ -251,6 +274,17 @@ mod tests {
         }
         renew_since(&mut state, "x", 1_001, "b").expect("renewed");
         assert!(accepts(&state, "x", 0) && accepts(&state, "b", 0) && !accepts(&state, "a", 0));
+    }
+
+    #[test]
+    fn membership_nobody_fills_the_store_with_renewals() {
+        let mut state = joined();
+        renew_at(&mut state, "a", 0, "b", 1_001).expect("the first, at once");
+        for (now_ms, expected) in [(1_001, false), (1_002, false), (6_000, false), (6_001, true), (6_002, false)] {
+            let renewed = renew_at(&mut state, "a", 0, "c", now_ms);
+            assert_eq!(renewed.is_ok(), expected, "{now_ms}: {renewed:?}");
+            assert!(expected || renewed.is_err_and(|why| why.contains("ask again in a few seconds")));
+        }
     }
 
     #[test]
