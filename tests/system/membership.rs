@@ -322,3 +322,21 @@ async fn membership_a_restored_backup_does_not_lock_out_who_renewed_since() {
     house.start("p1").await;
     house.follows("p1").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn membership_a_renewal_whose_answer_is_lost_is_made_up_for() {
+    let mut house = House::empty();
+    let fault = "after_append:member_renewed";
+    house.start_controller(&["--member-lifetime", "20s", "--fault", fault]).await;
+    house.proxy("p1", 1).await;
+    let first = kept(&house, "p1");
+    // It ends when the next certificate is on record, before anybody is told.
+    house.revive_controller().await;
+    assert_eq!(renewals(&house, "p1").await, 1, "it is on record");
+    is_renewed(&house, "p1", 2).await;
+    house.follows("p1").await;
+    assert_ne!(kept(&house, "p1")["key_pem"], first["key_pem"]);
+    house.kill("p1");
+    house.start("p1").await;
+    house.follows("p1").await;
+}
