@@ -37,21 +37,36 @@ pub struct Clients {
     is_required: bool,
 }
 
+/// What was read: the authorities, and the lists of those that they do not stand for any more.
+type Read = (Arc<RootCertStore>, Vec<CertificateRevocationListDer<'static>>);
+
+/// Says the first thing that [`Clients::of`] would refuse, as a sentence.
+///
+/// # Errors
+/// The field, and why it is refused.
+pub fn check(asked: &ClientCertificates) -> Result<(), String> {
+    read(asked)
+        .map(drop)
+        .map_err(|wrong| wrong.first().map(|(field, why)| format!("{field} {why}")).unwrap_or_default())
+}
+
 impl Clients {
     /// Reads what the contract says. Takes time in proportion to the lists.
+    ///
+    /// Without any authority nobody's certificate counts, and nobody is let in without one.
     ///
     /// # Errors
     /// Each thing that is wrong: its field, and why.
     pub fn of(asked: &ClientCertificates, public: &Public) -> Result<Self, Vec<(String, String)>> {
-        let mut wrong = Vec::new();
-        let roots = roots(asked, &mut wrong);
-        let crls = crls(asked, &roots, &mut wrong);
-        if !wrong.is_empty() {
-            return Err(wrong);
-        }
-        let verifier = verifier(roots, crls, asked.required).map_err(|why| vec![("crl_der".to_owned(), why)])?;
-        let verifier: Arc<dyn ClientCertVerifier> = Arc::new(Readable(verifier));
-        Ok(Self { config: public.asking(verifier.clone()), verifier, is_required: asked.required })
+        let (roots, crls) = read(asked)?;
+        let is_required = asked.required || roots.is_empty();
+        let verifier: Arc<dyn ClientCertVerifier> = if roots.is_empty() {
+            Arc::new(Nobody)
+        } else {
+            let verifier = verifier(roots, crls, is_required).map_err(|why| vec![("crl_der".to_owned(), why)])?;
+            Arc::new(Readable(verifier))
+        };
+        Ok(Self { config: public.asking(verifier.clone()), verifier, is_required })
     }
 
     /// The way to shake hands.
@@ -74,11 +89,18 @@ impl Clients {
     }
 }
 
+fn read(asked: &ClientCertificates) -> Result<Read, Vec<(String, String)>> {
+    let mut wrong = Vec::new();
+    let roots = roots(asked, &mut wrong);
+    let crls = crls(asked, &roots, &mut wrong);
+    if wrong.is_empty() { Ok((roots, crls)) } else { Err(wrong) }
+}
+
 fn roots(asked: &ClientCertificates, wrong: &mut Vec<(String, String)>) -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let count = asked.ca_der.len();
-    if count == 0 || count > MOST {
-        wrong.push(("ca_der".into(), format!("there are {count}, accepted are 1 to {MOST}")));
+    if count > MOST {
+        wrong.push(("ca_der".into(), format!("there are {count}, at most {MOST} are accepted")));
     }
     for (place, der) in asked.ca_der.iter().enumerate().take(MOST) {
         if let Err(error) = roots.add(CertificateDer::from(der.as_slice())) {
@@ -88,7 +110,8 @@ fn roots(asked: &ClientCertificates, wrong: &mut Vec<(String, String)>) -> Arc<R
     Arc::new(roots)
 }
 
-/// Each is read alone first, so that the one that is wrong is named.
+/// Each is read alone first, so that the one that is wrong is named. Without authorities they are not looked at: nothing is
+/// ever looked up in them.
 fn crls(
     asked: &ClientCertificates,
     roots: &Arc<RootCertStore>,
@@ -123,6 +146,48 @@ fn verifier(
     let builder = builder.with_crls(crls).enforce_revocation_expiration();
     let builder = if is_required { builder } else { builder.allow_unauthenticated() };
     builder.build().map_err(|error| error.to_string())
+}
+
+/// Accepts nobody, and asks everybody for a certificate: those who may come in cannot be told from those who may not.
+#[derive(Debug)]
+struct Nobody;
+
+impl ClientCertVerifier for Nobody {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        // They have to be named for the question to be asked at all.
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Accepts what the library accepts, if it can be read and told as well: what is told to others has one reading.

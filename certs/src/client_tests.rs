@@ -108,7 +108,7 @@ fn hostile_h61_authorities_and_lists_that_are_none_are_refused_with_their_place(
     for (ca_der, crl_der, expected) in [
         (one(&ca), vec![], &[][..]),
         (vec![ca.clone(); MOST], vec![crl.clone(); 3], &[]),
-        (vec![], vec![], &["ca_der"]),
+        (vec![], vec![], &[]),
         (vec![ca.clone(); MOST + 1], vec![], &["ca_der"]),
         (vec![ca.clone(), b"x".to_vec(), vec![]], vec![], &["ca_der[1]", "ca_der[2]"]),
         (one(&ca), vec![crl.clone(), cut, ca.clone(), vec![]], &["crl_der[1]", "crl_der[2]", "crl_der[3]"]),
@@ -118,7 +118,23 @@ fn hostile_h61_authorities_and_lists_that_are_none_are_refused_with_their_place(
     ] {
         let asked = ClientCertificates { ca_der, crl_der, required: true };
         let wrong = Clients::of(&asked, &public).map(drop).err().unwrap_or_default();
+        let first = wrong.first().map(|(field, why)| format!("{field} {why}"));
+        assert_eq!(check(&asked).err(), first, "a controller sees the same");
         let fields: Vec<&str> = wrong.iter().map(|(field, _)| field.as_str()).collect();
         assert_eq!(fields, expected, "{wrong:?}");
     }
+}
+
+#[test]
+fn hostile_h61_without_an_authority_everybody_is_asked_and_nobody_is_let_in() {
+    crate::install_provider();
+    let asked = ClientCertificates::default();
+    check(&asked).expect("accepted");
+    let clients = Clients::of(&asked, &Public::new()).expect("accepted");
+    assert!(clients.is_required() && clients.verifier.offer_client_auth() && clients.verifier.client_auth_mandatory());
+    let client = read(|params| names(params, &["spiffe://a/b"], &[])).expect("readable");
+    assert_eq!(
+        clients.verify(&client, UnixTime::now()).expect_err("refused"),
+        Error::InvalidCertificate(CertificateError::UnknownIssuer)
+    );
 }

@@ -179,7 +179,7 @@ mod tests {
         let of_stage = Stage {
             service: "hello".into(),
             environment: "a".into(),
-            client_certificates: Some(ClientCertificates::default()),
+            client_certificates: Some(ClientCertificates { ca_der: vec![Vec::new(); 65], ..Default::default() }),
             ..Stage::default()
         };
         for (resource, field) in [

@@ -151,6 +151,16 @@ async fn hostile_h61_lists_that_are_expired_forged_or_garbage_let_nobody_in() {
         }
         asking.apply(state(), Some(asks(ca.list(&[], now - HOUR / 2))), None);
         assert!(asking.asks(Some(&shown), version, HOST).await.is_ok());
+        // Without authorities, as when the list that should be there is not: nobody, with a certificate or without.
+        asking.apply(state(), Some(ClientCertificates::default()), None);
+        for (shown, alert, reason) in
+            [(Some(&shown), "UnknownCA", "unknown_issuer"), (None, "CertificateRequired", "none_shown")]
+        {
+            let before = asking.refused(reason).await;
+            let error = asking.asks(shown, version, HOST).await.expect_err("nobody is let in");
+            assert!(error.to_string().contains(alert), "{version:?}: {error}");
+            refused(&asking.proxy, reason, before + 1).await;
+        }
     }
     asking.apply(state(), None, None);
     is_as_before(&asking.proxy, upstream.address).await;
