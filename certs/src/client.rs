@@ -18,6 +18,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
 };
+use x509_parser::asn1_rs::{Any, Tag};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
 use crate::public::Public;
@@ -127,12 +128,31 @@ fn crls(
     if roots.is_empty() {
         return crls;
     }
+    let mut issuers: Vec<Option<&[u8]>> = Vec::new();
     for (place, crl) in crls.iter().enumerate() {
+        let issuer = issuer(crl);
         if let Err(why) = verifier(roots.clone(), vec![crl.clone()], true) {
             wrong.push((format!("crl_der[{place}]"), format!("is no list that can be read: {why}")));
+        } else if issuer.is_none() {
+            wrong.push((format!("crl_der[{place}]"), "is no list that can be read: it names no issuer".to_owned()));
+        } else if let Some(first) = issuers.iter().position(|before| *before == issuer) {
+            // The library looks into the first list of an issuer alone: whoever is in another one would be let in.
+            let why = format!("is of the same issuer as crl_der[{first}]: one list of each is accepted, the newest");
+            wrong.push((format!("crl_der[{place}]"), why));
         }
+        issuers.push(issuer);
     }
     crls
+}
+
+/// Who made a list, as it is encoded; `None`: it is none (RFC 5280 §5.1: version, algorithm and issuer come first).
+fn issuer(crl: &[u8]) -> Option<&[u8]> {
+    let (_, list) = Any::from_der(crl).ok()?;
+    let (_, signed) = Any::from_der(list.data).ok()?;
+    let (after, first) = Any::from_der(signed.data).ok()?;
+    let after_version = if first.tag() == Tag::Integer { Any::from_der(after).ok()?.0 } else { after };
+    let (_, issuer) = Any::from_der(after_version).ok()?;
+    Some(issuer.data)
 }
 
 fn verifier(

@@ -1,6 +1,8 @@
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 
 use super::*;
@@ -85,8 +87,29 @@ fn authority() -> (Vec<u8>, Issuer<'static, KeyPair>) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::CrlSign, KeyUsagePurpose::KeyCertSign];
+    // Lists are told apart by the names of those who made them.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    params.distinguished_name.push(DnType::CommonName, format!("authority {}", NUMBER.fetch_add(1, Relaxed)));
     let der = params.self_signed(&key).expect("signed").der().to_vec();
     (der, Issuer::new(params, key))
+}
+
+fn list(issuer: &Issuer<'static, KeyPair>, revoked: &[u64]) -> Vec<u8> {
+    let revoked = revoked.iter().map(|serial| RevokedCertParams {
+        serial_number: SerialNumber::from(*serial),
+        revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    let list = CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(2040, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.collect(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    list.signed_by(issuer).expect("signed").der().to_vec()
 }
 
 #[test]
@@ -94,20 +117,13 @@ fn hostile_h61_authorities_and_lists_that_are_none_are_refused_with_their_place(
     crate::install_provider();
     let public = Public::new();
     let (ca, issuer) = authority();
-    let list = CertificateRevocationListParams {
-        this_update: rcgen::date_time_ymd(2020, 1, 1),
-        next_update: rcgen::date_time_ymd(2040, 1, 1),
-        crl_number: SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: Vec::new(),
-        key_identifier_method: rcgen::KeyIdMethod::Sha256,
-    };
-    let crl = list.signed_by(&issuer).expect("signed").der().to_vec();
+    let crl = list(&issuer, &[]);
+    let (_, other) = authority();
     let cut = crl[..crl.len() - 1].to_vec();
     let one = |der: &[u8]| vec![der.to_vec()];
     for (ca_der, crl_der, expected) in [
         (one(&ca), vec![], &[][..]),
-        (vec![ca.clone(); MOST], vec![crl.clone(); 3], &[]),
+        (vec![ca.clone(); MOST], vec![crl.clone(), list(&other, &[])], &[]),
         (vec![], vec![], &[]),
         (vec![ca.clone(); MOST + 1], vec![], &["ca_der"]),
         (vec![ca.clone(), b"x".to_vec(), vec![]], vec![], &["ca_der[1]", "ca_der[2]"]),
@@ -137,4 +153,29 @@ fn hostile_h61_without_an_authority_everybody_is_asked_and_nobody_is_let_in() {
         clients.verify(&client, UnixTime::now()).expect_err("refused"),
         Error::InvalidCertificate(CertificateError::UnknownIssuer)
     );
+}
+
+#[test]
+fn hostile_h61_a_second_list_of_an_issuer_is_refused_because_nobody_would_look_into_it() {
+    crate::install_provider();
+    let (ca, issuer) = authority();
+    let (_, other) = authority();
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(SerialNumber::from(7));
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().expect("a key");
+    let shown = params.signed_by(&key, &issuer).expect("signed");
+    let client = Client::read(std::slice::from_ref(shown.der())).expect("readable");
+    let asks = |crl_der| ClientCertificates { ca_der: vec![ca.clone()], crl_der, required: true };
+    let revoked = Error::InvalidCertificate(CertificateError::Revoked);
+    for (lists, expected) in
+        [(vec![list(&issuer, &[])], Ok(())), (vec![list(&other, &[]), list(&issuer, &[7])], Err(revoked))]
+    {
+        let clients = Clients::of(&asks(lists), &Public::new()).expect("accepted");
+        assert_eq!(clients.verify(&client, UnixTime::now()), expected);
+    }
+    let twice = asks(vec![list(&issuer, &[]), list(&other, &[]), list(&issuer, &[7])]);
+    let wrong = Clients::of(&twice, &Public::new()).expect_err("refused");
+    let [(field, why)] = &wrong[..] else { panic!("{wrong:?}") };
+    assert!(field == "crl_der[2]" && why.contains("the same issuer as crl_der[0]"), "{wrong:?}");
 }
