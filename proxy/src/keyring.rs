@@ -23,8 +23,9 @@ const ID_BYTES: usize = 128;
 const ALL_BYTES: usize = 64 * 1024 * 1024;
 /// A key of AES-256-GCM.
 const TICKET_KEY_BYTES: usize = 32;
-/// Changes that a secret is kept for while nothing names it yet.
-const AHEAD: u64 = 64;
+/// Changes that a secret is kept for while nothing names it yet: more than a controller has come one after the other for a
+/// proxy that was away, which are 1,024. Their secrets come before the first of them, and the last may be what names one.
+const AHEAD: u64 = 2_048;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -220,6 +221,20 @@ mod tests {
         assert_eq!(keyring.settle(HashSet::new), [two.id.as_str().into()]);
         assert!(keyring.get(&two.id).is_none());
         assert_eq!(keyring.bytes, 0);
+    }
+
+    #[test]
+    fn a_secret_is_there_for_the_last_of_the_changes_that_a_proxy_missed() {
+        let key = seal_key();
+        let mut keyring = Keyring::default();
+        let last = ticket(&key, 1);
+        keyring.take(open(&key, vec![last.clone()]).0);
+        for _ in 1..1_024 {
+            assert_eq!(keyring.settle(HashSet::new), []);
+        }
+        assert!(keyring.get(&last.id).is_some());
+        keyring.settle(|| HashSet::from([&*last.id]));
+        assert!(keyring.get(&last.id).is_some());
     }
 
     #[test]
