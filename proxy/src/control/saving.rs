@@ -86,11 +86,13 @@ pub(super) struct Files {
     /// To go once the changes are.
     forgotten: Vec<Arc<str>>,
     is_failing: bool,
+    /// Secrets that nothing names any more are still on disk, and that was told.
+    is_too_much: bool,
 }
 
 impl Files {
     pub(super) fn new(journal: Journal, secrets: SecretsFile) -> Self {
-        Self { journal, secrets, changes: Vec::new(), forgotten: Vec::new(), is_failing: false }
+        Self { journal, secrets, changes: Vec::new(), forgotten: Vec::new(), is_failing: false, is_too_much: false }
     }
 
     fn add(&mut self, new: Vec<Secret>) {
@@ -104,7 +106,9 @@ impl Files {
     /// INVARIANT: a change is written when the secrets that it names are, and secrets go when the change is written since
     /// which nothing names them: whatever state a start finds, its secrets are there.
     fn write(&mut self, saved: &watch::Sender<Saved>) {
-        if let Err(error) = self.secrets.save() {
+        if self.secrets.lacks_some()
+            && let Err(error) = self.secrets.save()
+        {
             if !std::mem::replace(&mut self.is_failing, true) {
                 tracing::error!(%error, "secrets cannot be saved: a restart would lack them");
             }
@@ -115,12 +119,14 @@ impl Files {
             let changes = std::mem::take(&mut self.changes);
             self.is_failing = !write_changes(&mut self.journal, &changes, saved, self.is_failing);
         }
-        if !self.is_failing && !self.forgotten.is_empty() {
+        if !self.is_failing {
             self.secrets.forget(&std::mem::take(&mut self.forgotten));
-            // The state is whole without that: it is tried again, and told by then.
-            if let Err(error) = self.secrets.save() {
-                tracing::warn!(%error, "secrets that nothing names any more are still on disk");
-            }
+        }
+        // The state is whole without that, and goes on: it is tried again.
+        let shrunk = self.secrets.save();
+        let was_told = std::mem::replace(&mut self.is_too_much, shrunk.is_err());
+        if let (Err(error), false) = (shrunk, was_told) {
+            tracing::warn!(%error, "secrets that nothing names any more are still on disk");
         }
     }
 }
@@ -165,5 +171,53 @@ fn write_changes(journal: &mut Journal, changes: &[Served], saved: &watch::Sende
             saved.send_modify(|saved| saved.problem = error.to_string());
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::fleet::ResourceSet;
+
+    use super::*;
+    use crate::snapshot::{Delta, Resources, fixture};
+
+    fn change(number: u64, resources: &mut Resources) -> Served {
+        let upserts = vec![fixture::zone("staging", &format!("z{number}.example"))];
+        let delta = Delta::read(ResourceSet { upserts, removals: Vec::new() }).expect("known kinds");
+        resources.apply(&delta);
+        Served { version: Version { term: 1, number }, delta, fingerprint: resources.fingerprint() }
+    }
+
+    #[test]
+    fn a_file_of_secrets_that_only_cannot_be_shrunk_does_not_stop_the_journal() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("secrets.json");
+        let secret = |id: &str| Secret { id: id.into(), ..Secret::default() };
+        let mut files = Files::new(Journal::new(folder.path().join("state"), None), SecretsFile::load(&path).0);
+        let (saved, told) = watch::channel(Saved::default());
+        let mut resources = Resources::default();
+        let mut write = |files: &mut Files, number| {
+            files.changes.push(change(number, &mut resources));
+            files.write(&saved);
+            let told = told.borrow();
+            (told.version.map(|version| version.number), told.problem.is_empty())
+        };
+        files.add(vec![secret("one")]);
+        assert_eq!(write(&mut files, 1), (Some(1), true));
+        // In the way of the file that is written first.
+        let way = folder.path().join("secrets.json.new");
+        std::fs::create_dir(&way).expect("made");
+        std::fs::write(way.join("x"), "").expect("written");
+        files.forgotten.push("one".into());
+        assert_eq!(write(&mut files, 2), (Some(2), true));
+        assert_eq!(write(&mut files, 3), (Some(3), true), "tried again in vain");
+        assert!(files.secrets.is_behind());
+        // One that has to be there is another matter.
+        files.add(vec![secret("two")]);
+        assert_eq!(write(&mut files, 4), (Some(3), false));
+        std::fs::remove_dir_all(&way).expect("removed");
+        assert_eq!(write(&mut files, 5), (Some(5), true));
+        let kept: Vec<String> = SecretsFile::load(&path).0.secrets().into_iter().map(|secret| secret.id).collect();
+        assert_eq!(kept, ["two"]);
     }
 }

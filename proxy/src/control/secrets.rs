@@ -4,7 +4,7 @@
 //!
 //! Main type: [`SecretsFile`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,8 +19,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct SecretsFile {
     path: PathBuf,
     secrets: BTreeMap<String, Secret>,
-    /// The file does not hold that yet.
+    /// The file does not hold just that yet.
     is_behind: bool,
+    /// Those of them that the file does not hold yet.
+    unsaved: BTreeSet<String>,
 }
 
 /// Bytes in base64.
@@ -34,7 +36,8 @@ struct Kept {
 impl SecretsFile {
     /// Reads what is there. With damage nothing is believed, and the error is a sentence.
     pub(crate) fn load(path: &Path) -> (Self, Option<String>) {
-        let empty = Self { path: path.to_owned(), secrets: BTreeMap::new(), is_behind: false };
+        let empty =
+            Self { path: path.to_owned(), secrets: BTreeMap::new(), is_behind: false, unsaved: BTreeSet::new() };
         match read(path) {
             Ok(secrets) => (Self { secrets, ..empty }, None),
             Err(what) => {
@@ -51,12 +54,14 @@ impl SecretsFile {
 
     pub(super) fn add(&mut self, new: Vec<Secret>) {
         self.is_behind |= !new.is_empty();
+        self.unsaved.extend(new.iter().map(|secret| secret.id.clone()));
         self.secrets.extend(new.into_iter().map(|secret| (secret.id.clone(), secret)));
     }
 
     pub(super) fn forget(&mut self, ids: &[Arc<str>]) {
         for id in ids {
             self.is_behind |= self.secrets.remove(&**id).is_some();
+            self.unsaved.remove(&**id);
         }
     }
 
@@ -73,11 +78,18 @@ impl SecretsFile {
         let text = serde_json::to_vec_pretty(&self.secrets.values().map(kept).collect::<Vec<_>>())?;
         durable::write(&self.path, &text)?;
         self.is_behind = false;
+        self.unsaved.clear();
         Ok(())
     }
 
+    /// Whether the file is not what it should be, if only larger.
     pub(super) fn is_behind(&self) -> bool {
         self.is_behind
+    }
+
+    /// Whether a restart would lack one.
+    pub(super) fn lacks_some(&self) -> bool {
+        !self.unsaved.is_empty()
     }
 }
 
