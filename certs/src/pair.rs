@@ -137,7 +137,7 @@ mod tests {
             (leaf.clone(), leaf.clone(), now, Some("the key is not usable: there is none in it")),
             (leaf.clone(), text("ENCRYPTED PRIVATE KEY", b"x"), now, Some("it is encrypted")),
             (leaf.clone(), key.clone(), now + year, Some("and not now")),
-            (leaf.clone(), key.clone(), now - year, Some("and not now")),
+            (leaf.clone(), key, now - year, Some("and not now")),
             (leaf.clone(), " ".repeat(PEM_BYTES + 1), now, Some("accepted are 65536")),
             (
                 text("CERTIFICATE", &nameless.chain_der[0]),

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use api::fleet;
 use api::{EnvironmentName, HostTarget};
 use certs::development::Material;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -18,6 +19,7 @@ use super::bring::{Bringer, bring};
 use super::ordering::{Names, Orders};
 use super::watched::{self, Watched};
 use crate::core::State;
+use crate::core::resources::client_certificates;
 use crate::core::spec::{CertificateSource, ChallengeSpec, ClientCertificates, EnvironmentSpec};
 use crate::engine::{Engine, Handle};
 use crate::fleet::Fleet;
@@ -232,16 +234,19 @@ impl Keeper {
     }
 
     /// Takes over lists of revoked certificates whose files have changed.
-    async fn lists(&mut self, paths: BTreeSet<String>, now: SystemTime) {
-        self.lists.retain(|path, _| paths.contains(path));
-        let named = paths.clone();
-        self.engine.tell(move |engine| engine.publisher.certificates_mut().keep_lists(&named));
-        for path in paths {
+    async fn lists(&mut self, named: BTreeMap<String, Vec<ClientCertificates>>, now: SystemTime) {
+        // Only what was named before: some may be there for a file that is about to be applied.
+        let gone: BTreeSet<String> = self.lists.keys().filter(|path| !named.contains_key(*path)).cloned().collect();
+        if !gone.is_empty() {
+            self.lists.retain(|path, _| !gone.contains(path));
+            self.engine.tell(move |engine| engine.publisher.certificates_mut().drop_lists(&gone));
+        }
+        for (path, clients) in named {
             let watched = self.lists.entry(path.clone()).or_default();
             if !watched.changed(&[&path], now) {
                 continue;
             }
-            let taken = take_lists(&self.engine, path.clone(), false).await;
+            let taken = take_lists(&self.engine, path.clone(), clients, false).await;
             watched.was_read(taken.is_ok(), now);
             if let Err(problem) = &taken {
                 warn!(problem, "the lists of revoked certificates stay as they are");
@@ -274,15 +279,29 @@ async fn apart(turn: Turn) -> (EnvironmentName, Option<Ended>) {
     (name, ended.await.ok())
 }
 
-/// Reads the lists of a file, keeps them and has proxies told; only reads them, with `plan`.
+/// One at a time: a file has one writer.
+static TAKING: Mutex<()> = Mutex::const_new(());
+
+/// Reads the lists of a file, keeps them and has proxies told; only reads them, with `plan`. They have to be of use to all
+/// of `clients`, which name them: proxies would refuse what is not, and everything after it.
 ///
 /// # Errors
-/// A sentence: they cannot be read or kept. What was there is still there then.
-pub(crate) async fn take_lists(engine: &Handle, path: String, plan: bool) -> Result<(), String> {
+/// A sentence: they cannot be read, used or kept. What was there is still there then.
+pub(crate) async fn take_lists(
+    engine: &Handle,
+    path: String,
+    clients: Vec<ClientCertificates>,
+    plan: bool,
+) -> Result<(), String> {
+    let _one = TAKING.lock().await;
     let folder = engine.read(|engine| engine.publisher.certificates().shelf.folder().to_owned()).await;
     let folder = folder.ok_or("the controller is stopping")?;
     let reading = tokio::task::spawn_blocking(move || {
         let lists = watched::lists(&path)?;
+        for clients in &clients {
+            let told = fleet::ClientCertificates { crl_der: lists.crl_der.clone(), ..client_certificates(clients) };
+            certs::client::check(&told).map_err(|problem| format!("{path}: {problem}"))?;
+        }
         if !plan {
             lists.save(&folder)?;
         }
@@ -320,11 +339,18 @@ pub(crate) fn names(state: &State, spec: &EnvironmentSpec) -> Vec<Names> {
     public.map(|(name, _)| vec![host(name).to_string()]).collect()
 }
 
-fn list_files(state: &State) -> BTreeSet<String> {
+/// Files of lists of revoked certificates, each with all that name it.
+fn list_files(state: &State) -> BTreeMap<String, Vec<ClientCertificates>> {
     let of_environments = state.environments.values().filter_map(|spec| spec.client_certificates.as_ref());
     let stages = state.services.values().flat_map(|service| service.spec.stages.values());
     let of_stages = stages.filter_map(|stage| stage.client_certificates.as_ref());
-    of_environments.chain(of_stages).filter_map(|clients: &ClientCertificates| clients.crl_file.clone()).collect()
+    let mut named: BTreeMap<String, Vec<ClientCertificates>> = BTreeMap::new();
+    for clients in of_environments.chain(of_stages) {
+        if let Some(path) = &clients.crl_file {
+            named.entry(path.clone()).or_default().push(clients.clone());
+        }
+    }
+    named
 }
 
 pub(super) fn ms(moment: SystemTime) -> u64 {

@@ -87,15 +87,11 @@ impl Shelf {
         found.map(|found| found.materials.as_slice()).unwrap_or_default()
     }
 
-    /// Forgets lists that nothing names any more, on disk as well.
-    pub(crate) fn keep_lists(&mut self, named: &BTreeSet<String>) {
-        self.lists.retain(|path, lists| {
-            let is_named = named.contains(path);
-            if !is_named {
-                let _ = std::fs::remove_file(lists.file(&self.folder)); // The next start reads it in vain.
-            }
-            is_named
-        });
+    /// Forgets lists, on disk as well.
+    pub(crate) fn drop_lists(&mut self, gone: &BTreeSet<String>) {
+        for lists in gone.iter().filter_map(|path| self.lists.remove(path)) {
+            let _ = std::fs::remove_file(lists.file(&self.folder)); // The next start reads it in vain.
+        }
     }
 
     /// The lists of a file; none: it was never good.
@@ -172,9 +168,9 @@ mod tests {
         assert!(shelf.of(&dev, "acme").is_empty() && shelf.of(&"prod".parse().expect("name"), "files").is_empty());
         assert_eq!((shelf.lists("/etc/crl.pem"), shelf.lists("/etc/other")), (Some(&[vec![9]][..]), None));
         let mut shelf = shelf;
-        shelf.keep_lists(&["/etc/crl.pem".to_owned()].into());
+        shelf.drop_lists(&["/etc/other".to_owned()].into());
         assert!(Shelf::open(folder.path()).expect("read").lists("/etc/crl.pem").is_some());
-        shelf.keep_lists(&BTreeSet::new());
+        shelf.drop_lists(&["/etc/crl.pem".to_owned()].into());
         assert!(Shelf::open(folder.path()).expect("read").lists("/etc/crl.pem").is_none());
     }
 

@@ -52,8 +52,8 @@ pub fn of_environment(state: &State, name: &EnvironmentName) -> Vec<Resource> {
     vec![Resource { schema, ..resource("zone", domain, &zone) }]
 }
 
-/// Without the lists of revoked ones, which are no part of the state: whoever has them puts them in.
-fn client_certificates(spec: &ClientCertificates) -> fleet::ClientCertificates {
+/// Which certificates clients may show, without the lists of revoked ones, which are no part of the state: whoever has them puts them in.
+pub fn client_certificates(spec: &ClientCertificates) -> fleet::ClientCertificates {
     // It was read when it was applied.
     let ca_der = pem::parse_many(&spec.ca).unwrap_or_default().into_iter().map(pem::Pem::into_contents).collect();
     fleet::ClientCertificates { ca_der, crl_der: Vec::new(), required: spec.required }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use certs::endpoint::Authorities;
 
+use crate::core::resources::client_certificates;
 use crate::core::spec::{
     ACME_DIRECTORY, AcmeSpec, CertificateSource, ChallengeSpec, ClientCertificates, ExternalAccount, HOOK_TIMEOUT,
 };
@@ -117,7 +118,12 @@ pub(super) fn clients(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Clie
     let given = section.require(walk, "ca").then(|| ca(walk, &section)).flatten();
     let crl_file = section.has("crl_file").then(|| path(walk, &section, "crl_file")).flatten();
     let required = section.boolean(walk, "required").unwrap_or(true);
-    Some(ClientCertificates { ca: given.filter(|text| Authorities::parse(text).is_ok())?, crl_file, required })
+    let ca = given.filter(|text| Authorities::parse(text).is_ok())?;
+    let clients = ClientCertificates { ca, crl_file, required };
+    if let Err(problem) = certs::client::check(&client_certificates(&clients)) {
+        walk.wrong(section.place("ca"), format!("`ca` cannot be used: {problem}"));
+    }
+    Some(clients)
 }
 
 /// An absolute path on the controller's machine.

@@ -86,10 +86,10 @@ impl Certificates {
         self.development.renew(zone, now).map_err(|problem| problem.to_string())
     }
 
-    /// Forgets lists and their problems that nothing names any more.
-    pub(crate) fn keep_lists(&mut self, named: &BTreeSet<String>) {
-        self.shelf.keep_lists(named);
-        self.list_problems.retain(|path, _| named.contains(path));
+    /// Forgets lists, and their problems, that nothing names any more.
+    pub(crate) fn drop_lists(&mut self, gone: &BTreeSet<String>) {
+        self.shelf.drop_lists(gone);
+        self.list_problems.retain(|path, _| !gone.contains(path));
     }
 
     /// What an environment's source has brought, as far as it counts: for names that lie in its zone, and with an authority

@@ -5,7 +5,7 @@ use api::{HostTarget, Verb};
 use tonic::Status;
 
 use crate::certificates::take_lists;
-use crate::core::spec::{EnvironmentSpec, ServiceSpec, Target};
+use crate::core::spec::{ClientCertificates, EnvironmentSpec, ServiceSpec, Target};
 use crate::core::{Command, Refusal, State};
 use crate::engine::{Engine, NotDone, Priority, Submission};
 use crate::files::{self, File};
@@ -88,10 +88,11 @@ impl Shared {
 
     /// Has the lists of revoked certificates taken over that files name; only looked at, with `plan`. Before what names
     /// them: without its lists nobody's certificate counts.
-    async fn take_lists(&self, named: Vec<(String, String)>, plan: bool) -> Vec<Mistake> {
+    async fn take_lists(&self, named: Vec<(String, ClientCertificates)>, plan: bool) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
-        for (place, path) in named {
-            let taken = take_lists(&self.engine, path, plan).await;
+        for (place, clients) in named {
+            let Some(path) = clients.crl_file.clone() else { continue };
+            let taken = take_lists(&self.engine, path, vec![clients], plan).await;
             let mistake =
                 |problem| Mistake { message: format!("{place}: `crl_file`: {problem}"), ..Mistake::default() };
             mistakes.extend(taken.err().map(mistake));
@@ -120,7 +121,7 @@ impl Shared {
 }
 
 /// Files of lists of revoked certificates, each with who names it.
-fn named_lists(environments: &[EnvironmentSpec], services: &[ServiceSpec]) -> Vec<(String, String)> {
+fn named_lists(environments: &[EnvironmentSpec], services: &[ServiceSpec]) -> Vec<(String, ClientCertificates)> {
     let (mut named, mut add) = (Vec::new(), Vec::new());
     for spec in environments {
         add.push((spec.name.to_string(), spec.client_certificates.as_ref()));
@@ -131,7 +132,7 @@ fn named_lists(environments: &[EnvironmentSpec], services: &[ServiceSpec]) -> Ve
         }
     }
     for (place, clients) in add {
-        named.extend(clients.and_then(|clients| clients.crl_file.clone()).map(|path| (place, path)));
+        named.extend(clients.filter(|clients| clients.crl_file.is_some()).map(|clients| (place, clients.clone())));
     }
     named
 }
