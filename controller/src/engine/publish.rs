@@ -196,11 +196,17 @@ impl Publisher {
             // The same bytes under an older name: a controller that started again, say.
             Some(have) if same && have < self.version => self.messages_for(Some(have), ResourceSet::default()),
             Some(have) if self.knows(have) => {
-                let after = self
-                    .log
-                    .iter()
-                    .filter(|change| change.version.is_some_and(|version| Version::from(version) > have));
-                after.flat_map(|change| change_messages(change)).collect()
+                let after = self.log.iter();
+                let is_later =
+                    |change: &&Arc<Change>| change.version.is_some_and(|version| Version::from(version) > have);
+                let after: Vec<_> = after.filter(is_later).collect();
+                let upserts = after.iter().flat_map(|change| &change.set).flat_map(|set| &set.upserts);
+                let names_secrets = |resource: &&Resource| matches!(resource.kind.as_str(), "certificate" | "tickets");
+                if upserts.filter(names_secrets).any(|resource| self.is_news(resource)) {
+                    // What they name may be gone by now, and is given out no more.
+                    return self.everything();
+                }
+                after.into_iter().flat_map(|change| change_messages(change)).collect()
             }
             _ => self.everything(),
         }

@@ -176,6 +176,7 @@ fn write_changes(journal: &mut Journal, changes: &[Served], saved: &watch::Sende
 
 #[cfg(test)]
 mod tests {
+    use api::Fingerprint;
     use api::fleet::ResourceSet;
 
     use super::*;
@@ -219,5 +220,34 @@ mod tests {
         assert_eq!(write(&mut files, 5), (Some(5), true));
         let kept: Vec<String> = SecretsFile::load(&path).0.secrets().into_iter().map(|secret| secret.id).collect();
         assert_eq!(kept, ["two"]);
+    }
+
+    #[test]
+    fn secrets_are_there_before_what_names_them_and_go_after_what_does_not() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (state, path) = (folder.path().join("state"), folder.path().join("secrets.json"));
+        let secret = |id: &str| Secret { id: id.into(), encapsulated: vec![1], sealed: vec![2] };
+        let on_disk = || SecretsFile::load(&path).0.secrets().into_iter().map(|one| one.id).collect::<Vec<_>>();
+        let change = |number| {
+            let (version, fingerprint) = (Version { term: 1, number }, Fingerprint::default());
+            Served { version, delta: Delta::default(), fingerprint }
+        };
+        let saved = watch::Sender::new(Saved::default());
+        let mut files = Files::new(Journal::new(state.clone(), None), SecretsFile::load(&path).0);
+        files.add(vec![secret("a"), secret("b")]);
+        files.write(&saved);
+        assert_eq!(on_disk(), ["a", "b"]);
+        // What no longer names one cannot be written: a start would find the state before.
+        std::fs::write(&state, "in the way").expect("written");
+        files.add(vec![secret("c")]);
+        files.changes.push(change(1));
+        files.forgotten.extend(["a".into(), "b".into()]);
+        files.write(&saved);
+        assert_eq!((on_disk(), saved.borrow().version), (vec!["a".into(), "b".into(), "c".into()], None));
+        // One of them comes again meanwhile.
+        files.add(vec![secret("b")]);
+        std::fs::remove_file(&state).expect("removed");
+        files.write(&saved);
+        assert_eq!((on_disk(), saved.borrow().version), (vec!["b".into(), "c".into()], Some(change(1).version)));
     }
 }
