@@ -18,7 +18,6 @@ use api::{ReleaseNumber, StageName, Version};
 use arc_swap::ArcSwap;
 use certs::endpoint::Authorities;
 use certs::public::Public;
-use certs::resolver::Certified;
 use certs::secret::SealKey;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -256,11 +255,10 @@ impl Control {
         self.have().filter(|_| is_whole)
     }
 
-    /// First name and end of validity (seconds since the Unix epoch) of each certificate that is served.
-    pub(crate) fn expiries(&self) -> Vec<(String, u64)> {
+    /// Name of the resource and end of validity (seconds since the Unix epoch) of each certificate that is served.
+    pub(crate) fn expiries(&self) -> Vec<(Arc<str>, u64)> {
         let state = self.state();
-        let named = |one: &Certified| (one.dns_names().first().cloned().unwrap_or_default(), one.expires_s());
-        state.compiler.certificates().map(named).collect()
+        state.compiler.certificates().map(|(name, one)| (name.clone(), one.expires_s())).collect()
     }
 
     /// Endpoints whose health is of interest.

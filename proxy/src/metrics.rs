@@ -120,6 +120,7 @@ impl Metrics {
 
 impl Metrics {
     fn certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        // Two environments may have certificates for one name: by their resources they are told apart.
         let help = "When a certificate that is served expires, since the Unix epoch";
         let mut expires = encoder.encode_descriptor("certificate_expires_seconds", help, None, MetricType::Gauge)?;
         for (name, at) in self.0.control.expiries() {

@@ -141,8 +141,8 @@ impl Compiler {
         Some(self.commit(Prepared { version, delta, stages, zones: None, challenges: None, shown, missing }))
     }
 
-    /// All certificates that are shown.
-    pub(crate) fn certificates(&self) -> impl Iterator<Item = &Certified> {
+    /// All certificates that are shown, with the names of their resources.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = (&Arc<str>, &Certified)> {
         self.shown.certificates()
     }
 

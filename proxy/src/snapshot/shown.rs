@@ -103,12 +103,12 @@ impl Shown {
                 None => drop(self.certificates.remove(&name)),
             }
         }
-        Changed { certificates: changed.then(|| self.certificates().cloned().collect()), tickets }
+        Changed { certificates: changed.then(|| self.certificates().map(|(_, one)| one.clone()).collect()), tickets }
     }
 
-    /// All certificates that can be shown, by name.
-    pub(super) fn certificates(&self) -> impl Iterator<Item = &Certified> {
-        self.certificates.values().filter_map(|one| one.made.as_ref())
+    /// All certificates that can be shown, by the names of their resources.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = (&Arc<str>, &Certified)> {
+        self.certificates.iter().filter_map(|(name, one)| Some((name, one.made.as_ref()?)))
     }
 
     /// Whether every secret that is named is here.

@@ -144,6 +144,24 @@ fn authority_of_another(folder: &Path) -> certs::secret::SealKey {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sealed_certificates_of_two_environments_for_one_name_are_two_series() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ca = authority(folder.path());
+    let proxy = TestProxy::start(&folder.path().join("data"), 1).await;
+    let (certificate, key) = sealed(&ca, proxy.engine.seal_key());
+    proxy.engine.take_secrets(vec![key]);
+    let of =
+        |environment: &str| Resource { name: format!("{environment}/{}", certificate.name), ..certificate.clone() };
+    proxy.apply(crate::support::set(vec![of("staging"), of("production")]));
+    let page = Client::http1(proxy.admin).await.get("admin", "/metrics").await.body;
+    for environment in ["staging", "production"] {
+        let start =
+            format!("pointsman_proxy_certificate_expires_seconds{{name=\"{environment}/*.staging.example.com\"}} ");
+        assert_eq!(page.lines().filter(|line| line.starts_with(&start)).count(), 1, "{page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sealed_keys_that_cannot_be_saved_leave_the_change_unsaved() {
     let folder = tempfile::tempdir().expect("folder");
     let (ca, data) = (authority(folder.path()), folder.path().join("data"));
