@@ -24,6 +24,8 @@ const SUITE: &dyn Hpke = DH_KEM_X25519_HKDF_SHA256_AES_256;
 const INFO: &[u8] = b"pointsman secret";
 /// A public key of X25519 (RFC 7748 §5).
 const PUBLIC_BYTES: usize = 32;
+/// The other half (RFC 7748 §5).
+const PRIVATE_BYTES: usize = 32;
 
 /// What a proxy opens its secrets with. The private half never leaves the machine that made it.
 pub struct SealKey {
@@ -47,16 +49,28 @@ impl SealKey {
     /// Opens the key kept in `folder`, or makes it on first use. The file has mode 0600.
     ///
     /// # Errors
-    /// A folder that cannot be used, or a file that is not what was written there.
+    /// A folder that cannot be used, or a file that is not what was written there: it is no JSON, or its halves do not
+    /// belong together.
     pub fn open_or_create(folder: &Path) -> Result<Self, CertsError> {
         keep::folder(folder)?;
         let path = folder.join("seal-key.json");
         if let Some(Kept { public, private }) = keep::read(&path)? {
-            return Ok(Self { public, private: private.into() });
+            let kept = Self { public, private: private.into() };
+            if kept.is_whole() {
+                return Ok(kept);
+            }
+            let what = "not a key whose halves belong together; restore it, or move it away to start anew";
+            return Err(CertsError::Damaged { path, what: what.into() });
         }
         let (HpkePublicKey(public), private) = SUITE.generate_key_pair()?;
         keep::write(&path, &Kept { public: public.clone(), private: private.secret_bytes().to_vec() })?;
         Ok(Self { public, private })
+    }
+
+    /// Whether the private half opens what is sealed for the public one. Others could not see that they seal in vain.
+    fn is_whole(&self) -> bool {
+        let has_length = self.private.secret_bytes().len() == PRIVATE_BYTES;
+        has_length && seal("probe", b"", &self.public).is_ok_and(|probe| self.open(&probe).is_ok())
     }
 
     /// What others seal for: 32 bytes.
@@ -125,6 +139,37 @@ mod tests {
         let mut changed = secret;
         changed.sealed[0] ^= 1;
         assert!(again.open(&changed).is_err());
+    }
+
+    #[test]
+    fn hostile_h81_a_key_whose_halves_do_not_belong_together_is_damaged() {
+        let folder = tempfile::tempdir().expect("folder");
+        let made = SealKey::open_or_create(folder.path()).expect("made");
+        let (public, private) = (made.public().to_vec(), made.private.secret_bytes().to_vec());
+        // The lowest bits of a private half do not count (RFC 7748 §5).
+        let flipped = |key: &[u8], place: usize| {
+            let mut key = key.to_vec();
+            key[place] ^= 8;
+            key
+        };
+        for (what, public, private) in [
+            ("public", flipped(&public, 0), private.clone()),
+            ("public", flipped(&public, 31), private.clone()),
+            ("private", public.clone(), flipped(&private, 0)),
+            ("private", public.clone(), flipped(&private, 31)),
+            ("short", public[1..].to_vec(), private.clone()),
+            ("short", public.clone(), private[1..].to_vec()),
+            ("long", public.clone(), [&private[..], &[0]].concat()),
+            ("empty", public.clone(), Vec::new()),
+            ("zeroes", vec![0; 32], private.clone()),
+        ] {
+            let path = folder.path().join("seal-key.json");
+            keep::write(&path, &Kept { public, private }).expect("written");
+            match SealKey::open_or_create(folder.path()) {
+                Err(CertsError::Damaged { path: at, .. }) => assert_eq!(at, path, "{what}"),
+                other => panic!("{what}: {other:?}"),
+            }
+        }
     }
 
     #[test]
