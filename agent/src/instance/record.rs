@@ -58,6 +58,9 @@ pub(crate) struct Kept {
     /// Authorities and name, when it is asked through TLS. Absent in files of agents that knew none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tls: Option<(String, String)>,
+    /// The one URI that its certificate may name, in place of the name. Absent in files of agents that knew none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    spiffe_id: String,
 }
 
 impl Kept {
@@ -90,6 +93,7 @@ impl From<&Instance> for Kept {
             has_port: instance.has_port,
             http2: instance.http2,
             tls: instance.tls.clone().map(|tls| (tls.ca_pem, tls.server_name)),
+            spiffe_id: instance.tls.clone().map(|tls| tls.spiffe_id).unwrap_or_default(),
         }
     }
 }
@@ -114,7 +118,7 @@ impl From<Kept> for Instance {
             stop_ms: kept.stop_ms,
             has_port: kept.has_port,
             http2: kept.http2,
-            tls: kept.tls.map(|(ca_pem, server_name)| EndpointTls { ca_pem, server_name, ..EndpointTls::default() }),
+            tls: kept.tls.map(|(ca_pem, server_name)| EndpointTls { ca_pem, server_name, spiffe_id: kept.spiffe_id }),
         }
     }
 }
@@ -222,7 +226,7 @@ mod tests {
             tls: Some(EndpointTls {
                 ca_pem: "ca".into(),
                 server_name: "hello.internal".into(),
-                ..EndpointTls::default()
+                spiffe_id: "spiffe://example.com/hello".into(),
             }),
             ..Instance::default()
         };
