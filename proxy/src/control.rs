@@ -188,9 +188,13 @@ impl Control {
     fn serve(&self, state: &mut State, version: Version, compiled: Compiled) {
         let (delta, fingerprint) = (compiled.delta.clone(), compiled.fingerprint);
         let forgotten = compiled.forgotten.clone();
+        let is_whole = compiled.missing.is_empty();
         self.publish(state, compiled);
-        // It only fails when the journal's thread is gone: then nothing is ever told to be safe.
-        let _ = self.jobs.send(Job::Change(Served { version, delta, fingerprint }));
+        // What still lacks a secret is not safe, and the journal holds it already: it is told once nothing is missing.
+        if is_whole {
+            // It only fails when the journal's thread is gone: then nothing is ever told to be safe.
+            let _ = self.jobs.send(Job::Change(Served { version, delta, fingerprint }));
+        }
         if !forgotten.is_empty() {
             let _ = self.jobs.send(Job::Forget(forgotten));
         }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use api::fleet::{Resource, ResourceSet};
+use api::fleet::{Resource, ResourceSet, Tickets};
 
 use super::*;
 use crate::journal;
@@ -66,6 +66,37 @@ async fn a_saved_state_that_cannot_be_used_is_no_part_of_the_next_one() {
     let (version, resources) = journal::load(&folder).state.expect("a state");
     assert_eq!((version, resources.fingerprint().to_bytes()), (at(8), served), "what is on disk is what was served");
     assert_eq!(start(data.path()).have(), Some((at(8), served)));
+}
+
+#[tokio::test]
+async fn a_state_that_is_mended_in_part_is_not_told_to_be_safe() {
+    certs::install_provider();
+    let data = tempfile::tempdir().expect("folder");
+    let control = start(data.path());
+    let tickets = Tickets { current: vec![1; 16], accepted: vec![vec![2; 16]] };
+    let state = [Resource { schema: api::SCHEMA_SEALED, ..fixture::resource("tickets", "tickets", &tickets) }];
+    let [one, two] = [1, 2].map(|name: u8| {
+        let id = certs::secret::ticket_id(&[name; 16]);
+        certs::secret::seal(&id, &[name; 32], control.seal_key()).expect("sealed")
+    });
+    control.take_secrets(vec![one.clone(), two.clone()]);
+    control.apply(fixture::full(at(1), &state)).expect("good");
+    control.saved().wait_for(|saved| saved.version == Some(at(1))).await.expect("saved");
+    drop(control);
+    std::fs::remove_file(data.path().join("secrets.json")).expect("lost");
+
+    let control = start(data.path());
+    assert_eq!((control.have_whole(), control.saved().borrow().version), (None, None));
+    control.take_secrets(vec![one]);
+    // What waits is written behind the overrides: once these are written twice, it was.
+    for _ in 0..2 {
+        let written = control.write_overrides(&control.state());
+        safe(written).await.expect("written");
+    }
+    assert_eq!((control.have_whole(), control.saved().borrow().version), (None, None), "one is still missing");
+    control.take_secrets(vec![two]);
+    control.saved().wait_for(|saved| saved.version == Some(at(1))).await.expect("saved");
+    assert!(control.have_whole().is_some());
 }
 
 #[tokio::test]
