@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use api::Host;
 use api::fleet::{self, challenge};
+use certs::CertsError;
 use rustls::ServerConfig;
 
 use super::Table;
@@ -26,13 +27,18 @@ const PATH: &str = "/.well-known/acme-challenge/";
 pub(crate) struct Challenges {
     /// Token and answer, by host.
     http: Table<Box<str>, (Box<str>, Box<str>)>,
-    /// By host.
-    handshakes: Table<Box<str>, Arc<ServerConfig>>,
+    /// Key authorization and what was made of it, by host.
+    handshakes: Table<Box<str>, (Box<str>, Arc<ServerConfig>)>,
 }
 
 impl Challenges {
     /// All of them as they will be after a change; `None`: as before.
-    pub(super) fn prepare(delta: &Delta, resources: &Resources, problems: &mut Vec<fleet::Rejection>) -> Option<Self> {
+    pub(super) fn prepare(
+        &self,
+        delta: &Delta,
+        resources: &Resources,
+        problems: &mut Vec<fleet::Rejection>,
+    ) -> Option<Self> {
         if !delta.entries.keys().any(|(kind, _)| *kind == Kind::Challenge) {
             return None;
         }
@@ -49,15 +55,16 @@ impl Challenges {
             return None;
         }
         for (name, raw) in all {
-            made.add(raw, &mut Problems { list: problems, kind: Kind::Challenge, name });
+            made.add(raw, self, &mut Problems { list: problems, kind: Kind::Challenge, name });
         }
         Some(made)
     }
 
-    fn add(&mut self, raw: &Raw, problems: &mut Problems<'_>) {
+    /// Takes from `before` what was made of the same there: a proof costs a key and a signature.
+    fn add(&mut self, raw: &Raw, before: &Self, problems: &mut Problems<'_>) {
         let Some(challenge) = check::decode::<fleet::Challenge>(raw, problems) else { return };
         let fleet::Challenge { host, token, key_authorization, .. } = &challenge;
-        let before = problems.list.len();
+        let so_far = problems.list.len();
         if let Err(wrong) = host.parse::<Host>() {
             problems.add("host", wrong.to_string());
         }
@@ -78,14 +85,18 @@ impl Challenges {
         if challenge.kind() == challenge::Kind::Unspecified {
             problems.add("kind", format!("{} is none of HTTP_01 (1) and TLS_ALPN_01 (2)", challenge.kind));
         }
-        if problems.list.len() > before {
+        if problems.list.len() > so_far {
             return;
         }
         match challenge.kind() {
-            challenge::Kind::TlsAlpn01 => match certs::public::proof(host, key_authorization) {
-                Ok(config) => drop(self.handshakes.insert(host.as_str().into(), config)),
-                Err(error) => problems.add("host", error.to_string()),
-            },
+            challenge::Kind::TlsAlpn01 => {
+                let made = before.handshakes.get(host.as_str()).filter(|(of, _)| **of == **key_authorization).cloned();
+                let make = || Ok((key_authorization.as_str().into(), certs::public::proof(host, key_authorization)?));
+                match made.map_or_else(make, Ok::<_, CertsError>) {
+                    Ok(made) => drop(self.handshakes.insert(host.as_str().into(), made)),
+                    Err(error) => problems.add("host", error.to_string()),
+                }
+            }
             _ => {
                 let answer = (token.as_str().into(), key_authorization.as_str().into());
                 self.http.insert(host.as_str().into(), answer);
@@ -102,6 +113,37 @@ impl Challenges {
 
     /// The way to shake hands about this host.
     pub(crate) fn handshake(&self, host: &str) -> Option<&Arc<ServerConfig>> {
-        self.handshakes.get(host)
+        self.handshakes.get(host).map(|(_, config)| config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Version;
+    use api::fleet::Resource;
+
+    use super::*;
+    use crate::snapshot::{Compiler, fixture};
+
+    fn proof(host: &str, key_authorization: &str) -> Resource {
+        let kind = challenge::Kind::TlsAlpn01.into();
+        let (token, key_authorization) = ("abc".into(), key_authorization.into());
+        let body = fleet::Challenge { kind, host: host.into(), token, key_authorization };
+        fixture::resource("challenge", &format!("tls-alpn-01/{host}"), &body)
+    }
+
+    #[test]
+    fn a_proof_is_made_once_as_long_as_what_it_shows_is_the_same() {
+        certs::install_provider();
+        let mut compiler = Compiler::default();
+        let mut made = |number, resources: &[Resource]| {
+            compiler.apply(fixture::full(Version { term: 1, number }, resources)).expect("good");
+            compiler.snapshot().challenges.handshake("a.example").expect("there").clone()
+        };
+        let first = made(1, &[proof("a.example", "abc.def")]);
+        let beside = made(2, &[proof("a.example", "abc.def"), proof("b.example", "abc.def")]);
+        assert!(Arc::ptr_eq(&first, &beside), "another came");
+        let other = made(3, &[proof("a.example", "abc.ghi"), proof("b.example", "abc.def")]);
+        assert!(!Arc::ptr_eq(&first, &other), "it is another now");
     }
 }

@@ -161,7 +161,7 @@ impl Compiler {
         }
         let stages = self.compile_stages(&delta, &mut rejections);
         let zones = zones::prepare(&self.zones, &delta, &mut self.clients, &mut rejections);
-        let challenges = Challenges::prepare(&delta, &self.resources, &mut rejections);
+        let challenges = self.snapshot.challenges.prepare(&delta, &self.resources, &mut rejections);
         if self.resources.fingerprint_after(&delta).to_bytes() != incoming.fingerprint[..] && rejections.is_empty() {
             rejections.push(whole("fingerprint", "differs from what this proxy would hold after the change".into()));
         }
