@@ -193,9 +193,11 @@ impl Engine {
         let _ = saved.wait_for(|saved| saved.version >= Some(version)).await;
     }
 
-    /// Follows a controller until it is dropped: connects again and again, applies what comes, reports.
-    pub async fn follow(&self, channel: Channel) {
-        Follower::new(self.observed.clone(), self.software.clone(), self.workers.len() as u32).run(channel).await;
+    /// Follows a controller until it is dropped: connects again and again, applies what comes, reports. `was_refused` is
+    /// called each time that the controller does not take the certificate that the channel shows.
+    pub async fn follow(&self, channel: Channel, was_refused: impl Fn() + Sync) {
+        let workers = self.workers.len() as u32;
+        Follower::new(self.observed.clone(), self.software.clone(), workers, &was_refused).run(channel).await;
     }
 
     /// Takes no new requests, waits for those in flight, at most as long as the settings say, and ends.

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::admin::Observed;
@@ -43,22 +44,29 @@ const MOST_UNSAVED: usize = 4096;
 const COUNTS: Duration = Duration::from_secs(1);
 
 /// Follows a controller.
-pub(crate) struct Follower {
+pub(crate) struct Follower<'a> {
     observed: Arc<Observed>,
     software: String,
     workers: u32,
     /// Drawn at each start: counters of one run only grow.
     run: u64,
+    /// Told when the controller does not take this proxy's certificate.
+    was_refused: &'a (dyn Fn() + Sync),
 }
 
 /// Why a connection ended; for the log.
 type Ending = String;
 
-impl Follower {
-    pub(crate) fn new(observed: Arc<Observed>, software: String, workers: u32) -> Self {
+impl<'a> Follower<'a> {
+    pub(crate) fn new(
+        observed: Arc<Observed>,
+        software: String,
+        workers: u32,
+        was_refused: &'a (dyn Fn() + Sync),
+    ) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let run = mix(since.as_nanos() as u64 ^ (u64::from(std::process::id()) << 32)).max(1);
-        Self { observed, software, workers, run }
+        Self { observed, software, workers, run, was_refused }
     }
 
     /// Runs until it is dropped.
@@ -94,7 +102,12 @@ impl Follower {
         let opened = tokio::time::timeout(OPEN, client.connect(ReceiverStream::new(queue))).await;
         let incoming = match opened {
             Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return (false, status.message().to_owned()),
+            Ok(Err(status)) => {
+                if status.code() == Code::Unauthenticated {
+                    (self.was_refused)();
+                }
+                return (false, status.message().to_owned());
+            }
             Err(_) => return (false, "no answer".into()),
         };
         let ending = session.run(incoming).await;

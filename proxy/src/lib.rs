@@ -65,7 +65,7 @@ pub async fn run(
     let channel = identity.channel().map_err(ProxyError::Identity)?;
     let engine = Engine::start(settings).await?;
     tokio::select! {
-        () = engine.follow(channel) => {}
+        () = engine.follow(channel, || identity.was_refused()) => {}
         () = identity.keep_renewed() => {}
         () = stop => {}
     }

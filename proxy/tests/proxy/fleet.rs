@@ -2,6 +2,8 @@
 //! hands out what the proxy reports. (Certificates are tested where they live; here the stream is in clear.)
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use api::fleet::controller_message::Kind as Down;
 use api::fleet::fleet_server::{Fleet, FleetServer};
@@ -20,6 +22,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::support::{Client, HOST, TestProxy, Upstream, endpoints, hello, stage, weights, zone};
+use crate::wire::PATIENCE;
 
 /// One connection of the proxy to the played controller.
 pub(crate) struct Link {
@@ -153,7 +156,7 @@ async fn fleet_a_state_then_a_change_become_active_and_serve() {
     let proxy = TestProxy::start(folder.path(), 1).await;
     let address = proxy.http;
     let (channel, mut links) = play().await;
-    let following = tokio::spawn(async move { proxy.engine.follow(channel).await });
+    let following = tokio::spawn(async move { proxy.engine.follow(channel, || {}).await });
     let mut link = links.recv().await.expect("connected");
     let greeting = link.hello().await;
     assert_eq!((greeting.have, greeting.workers, greeting.schema), (None, 1, api::RESOURCE_SCHEMA));
@@ -197,7 +200,7 @@ async fn fleet_hostile_h80_bad_changes_are_refused_whole_and_the_old_state_serve
     let proxy = TestProxy::start(folder.path(), 1).await;
     let address = proxy.http;
     let (channel, mut links) = play().await;
-    let following = tokio::spawn(async move { proxy.engine.follow(channel).await });
+    let following = tokio::spawn(async move { proxy.engine.follow(channel, || {}).await });
     let mut link = links.recv().await.expect("connected");
     link.hello().await;
     let state = hello(Protocol::H1, &[(1, upstream.address, 1)]);
@@ -248,7 +251,7 @@ async fn fleet_hostile_h80_hundreds_of_changes_at_once_become_active_in_order() 
     let proxy = TestProxy::start(folder.path(), 1).await;
     let address = proxy.http;
     let (channel, mut links) = play().await;
-    let following = tokio::spawn(async move { proxy.engine.follow(channel).await });
+    let following = tokio::spawn(async move { proxy.engine.follow(channel, || {}).await });
     let mut link = links.recv().await.expect("connected");
     link.hello().await;
     let mut state = hello(Protocol::H1, &[(1, r1.address, 1), (2, r2.address, 0)]);
@@ -278,7 +281,7 @@ async fn fleet_a_state_that_cannot_be_saved_serves_and_says_so() {
     let state_folder = folder.path().join("state");
     std::fs::write(&state_folder, b"").expect("written");
     let (channel, mut links) = play().await;
-    let following = tokio::spawn(async move { proxy.engine.follow(channel).await });
+    let following = tokio::spawn(async move { proxy.engine.follow(channel, || {}).await });
     let mut link = links.recv().await.expect("connected");
     link.hello().await;
     let state = hello(Protocol::H1, &[(1, upstream.address, 1)]);
@@ -298,7 +301,7 @@ async fn fleet_a_restart_of_the_controller_does_not_make_an_unsaved_state_active
     let upstream = Upstream::start("r1", Protocol::H1).await;
     let proxy = TestProxy::start(folder.path(), 1).await;
     let (channel, mut links) = play().await;
-    let following = tokio::spawn(async move { proxy.engine.follow(channel).await });
+    let following = tokio::spawn(async move { proxy.engine.follow(channel, || {}).await });
     let mut link = links.recv().await.expect("connected");
     link.hello().await;
     let state = hello(Protocol::H1, &[(1, upstream.address, 1)]);
@@ -349,7 +352,7 @@ async fn fleet_an_override_set_and_ended_while_the_controller_is_away_is_told_wh
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     drop(listener);
-    let following = tokio::spawn(async move { proxy.engine.follow(channel_to(address)).await });
+    let following = tokio::spawn(async move { proxy.engine.follow(channel_to(address), || {}).await });
 
     let stage = || "hello/staging".parse().expect("a stage");
     let (release, reason) = (ReleaseNumber::new(1).expect("a number"), "nobody answers".to_owned());
@@ -379,7 +382,7 @@ async fn fleet_counts_of_a_release_that_is_gone_are_forgotten_and_go_on_when_it_
     let proxy = TestProxy::start(folder.path(), 1).await;
     let (http, admin) = (proxy.http, proxy.admin);
     let (channel, mut links) = play().await;
-    let following = tokio::spawn(async move { proxy.engine.follow(channel).await });
+    let following = tokio::spawn(async move { proxy.engine.follow(channel, || {}).await });
     let mut link = links.recv().await.expect("connected");
     link.hello().await;
     let mut client = Client::http1(http).await;
@@ -406,4 +409,37 @@ async fn fleet_counts_of_a_release_that_is_gone_are_forgotten_and_go_on_when_it_
         }
     }
     following.abort();
+}
+
+/// A controller that takes nobody: away at first, and then it does not accept the certificate.
+struct Refusing(Arc<AtomicU32>);
+
+#[tonic::async_trait]
+impl Fleet for Refusing {
+    type ConnectStream = ReceiverStream<Result<ControllerMessage, Status>>;
+
+    async fn connect(&self, _: Request<Streaming<ProxyMessage>>) -> Result<Response<Self::ConnectStream>, Status> {
+        match self.0.fetch_add(1, Relaxed) {
+            0 => Err(Status::unavailable("not yet")),
+            _ => Err(Status::unauthenticated("this certificate is not accepted")),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fleet_a_certificate_that_the_controller_does_not_take_is_told_to_its_owner() {
+    let folder = tempfile::tempdir().expect("folder");
+    let proxy = TestProxy::start(folder.path(), 1).await;
+    let calls = Arc::<AtomicU32>::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let server = Server::builder().add_service(FleetServer::new(Refusing(calls.clone())));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let (told, mut refused) = mpsc::unbounded_channel();
+    let was_refused = || told.send(calls.load(Relaxed)).expect("somebody waits");
+    tokio::select! {
+        () = proxy.engine.follow(channel_to(address), was_refused) => {}
+        call = refused.recv() => assert_eq!(call, Some(2), "not when it was away only"),
+        () = tokio::time::sleep(PATIENCE) => panic!("nobody was told"),
+    }
 }

@@ -31,7 +31,7 @@ async fn start(data: &Path) -> Fleet {
     let proxy = std::sync::Arc::new(proxy);
     let (channel, mut links) = play().await;
     let engine = proxy.clone();
-    let following = tokio::spawn(async move { engine.engine.follow(channel).await });
+    let following = tokio::spawn(async move { engine.engine.follow(channel, || {}).await });
     let mut link = links.recv().await.expect("connected");
     let greeting = link.hello().await;
     Fleet { proxy, link, greeting, following }
