@@ -4,11 +4,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::client_certificates::{Anyone, counted};
@@ -218,6 +220,70 @@ async fn hostile_h60_a_hello_in_pieces_is_read_and_one_without_end_is_not() {
     assert_ne!(says(https, &empty).await, First::ServerHello);
     assert_ne!(says(https, &[&[22, 3, 1, 0xff, 0xff][..], &[1; 70_000]].concat()).await, First::ServerHello);
     assert_eq!(upstream.requests(), 0);
+    is_as_before(&proxy, upstream.address).await;
+}
+
+/// Sends so many bytes at a time, each piece for itself, and lets others run in between.
+struct InPieces {
+    stream: TcpStream,
+    size: usize,
+    has_waited: bool,
+}
+
+impl AsyncRead for InPieces {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for InPieces {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.has_waited = !self.has_waited;
+        if self.has_waited {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let size = self.size.min(bytes.len());
+        Pin::new(&mut self.stream).poll_write(cx, &bytes[..size])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_h60_a_whole_handshake_in_pieces_is_served() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (proxy, upstream, roots) = https_with(folder.path(), zone()).await;
+    let mut served = 0;
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        // Byte by byte, within each head of a record, and with a hello of two records in a thousand pieces.
+        for (size, protocols) in [(1, 1), (3, 1), (20, 2_000)] {
+            let config = rustls::ClientConfig::builder_with_protocol_versions(&[version]);
+            let mut config = config.with_root_certificates(roots.clone()).with_no_client_auth();
+            config.alpn_protocols = (1..protocols).map(|number| format!("other{number:05}").into_bytes()).collect();
+            config.alpn_protocols.push(b"http/1.1".to_vec());
+            let stream = TcpStream::connect(proxy.https()).await.expect("connected");
+            stream.set_nodelay(true).expect("set");
+            let stream = InPieces { stream, size, has_waited: false };
+            let name = ServerName::try_from(HOST).expect("a name");
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            let mut stream = connector.connect(name, stream).await.expect("shaken hands");
+            let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("taken");
+            stream.flush().await.expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{version:?}, {size}: {answer}");
+            served += 1;
+            assert_eq!(upstream.requests(), served);
+        }
+    }
     is_as_before(&proxy, upstream.address).await;
 }
 
