@@ -223,6 +223,23 @@ async fn certificates_that_were_imported_outlive_restarts_of_everything() {
     Client::tls(proxy.https, Speech::Http1, &house.authority()).asks().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_from_files_of_the_controllers_machine_take_a_token_that_may_do_everything() {
+    let house = House::with_hello().await;
+    let narrow = house.operator_with("narrow", &["--allow", "read,apply", "--environment", "production"]).await;
+    let hook = "{ source = \"acme\", hook = [\"/bin/sh\", \"-c\", \"cat /etc/shadow\"] }";
+    for tls in [hook.to_owned(), format!("{{ source = \"files\", chain = {0:?}, key = {0:?} }}", "/etc/hostname")] {
+        std::fs::write(house.path("narrow.toml.new"), environment(&tls)).expect("written");
+        let refused = house.run_as(&narrow, &["apply", "-f", "narrow.toml.new"]).await.ends(1);
+        assert!(refused.err.contains("names files or programs of the controller's machine"), "{refused:?}");
+    }
+    // Once somebody who may has named them, the others go on applying the rest of the file.
+    house.apply(&[("production.toml", &files(&house))]).await;
+    let more = files(&house) + "keep_warm = \"2h\"\n";
+    std::fs::write(house.path("more.toml"), more).expect("written");
+    house.run_as(&narrow, &["apply", "-f", "more.toml"]).await.ends(0);
+}
+
 /// All files below a folder.
 fn walkdir(folder: &std::path::Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("readable").path());

@@ -300,6 +300,23 @@ fn fleet_ticket_keys_rotate_and_old_ones_are_forgotten() {
 }
 
 #[test]
+fn fleet_a_proxy_that_was_away_across_a_rotation_is_sent_no_names_of_keys_that_are_gone() {
+    let mut world = World::new();
+    world.apply("dev", "dev.example.com");
+    let away = world.hello();
+    let hour = Duration::from_secs(3_600);
+    world.publisher.renew(&world.state, &world.fleet, SystemTime::now() + 13 * hour);
+    assert_eq!(changes(&world.publisher.catch_up(&away)).len(), 1, "the newest names nothing that is gone");
+    world.publisher.renew(&world.state, &world.fleet, SystemTime::now() + 26 * hour);
+    let known: Vec<String> = world.publisher.secrets().into_iter().map(|(id, _)| id).collect();
+    let sent = whole(&world.publisher.catch_up(&away));
+    let tickets = sent.upserts.iter().find(|resource| resource.kind == "tickets").expect("told");
+    let told = api::fleet::Tickets::decode(&*tickets.body).expect("tickets");
+    let mut named = told.accepted.iter().chain([&told.current]).map(|name| certs::secret::ticket_id(name));
+    assert!(named.all(|id| known.contains(&id)), "{told:?}");
+}
+
+#[test]
 fn fleet_keys_travel_sealed_and_before_what_names_them() {
     let mut world = World::new();
     let folder = tempfile::tempdir().expect("folder");
