@@ -239,13 +239,25 @@ async fn hostile_h81_damaged_secrets_are_asked_for_anew_and_all_else_serves() {
     again.ends().await;
 
     // A key of the proxy's own that is damaged is made anew, and what was sealed for the old one is as lost.
-    std::fs::write(data.join("seal-key.json"), "{").expect("written");
-    let mut again = start(&data).await;
-    assert_eq!(again.greeting.have, None);
-    assert!(data.join("seal-key.damaged").exists());
-    let (_, anew) = sealed(&ca, &again.greeting.seal_key);
-    again.sends(&[anew]).await;
-    assert_eq!(again.applies(at(1), &state).await.state(), State::Active);
-    again.serves_https(&ca).await;
-    is_as_before(&again.proxy, upstream.address).await;
+    for damage in [|_: &str| "{".to_owned(), another_digit] {
+        let path = data.join("seal-key.json");
+        let damaged = damage(&std::fs::read_to_string(&path).expect("a key"));
+        std::fs::write(&path, &damaged).expect("written");
+        let mut again = start(&data).await;
+        assert_eq!(again.greeting.have, None);
+        assert_eq!(std::fs::read_to_string(data.join("seal-key.damaged")).expect("moved there"), damaged);
+        let (_, anew) = sealed(&ca, &again.greeting.seal_key);
+        again.sends(&[anew]).await;
+        assert_eq!(again.applies(at(1), &state).await.state(), State::Active);
+        again.serves_https(&ca).await;
+        is_as_before(&again.proxy, upstream.address).await;
+        again.ends().await;
+    }
+}
+
+/// The same with another digit in the first number of the first list.
+fn another_digit(json: &str) -> String {
+    let digit = json.find('[').and_then(|list| Some(list + json[list..].find(',')? - 1)).expect("a list");
+    let other = if json[digit..].starts_with('0') { "1" } else { "0" };
+    [&json[..digit], other, &json[digit + 1..]].concat()
 }
