@@ -6,22 +6,21 @@
 //!
 //! Main types: [`Clients`], whose certificates are accepted; [`Client`], what one says.
 
+mod verifier;
+
 use std::fmt::Write;
 use std::sync::Arc;
 
 use api::Digest;
 use api::fleet::ClientCertificates;
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
-};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{Error, RootCertStore, ServerConfig};
 use x509_parser::asn1_rs::{Any, Tag};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
 use crate::public::Public;
+use verifier::{Nobody, of_library};
 
 /// Most authorities, and most lists.
 const MOST: usize = 64;
@@ -64,8 +63,7 @@ impl Clients {
         let verifier: Arc<dyn ClientCertVerifier> = if roots.is_empty() {
             Arc::new(Nobody)
         } else {
-            let verifier = verifier(roots, crls, is_required).map_err(|why| vec![("crl_der".to_owned(), why)])?;
-            Arc::new(Readable(verifier))
+            of_library(roots, crls, is_required).map_err(|why| vec![("crl_der".to_owned(), why)])?
         };
         Ok(Self { config: public.asking(verifier.clone()), verifier, is_required })
     }
@@ -131,7 +129,7 @@ fn crls(
     let mut issuers: Vec<Option<&[u8]>> = Vec::new();
     for (place, crl) in crls.iter().enumerate() {
         let issuer = issuer(crl);
-        if let Err(why) = verifier(roots.clone(), vec![crl.clone()], true) {
+        if let Err(why) = of_library(roots.clone(), vec![crl.clone()], true) {
             wrong.push((format!("crl_der[{place}]"), format!("is no list that can be read: {why}")));
         } else if issuer.is_none() {
             wrong.push((format!("crl_der[{place}]"), "is no list that can be read: it names no issuer".to_owned()));
@@ -153,112 +151,6 @@ fn issuer(crl: &[u8]) -> Option<&[u8]> {
     let after_version = if first.tag() == Tag::Integer { Any::from_der(after).ok()?.0 } else { after };
     let (_, issuer) = Any::from_der(after_version).ok()?;
     Some(issuer.data)
-}
-
-fn verifier(
-    roots: Arc<RootCertStore>,
-    crls: Vec<CertificateRevocationListDer<'static>>,
-    is_required: bool,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    // Of each certificate of a chain it must be known that it is not revoked, by a list that has not expired.
-    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
-    let builder = builder.with_crls(crls).enforce_revocation_expiration();
-    let builder = if is_required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(|error| error.to_string())
-}
-
-/// Accepts nobody, and asks everybody for a certificate: those who may come in cannot be told from those who may not.
-#[derive(Debug)]
-struct Nobody;
-
-impl ClientCertVerifier for Nobody {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        // They have to be named for the question to be asked at all.
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Accepts what the library accepts, if it can be read and told as well: what is told to others has one reading.
-#[derive(Debug)]
-struct Readable(Arc<dyn ClientCertVerifier>);
-
-impl ClientCertVerifier for Readable {
-    fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
-        Told::read(end_entity).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
 }
 
 /// A client as its certificate names it. Made of one that was verified.
