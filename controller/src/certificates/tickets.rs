@@ -12,8 +12,7 @@ use super::shelf::{read, write};
 /// How long new tickets are made with one key. A stolen key opens what was said within twice that (RFC 8446 §8.1 leaves
 /// it to us), because a ticket lives as long again.
 const EVERY_S: u64 = 12 * 3_600;
-/// How long before its time a key is given out, so that every proxy has it when the first one uses it: from when the one
-/// before came into use.
+/// What proxies expect.
 const NAME_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
 

@@ -211,6 +211,12 @@ impl Certificates {
         self.secrets.retain(|id, _| used.contains(id));
     }
 
+    /// How many are kept.
+    #[cfg(test)]
+    pub(super) fn secret_count(&self) -> usize {
+        self.secrets.len()
+    }
+
     /// Secrets that these resources name.
     pub(crate) fn secrets_of<'a>(&self, named: impl Iterator<Item = &'a Resource>) -> Vec<(String, Vec<u8>)> {
         let ids = named.flat_map(ids);

@@ -296,6 +296,7 @@ fn fleet_ticket_keys_rotate_and_old_ones_are_forgotten() {
     assert!(names(&world).len() == 3 && before.iter().all(|name| names(&world).contains(name)));
     world.publisher.renew(&world.state, &world.fleet, SystemTime::now() + 26 * hour);
     let left = names(&world);
+    assert_eq!(world.publisher.certificates().secret_count(), 3, "nothing else is kept");
     assert!(left.len() == 3 && before.iter().filter(|name| left.contains(name)).count() == 1, "{before:?} {left:?}");
 }
 
