@@ -316,11 +316,12 @@ pub(crate) async fn take_lists(
 }
 
 fn wanted(engine: &Engine) -> Vec<Wanted> {
-    let one = |spec: &EnvironmentSpec| Wanted {
-        name: spec.name.clone(),
-        source: spec.certificates.clone(),
-        names: names(&engine.state, spec),
-        have: engine.publisher.certificates().own(&engine.state, &spec.name),
+    let one = |spec: &EnvironmentSpec| {
+        // Only an authority is asked by what there is.
+        let asks = matches!(spec.certificates, CertificateSource::Acme(_));
+        let have = if asks { engine.publisher.certificates().own(&engine.state, &spec.name) } else { Vec::new() };
+        let (name, source) = (spec.name.clone(), spec.certificates.clone());
+        Wanted { name, source, names: names(&engine.state, spec), have }
     };
     engine.state.environments.values().map(one).collect()
 }
