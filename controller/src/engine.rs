@@ -41,8 +41,9 @@ use members::Agents;
 
 /// How often time is asked what is due when nothing else happens.
 const TICK: Duration = Duration::from_millis(250);
-/// How often it is looked whether keys of tickets have to be rotated, or a development certificate is near its end.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked whether keys of tickets have to be rotated, or a development certificate is near its end. Neither
+/// is in a hurry: the next key is known everywhere half a day before it counts.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
 /// A start folds at most so many events after the last checkpoint: some 20 ms.
 const CHECKPOINT_EVERY: u64 = 1_000;
 

@@ -262,21 +262,10 @@ impl Keeper {
     }
 }
 
-/// A turn on a thread of its own: an order's future stays on its thread, and a controller that stops does not wait for it.
+/// A turn that goes on when whoever waits for it does not, so that what was shown is taken back.
 async fn apart(turn: Turn) -> (EnvironmentName, Option<Ended>) {
-    let (done, ended) = oneshot::channel();
     let name = turn.name.clone();
-    let thread =
-        std::thread::Builder::new().name("acme".into()).spawn(
-            move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => drop(done.send(runtime.block_on(turn.run()))),
-                Err(problem) => warn!(%problem, "no certificate can be ordered"),
-            },
-        );
-    if let Err(problem) = thread {
-        warn!(environment = %name, %problem, "no certificate can be ordered");
-    }
-    (name, ended.await.ok())
+    (name, tokio::spawn(turn.run()).await.ok())
 }
 
 /// One at a time: a file has one writer.
