@@ -8,6 +8,7 @@
 //! [`endpoint::Connector`] (verified TLS to an endpoint).
 
 pub mod acme;
+mod around;
 pub mod client;
 pub mod describe;
 pub mod development;

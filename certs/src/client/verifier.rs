@@ -13,6 +13,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
 use super::Told;
+use crate::around::Around;
 
 /// Accepts clients of these authorities that these lists do not revoke.
 ///
@@ -28,7 +29,7 @@ pub(super) fn of_library(
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
     let builder = builder.with_crls(crls).enforce_revocation_expiration();
     let builder = if is_required { builder } else { builder.allow_unauthenticated() };
-    Ok(Arc::new(Readable(builder.build().map_err(|error| error.to_string())?)))
+    Ok(Around::looking(builder.build().map_err(|error| error.to_string())?, readable))
 }
 
 /// Accepts nobody, and asks everybody for a certificate: those who may come in cannot be told from those who may not.
@@ -74,52 +75,13 @@ impl ClientCertVerifier for Nobody {
 }
 
 /// Accepts what the library accepts, if it can be read and told as well: what is told to others has one reading.
-#[derive(Debug)]
-struct Readable(Arc<dyn ClientCertVerifier>);
-
-impl ClientCertVerifier for Readable {
-    fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
-        Told::read(end_entity).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+fn readable(
+    library: &dyn ClientCertVerifier,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<ClientCertVerified, Error> {
+    let verified = library.verify_client_cert(end_entity, intermediates, now)?;
+    Told::read(end_entity).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(verified)
 }

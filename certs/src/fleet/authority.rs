@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKey
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use serde::{Deserialize, Serialize};
 
-use super::grace::Lenient;
+use super::grace::lenient;
 use super::{CONTROLLER_NAME, Role, Who, spiffe_id};
 use crate::{CertsError, keep};
 
@@ -155,7 +155,7 @@ impl FleetCa {
             .allow_unauthenticated()
             .build()
             .map_err(|error| CertsError::Material(error.to_string()))?;
-        let verifier = Arc::new(Lenient(verifier));
+        let verifier = lenient(verifier);
         // The authority goes along: a joiner knows only its fingerprint.
         let chain = vec![certificate.der().clone(), self.certificate.clone()];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));

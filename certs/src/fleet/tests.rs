@@ -209,11 +209,11 @@ fn membership_a_certificate_passes_the_handshake_for_thirty_days_after_its_end()
     let stranger = FleetCa::open_or_create(other.path()).expect("authority");
     let roots = authority::roots(&CertificateDer::from(ca.certificate_der().to_vec())).expect("roots");
     let strict = rustls::server::WebPkiClientVerifier::builder(std::sync::Arc::new(roots)).build().expect("verifier");
-    let lenient = grace::Lenient(strict);
+    let lenient = grace::lenient(strict);
     let start = SystemTime::now();
     let passes = |certificate: Vec<u8>, at: SystemTime| {
         let certificate = CertificateDer::from(certificate);
-        rustls::server::danger::ClientCertVerifier::verify_client_cert(&lenient, &certificate, &[], validity::unix(at))
+        rustls::server::danger::ClientCertVerifier::verify_client_cert(&*lenient, &certificate, &[], validity::unix(at))
             .is_ok()
     };
     let member = Who::Member(Role::Proxy);
