@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // What the command prints with `-o json` is the message itself: one shape for machines, kept by the proto rules.
         .type_attribute(".pointsman.operator.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".pointsman.fleet.v1.Version", "#[derive(serde::Serialize)]")
+        .type_attribute(".pointsman.fleet.v1.Decided", "#[derive(serde::Serialize)]")
         .bytes(".pointsman.fleet.v1.Resource.body")
         .bytes(".pointsman.fleet.v1.Transfer.data")
         .compile_fds(descriptors)?;

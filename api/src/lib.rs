@@ -112,7 +112,7 @@ pub mod operator {
 /// The highest resource schema that this software understands (see `Resource.schema`).
 ///
 /// It writes the least that a resource needs, so that a proxy of an earlier version goes on as long as it can.
-pub const RESOURCE_SCHEMA: u32 = SCHEMA_SEALED;
+pub const RESOURCE_SCHEMA: u32 = SCHEMA_ACCESS;
 
 /// The schema of a stage with endpoints behind TLS: a proxy that passed over it would speak to them in clear.
 pub const SCHEMA_ENDPOINT_TLS: u32 = 2;
@@ -123,6 +123,22 @@ pub const SCHEMA_HTTPS: u32 = 2;
 /// The schema of everything that came with sealed keys: a proxy that passed over it would have a certificate without its
 /// key, let clients in unasked, or take an endpoint for what it is not.
 pub const SCHEMA_SEALED: u32 = 3;
+
+/// Schema of resources that say who may pass: [`fleet::StageAccess`] in a stage, issuers, applications, policies, entities,
+/// and the keys of assertions and explanations.
+pub const SCHEMA_ACCESS: u32 = 4;
+
+/// Most issuers that a proxy accepts. Each may cost a fetch of keys and a place to keep them.
+pub const ISSUERS_MOST: usize = 256;
+
+/// Most applications that a proxy accepts.
+pub const APPLICATIONS_MOST: usize = 100_000;
+
+/// Most policy documents that a proxy accepts.
+pub const POLICIES_MOST: usize = 4_096;
+
+/// Longest policy document, and longest text with entities, that a proxy accepts, in bytes: 4 MiB.
+pub const POLICY_BYTES: usize = 4 * 1024 * 1024;
 
 /// Most entries of one artifact: far above any real one, far below what fills a disk. Neither packed nor unpacked beyond.
 pub const ARTIFACT_ENTRIES: usize = 200_000;

@@ -20,14 +20,16 @@ pub enum Verb {
     Rollback,
     /// `join`, `fleet revoke`.
     Fleet,
+    /// `app create`, `app rotate`, `app revoke`.
+    App,
     /// `token create`, `token revoke`, and everything else.
     Admin,
 }
 
 impl Verb {
     /// All of them, in the order of documentation.
-    pub const ALL: [Self; 7] =
-        [Self::Read, Self::Apply, Self::Release, Self::Promote, Self::Rollback, Self::Fleet, Self::Admin];
+    pub const ALL: [Self; 8] =
+        [Self::Read, Self::Apply, Self::Release, Self::Promote, Self::Rollback, Self::Fleet, Self::App, Self::Admin];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Verb {
             Self::Promote => "promote",
             Self::Rollback => "rollback",
             Self::Fleet => "fleet",
+            Self::App => "app",
             Self::Admin => "admin",
         }
     }
@@ -48,7 +51,7 @@ impl FromStr for Verb {
 
     fn from_str(text: &str) -> Result<Self, NotAccepted> {
         Self::ALL.into_iter().find(|verb| verb.as_str() == text).ok_or_else(|| {
-            NotAccepted::new("a verb", text, "one of read, apply, release, promote, rollback, fleet, admin")
+            NotAccepted::new("a verb", text, "one of read, apply, release, promote, rollback, fleet, app, admin")
         })
     }
 }
