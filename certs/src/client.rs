@@ -160,14 +160,15 @@ pub struct Client {
     spiffe_id: Option<String>,
     subject: String,
     header: String,
+    until_s: u64,
 }
 
 impl Client {
     /// Reads a chain that was shown, leaf first; `None`: there is none, or its leaf has no one reading.
     pub fn read(chain: &[CertificateDer<'_>]) -> Option<Self> {
-        let Told { spiffe_id, subject, header } = Told::read(chain.first()?)?;
+        let Told { spiffe_id, subject, header, until_s } = Told::read(chain.first()?)?;
         let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
-        Some(Self { chain, spiffe_id, subject, header })
+        Some(Self { chain, spiffe_id, subject, header, until_s })
     }
 
     /// The only URI of the certificate, when that is a SPIFFE id.
@@ -178,6 +179,11 @@ impl Client {
     /// The SPIFFE id, else the subject (RFC 4514).
     pub fn name(&self) -> &str {
         self.spiffe_id().unwrap_or(&self.subject)
+    }
+
+    /// The first second, since the Unix epoch, in which the certificate does not count any more (RFC 5280 §4.1.2.5).
+    pub fn until_s(&self) -> u64 {
+        self.until_s
     }
 
     /// As an upstream is told: `Hash=...;Subject="...";URI=...;DNS=...`, each URI and DNS name once, all of it printable.
@@ -192,6 +198,7 @@ struct Told {
     spiffe_id: Option<String>,
     subject: String,
     header: String,
+    until_s: u64,
 }
 
 impl Told {
@@ -220,11 +227,14 @@ impl Told {
         for name in dns_names {
             let _ = write!(header, ";DNS={name}");
         }
+        // That second is within.
+        let until_s =
+            u64::try_from(certificate.validity().not_after.timestamp()).map_or(0, |last| last.saturating_add(1));
         let spiffe_id = match uris[..] {
             [uri] if uri.starts_with("spiffe://") => Some(uri.to_owned()),
             _ => None,
         };
-        (header.len() <= HEADER_BYTES).then_some(Self { spiffe_id, subject, header })
+        (header.len() <= HEADER_BYTES).then_some(Self { spiffe_id, subject, header, until_s })
     }
 }
 

@@ -180,3 +180,10 @@ fn hostile_h61_a_second_list_of_an_issuer_is_refused_because_nobody_would_look_i
     let [(field, why)] = &wrong[..] else { panic!("{wrong:?}") };
     assert!(field == "crl_der[2]" && why.contains("the same issuer as crl_der[0]"), "{wrong:?}");
 }
+
+#[test]
+fn a_client_counts_to_the_last_second_of_its_certificate() {
+    let client = read(|params| params.not_after = rcgen::date_time_ymd(2030, 1, 1));
+    // 2030-01-01T00:00:00Z is within.
+    assert_eq!(client.expect("readable").until_s(), 1_893_456_001);
+}

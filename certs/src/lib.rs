@@ -9,6 +9,7 @@
 
 pub mod acme;
 mod around;
+pub mod call;
 pub mod client;
 pub mod describe;
 pub mod development;

@@ -11,24 +11,20 @@ use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
-use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
-use tokio::net::TcpStream;
 
 use super::renewal::LONGEST_RETRY_AFTER;
-use crate::endpoint::{Application, Authorities, Connector};
+use crate::call::{Caller, is_plain};
+use crate::endpoint::Authorities;
 
 /// What a request may take, as long as nobody says otherwise.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// Chains and orders have some kilobytes.
 const LONGEST_ANSWER: usize = 1024 * 1024;
-/// RFC 8555 §6.1.
-const AGENT: &str = concat!("pointsman/", env!("CARGO_PKG_VERSION"));
 /// When to ask again about renewal where the server does not say (RFC 9773 §4.3.3).
 const ASK_AGAIN: &str = "21600";
 /// What the directory names (RFC 8555 §7.1.1, RFC 9773 §4).
@@ -82,11 +78,8 @@ impl HttpClient for Client {
         let client = self.clone();
         Box::pin(async move {
             let (directory, get) = (*request.uri() == *client.directory, request.method() == Method::GET);
-            let host = request.uri().host().unwrap_or_default().to_owned();
-            let answer = tokio::time::timeout(client.deadline, client.exchange(request)).await;
-            let answer = answer
-                .map_err(|_| Failure::Broken(format!("{host} took longer than {} s", client.deadline.as_secs())))?;
-            let mut answer = refused(answer?, SystemTime::now())?;
+            let answer = client.exchange(request).await.map_err(Failure::Broken)?;
+            let mut answer = refused(answer, SystemTime::now())?;
             if directory {
                 check_directory(answer.body())?;
             } else if get && !answer.headers().contains_key(RETRY_AFTER) {
@@ -100,46 +93,15 @@ impl HttpClient for Client {
 }
 
 impl Client {
-    async fn exchange(&self, mut request: Request<BodyWrapper<Bytes>>) -> Result<Response<Bytes>, Failure> {
-        let broken = |why: String| Failure::Broken(why);
-        let uri = https(&request.uri().to_string()).map_err(Failure::Broken)?;
-        let authority = uri.authority().expect("an https URL has an authority").clone();
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let connector =
-            Connector::new(&self.roots, host, Application::Http1).map_err(|error| broken(error.to_string()))?;
-        let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(443))).await;
-        let stream = stream.map_err(|error| broken(format!("{authority} cannot be reached: {error}")))?;
-        let stream = connector.connect(stream).await.map_err(|why| broken(format!("{authority}: {why}")))?;
-
-        let headers = request.headers_mut();
-        let named = HeaderValue::from_str(authority.as_str()).map_err(|error| broken(error.to_string()))?;
-        headers.insert(HOST, named);
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() = path.parse().expect("a part of a URL");
-        carry(stream, request).await.map_err(|why| broken(format!("{authority}: {why}")))
-    }
-}
-
-/// Sends one request over a fresh connection and reads the whole answer.
-async fn carry(
-    stream: tokio_rustls::client::TlsStream<TcpStream>,
-    request: Request<BodyWrapper<Bytes>>,
-) -> Result<Response<Bytes>, String> {
-    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(|error| error.to_string())?;
-    let exchange = async move {
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|error| error.to_string())?;
-        Ok(Response::from_parts(parts, body.to_bytes()))
-    };
-    tokio::pin!(exchange);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        // The exchange says what it was.
-        _ = connection => exchange.await,
+    async fn exchange(&self, request: Request<BodyWrapper<Bytes>>) -> Result<Response<Bytes>, String> {
+        https(&request.uri().to_string())?;
+        let caller = Caller {
+            authorities: self.roots.clone(),
+            clear_on_loopback: false,
+            deadline: self.deadline,
+            most_bytes: LONGEST_ANSWER,
+        };
+        caller.call(request).await
     }
 }
 
@@ -198,10 +160,8 @@ fn check_directory(body: &[u8]) -> Result<(), Failure> {
 pub(super) fn https(url: &str) -> Result<Uri, String> {
     let shown = || super::error::plain(url);
     let uri: Uri = url.parse().map_err(|_| format!("\"{}\" is not a URL", shown()))?;
-    let plain =
-        uri.authority().is_some_and(|authority| !authority.as_str().contains('@') && !authority.host().is_empty());
     match uri.scheme_str() {
-        Some("https") if plain => Ok(uri),
+        Some("https") if uri.authority().is_some_and(is_plain) => Ok(uri),
         _ => Err(format!("\"{}\" is not an https URL such as https://acme.example.com/directory", shown())),
     }
 }
