@@ -1,0 +1,117 @@
+//! For which stages and actions a policy can count, by its head alone.
+//!
+//! Must not know: conditions, principals, or which stages there are.
+//!
+//! INVARIANT: what this says cannot match never matches; a policy that is left out of a cut would not have counted in it.
+//!
+//! Main type: [`Scope`].
+
+use cedar_policy::{ActionConstraint, EntityTypeName, EntityUid, Policy, ResourceConstraint};
+
+use super::Action;
+use super::words::TYPES;
+
+/// What a policy's head lets it count for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scope {
+    /// By [`Action::index`].
+    actions: [bool; Action::ALL.len()],
+    /// Of which stages, whatever is asked.
+    pub(super) stages: Stages,
+}
+
+/// A part of all stages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stages {
+    All,
+    /// Those of an environment.
+    Environment(Box<str>),
+    /// "hello/staging".
+    One(Box<str>),
+    None,
+}
+
+impl Scope {
+    pub(super) fn of(policy: &Policy) -> Self {
+        let named = named(&policy.action_constraint());
+        let (stages, resource) = resource(&policy.resource_constraint());
+        Self { actions: Action::ALL.map(|action| named[action.index()] && resource.fits(action)), stages }
+    }
+
+    /// Whether it can count for an action.
+    pub(super) fn has(&self, action: Action) -> bool {
+        self.actions[action.index()]
+    }
+}
+
+fn named(constraint: &ActionConstraint) -> [bool; Action::ALL.len()] {
+    Action::ALL.map(|action| match constraint {
+        ActionConstraint::Any => true,
+        // The group "call" itself is never asked for.
+        ActionConstraint::Eq(id) => *id == action.entity().uid(),
+        ActionConstraint::In(ids) => ids.iter().any(|id| action.is_in(id)),
+    })
+}
+
+/// What is asked for is a stage, or for `use` one of its releases.
+#[derive(Clone, Copy)]
+struct Kinds {
+    stage: bool,
+    release: bool,
+}
+
+impl Kinds {
+    const BOTH: Self = Self { stage: true, release: true };
+    const STAGE: Self = Self { stage: true, release: false };
+    const RELEASE: Self = Self { stage: false, release: true };
+    const NONE: Self = Self { stage: false, release: false };
+
+    fn of(name: &EntityTypeName) -> Self {
+        match name {
+            name if *name == TYPES.stage => Self::STAGE,
+            name if *name == TYPES.release => Self::RELEASE,
+            _ => Self::NONE,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { stage: self.stage && other.stage, release: self.release && other.release }
+    }
+
+    fn fits(self, action: Action) -> bool {
+        if action == Action::Use { self.release } else { self.stage }
+    }
+}
+
+fn resource(constraint: &ResourceConstraint) -> (Stages, Kinds) {
+    match constraint {
+        ResourceConstraint::Any => (Stages::All, Kinds::BOTH),
+        ResourceConstraint::Is(name) => (Stages::All, Kinds::of(name)),
+        ResourceConstraint::Eq(id) => {
+            let (stages, _) = within(id);
+            (stages, Kinds::of(id.type_name()))
+        }
+        ResourceConstraint::In(id) => within(id),
+        ResourceConstraint::IsIn(name, id) => {
+            let (stages, kinds) = within(id);
+            (stages, kinds.and(Kinds::of(name)))
+        }
+    }
+}
+
+/// Whatever is in `id`, itself included.
+fn within(id: &EntityUid) -> (Stages, Kinds) {
+    let text = id.id().unescaped();
+    match id.type_name() {
+        name if *name == TYPES.environment => (Stages::Environment(text.into()), Kinds::BOTH),
+        name if *name == TYPES.stage => (Stages::One(text.into()), Kinds::BOTH),
+        name if *name == TYPES.release => match text.rsplit_once('/') {
+            Some((stage, _)) => (Stages::One(stage.into()), Kinds::RELEASE),
+            None => (Stages::None, Kinds::NONE),
+        },
+        _ => (Stages::None, Kinds::NONE),
+    }
+}
+
+#[cfg(test)]
+mod tests;
