@@ -5,6 +5,7 @@
 //! through its corpus. Compiled for tests and with the feature `fuzzing`, never into a proxy that serves.
 
 mod chunks;
+mod credential;
 mod grpc_web;
 mod head;
 mod host_and_path;
@@ -13,6 +14,7 @@ mod response;
 mod snapshot;
 
 pub use chunks::chunks;
+pub use credential::credential;
 pub use grpc_web::grpc_web;
 pub use head::head;
 pub use host_and_path::host_and_path;
@@ -133,6 +135,11 @@ mod tests {
     #[test]
     fn corpus_of_chunks() {
         replay("chunks", chunks);
+    }
+
+    #[test]
+    fn corpus_of_credentials() {
+        replay("credential", credential);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::host_and_path::check_host;
 use super::{Verdict, check_beginnings, check_lines};
 use crate::codec::http1::framing::{self, Framing, Unclear};
 use crate::codec::http1::head::{Fields, Parsed, RequestHead};
-use crate::codec::told::Told;
+use crate::codec::told::{Calls, Told};
 use crate::codec::upload::Upload;
 use crate::codec::view::Head;
 use crate::codec::{Inbound, Prepared, testing};
@@ -72,7 +72,8 @@ fn forward(bytes: &[u8], head: RequestHead, framing: Framing) {
         let Ok(Parsed::Whole(again, _)) = RequestHead::parse(bytes) else { unreachable!("parsed before") };
         let inbound = Box::new(Inbound { head: Head::Http1(again), upload: Upload::nothing(), upgrade: None });
         let id = RequestId::given(b"id").expect("a name");
-        let told = Told::new(inbound.head.view(), testing::connection("192.0.2.7", &["192.0.2.0/24"]), id);
+        let told =
+            Told::new(inbound.head.view(), testing::connection("192.0.2.7", &["192.0.2.0/24"]), id, Calls::default());
         let prepared = Prepared::new(inbound, Some(authority.as_str().into()), told, protocol, http::uri::Scheme::HTTP);
         let Ok(Prepared::Http1(mut outgoing)) = prepared else { continue };
         let mut written = Vec::new();

@@ -35,7 +35,7 @@ fn messages(mut bytes: &[u8]) {
         match receiver.receive(message) {
             Received::Whole(incoming) => drop(apply(&mut compiler, incoming)),
             Received::Refused { rejections, .. } => assert!(!rejections.is_empty(), "refused without a reason"),
-            Received::Welcome | Received::Secrets(_) | Received::Nothing => {}
+            Received::Welcome | Received::Secrets(_) | Received::Question(_) | Received::Nothing => {}
         }
     }
 }
