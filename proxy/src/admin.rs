@@ -1,4 +1,4 @@
-//! What operators and machines may ask a proxy: metrics, life, readiness.
+//! What operators and machines may ask a proxy: metrics, life, readiness, and the keys by which it says who calls.
 //!
 //! Must not know: how counts are made. Main types: [`Observed`], all there is to see; [`serve`].
 
@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use crate::codec::page::{self, Page};
 use crate::control::Control;
 use crate::count::Ledger;
+use crate::explain::Asking;
 use crate::metrics::Metrics;
 use crate::totals::Totals;
 
@@ -23,11 +24,13 @@ pub(crate) struct Observed {
     pub(crate) ledger: Mutex<Ledger>,
     /// By worker.
     pub(crate) totals: Vec<Arc<Totals>>,
+    /// What workers decided lately.
+    pub(crate) asking: Asking,
     /// Lines that the access log lost, if there is one.
     pub(crate) log_dropped: Option<Arc<AtomicU64>>,
 }
 
-/// Serves `/metrics`, `/healthz` and `/readyz` until it is dropped.
+/// Serves `/metrics`, `/healthz`, `/readyz` and the keys of assertions until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, observed: Arc<Observed>) {
     let mut registry = Registry::with_prefix("pointsman_proxy");
     registry.register_collector(Box::new(Metrics(observed.clone())));
@@ -50,6 +53,10 @@ fn answer(path: &str, registry: &Registry, observed: &Observed) -> Page {
             Some((version, _)) => Page(200, TEXT, format!("serving {version}\n")),
             None => Page(503, TEXT, "no snapshot was ever applied\n".into()),
         },
-        _ => Page(404, TEXT, "there are /metrics, /healthz and /readyz\n".into()),
+        "/assertion/jwks.json" => match &observed.control.published().load().access.jwks {
+            Some(jwks) => Page(200, "application/jwk-set+json", jwks.to_string()),
+            None => Page(404, TEXT, "no key for assertions was ever sent\n".into()),
+        },
+        _ => Page(404, TEXT, "there are /metrics, /healthz, /readyz and /assertion/jwks.json\n".into()),
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! Main type: [`Own`]. Texts are fixed: nothing of a request or of a backend shows in them.
 
+use policies::verdict::Why;
+
 use crate::head_check::Refusal;
 use crate::totals::Reason;
 
@@ -12,8 +14,14 @@ use crate::totals::Reason;
 pub(crate) enum Own {
     /// The head was refused.
     Refused(Refusal),
-    /// No stage has this host, or no release of it has this number.
-    UnknownHost,
+    /// No stage has this host, or whoever asks may not know that one has.
+    Hidden(Why),
+    /// The call lacks a valid credential.
+    Unauthenticated(Why),
+    /// Whoever asks may know of the stage and not do this, and is told so.
+    Forbidden(Why),
+    /// It cannot be told who asks.
+    Unavailable(Why),
     /// No snapshot was ever applied.
     NotReady,
     /// The stage has no split, or the backend no endpoint.
@@ -80,10 +88,11 @@ impl Own {
             Self::Refused(Refusal::Misdirected) => 421,
             Self::Refused(Refusal::TargetTooLong) => 414,
             Self::Refused(Refusal::HeadTooLarge) => 431,
-            Self::UnknownHost => 404,
-            Self::OriginRefused => 403,
+            Self::Hidden(_) => 404,
+            Self::Unauthenticated(_) => 401,
+            Self::Forbidden(_) | Self::OriginRefused => 403,
             Self::HttpsOnly => 308,
-            Self::NotReady | Self::NoEndpoint | Self::Overloaded => 503,
+            Self::NotReady | Self::NoEndpoint | Self::Overloaded | Self::Unavailable(_) => 503,
             Self::ConnectFailed | Self::BadAnswer | Self::GrpcOverHttp1 | Self::NoWebSocket => 502,
             Self::TooSlow | Self::Late => 504,
             Self::ClientBody(BodyFault::TooSlow) | Self::HeadTooSlow => 408,
@@ -103,7 +112,12 @@ impl Own {
             Self::Refused(Refusal::TargetTooLong) => Reason::TargetTooLong,
             Self::Refused(Refusal::HostTooLong) => Reason::HostTooLong,
             Self::Refused(Refusal::HeadTooLarge) => Reason::HeadTooLarge,
-            Self::UnknownHost => Reason::UnknownHost,
+            Self::Hidden(Why::UnknownHost) => Reason::UnknownHost,
+            Self::Hidden(Why::PolicyFailed) | Self::Forbidden(Why::PolicyFailed) => Reason::PolicyFailed,
+            Self::Hidden(_) => Reason::Hidden,
+            Self::Unauthenticated(_) => Reason::Unauthenticated,
+            Self::Forbidden(_) => Reason::Forbidden,
+            Self::Unavailable(_) => Reason::KeysUnavailable,
             Self::NotReady => Reason::NotReady,
             Self::NoEndpoint => Reason::NoEndpoint,
             Self::ConnectFailed => Reason::ConnectFailed,
@@ -134,7 +148,10 @@ impl Own {
             Self::Refused(Refusal::HostTooLong) => "The host is longer than 255 bytes\n",
             Self::Refused(Refusal::TargetTooLong) => "The target is longer than 8 KiB\n",
             Self::Refused(Refusal::HeadTooLarge) => "The head has more than 32 KiB or 100 fields\n",
-            Self::UnknownHost => "Not found\n",
+            Self::Hidden(_) => "Not found\n",
+            Self::Unauthenticated(_) => "A valid credential is needed\n",
+            Self::Forbidden(_) => "This is not permitted\n",
+            Self::Unavailable(_) => "Credentials cannot be verified now\n",
             Self::NotReady => "This proxy has no routes yet\n",
             Self::NoEndpoint => "Nothing serves here now\n",
             Self::Overloaded => "Too many requests are under way\n",
@@ -158,7 +175,9 @@ impl Own {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Refused(Refusal::Ambiguous(why)) => why,
-            Self::UnknownHost => "no stage has this host",
+            Self::Hidden(why) | Self::Unauthenticated(why) | Self::Forbidden(why) | Self::Unavailable(why) => {
+                why.text()
+            }
             own => own.text().trim_end(),
         }
     }
@@ -168,13 +187,17 @@ impl Own {
         match self {
             Self::Refused(Refusal::HeadTooLarge) | Self::ClientBody(BodyFault::Trailers) => code::RESOURCE_EXHAUSTED,
             Self::Refused(_) | Self::ClientBody(_) | Self::HeadTooSlow => code::INTERNAL,
-            Self::OriginRefused => code::PERMISSION_DENIED,
+            Self::OriginRefused | Self::Forbidden(_) => code::PERMISSION_DENIED,
+            Self::Unauthenticated(_) => code::UNAUTHENTICATED,
             Self::HttpsOnly => code::FAILED_PRECONDITION,
-            Self::UnknownHost | Self::GrpcOverHttp1 | Self::NoWebSocket => code::UNIMPLEMENTED,
+            Self::Hidden(_) | Self::GrpcOverHttp1 | Self::NoWebSocket => code::UNIMPLEMENTED,
             Self::TooSlow | Self::Late => code::DEADLINE_EXCEEDED,
-            Self::NotReady | Self::NoEndpoint | Self::ConnectFailed | Self::BadAnswer | Self::Overloaded => {
-                code::UNAVAILABLE
-            }
+            Self::NotReady
+            | Self::NoEndpoint
+            | Self::ConnectFailed
+            | Self::BadAnswer
+            | Self::Overloaded
+            | Self::Unavailable(_) => code::UNAVAILABLE,
         }
     }
 }
@@ -205,7 +228,11 @@ mod tests {
     #[test]
     fn every_answer_has_a_status_a_text_and_a_code() {
         for (own, status, code) in [
-            (Own::UnknownHost, 404, 12),
+            (Own::Hidden(Why::UnknownHost), 404, 12),
+            (Own::Hidden(Why::MayNotCall), 404, 12),
+            (Own::Unauthenticated(Why::NoUser), 401, 16),
+            (Own::Forbidden(Why::MayNotCall), 403, 7),
+            (Own::Unavailable(Why::KeysUnavailable), 503, 14),
             (Own::NotReady, 503, 14),
             (Own::HttpsOnly, 308, 9),
             (Own::NoEndpoint, 503, 14),

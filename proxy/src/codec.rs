@@ -9,6 +9,7 @@
 pub(crate) mod admission;
 pub(crate) mod connection;
 pub(crate) mod flow;
+mod frames;
 pub(crate) mod grpc_web;
 pub(crate) mod http1;
 pub(crate) mod http2;

@@ -24,6 +24,7 @@ use tokio::sync::{Notify, oneshot, watch};
 pub(crate) use saving::Saved;
 
 use crate::health::Health;
+use crate::issuers::Issuers;
 use crate::journal::{Journal, Loaded, Served};
 use crate::keyring;
 use crate::overrides::{Ended, Override, Overrides};
@@ -38,6 +39,7 @@ pub(crate) struct Control {
     /// What workers read.
     published: Arc<ArcSwap<Snapshot>>,
     public: Arc<Public>,
+    issuers: Arc<Issuers>,
     /// What secrets are sealed for.
     seal_key: SealKey,
     /// To the thread that writes. Sent under the lock, so that nothing older is written over something newer.
@@ -62,11 +64,11 @@ struct State {
 
 impl Control {
     /// Takes over what was on disk and starts the thread that writes, which ends with this. `machine`: who is believed
-    /// about endpoints where a stage does not say.
+    /// about endpoints where a stage does not say. `issuers`: who has to know whose keys are needed.
     pub(crate) fn start(
         data: &Path,
         loaded: Loaded,
-        public: Arc<Public>,
+        (public, issuers): (Arc<Public>, Arc<Issuers>),
         machine: Authorities,
         seal_key: SealKey,
     ) -> std::io::Result<Self> {
@@ -94,6 +96,7 @@ impl Control {
             state: Mutex::new(State { compiler, overrides, retired: Vec::new() }),
             published: Arc::default(),
             public,
+            issuers,
             seal_key,
             jobs,
             draining: AtomicBool::new(false),
@@ -207,6 +210,10 @@ impl Control {
         if let Some(keys) = compiled.changed.tickets {
             self.public.tickets().publish(keys);
         }
+        if let Some(issuers) = compiled.issuers {
+            // Before anybody's token is looked at with their keys.
+            self.issuers.set(issuers.iter().map(|(name, issuer)| (&**name, issuer)));
+        }
         self.swap(state, compiled.snapshot);
         // A change of weights, such as a rollback, leaves the checks as they are.
         if compiled.delta.touches_endpoints() {
@@ -231,6 +238,10 @@ impl Control {
 
     pub(crate) fn published(&self) -> &Arc<ArcSwap<Snapshot>> {
         &self.published
+    }
+
+    pub(crate) fn issuers(&self) -> &Issuers {
+        &self.issuers
     }
 
     pub(crate) fn saved(&self) -> watch::Receiver<Saved> {

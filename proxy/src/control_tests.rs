@@ -21,7 +21,8 @@ fn at(number: u64) -> Version {
 fn start(data: &Path) -> Control {
     let (public, machine) = (Public::new(), Authorities::default());
     let seal_key = SealKey::open_or_create(data).expect("made");
-    Control::start(data, journal::load(&data.join("state")), public, machine, seal_key).expect("started")
+    let issuers = Issuers::start(data, machine.clone());
+    Control::start(data, journal::load(&data.join("state")), (public, issuers), machine, seal_key).expect("started")
 }
 
 /// Whether somebody was notified since this was asked last.

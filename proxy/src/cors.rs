@@ -14,7 +14,7 @@ pub(crate) enum Verdict {
     Unasked,
     /// The page may read the answer.
     Allowed(Box<str>),
-    /// It may not: the answer says nothing about origins.
+    /// It may not: the answer says nothing about origins. A preflight is not passed on.
     Refused,
 }
 
@@ -33,6 +33,8 @@ pub(crate) fn judge(view: RequestView<'_>, allowed: &[Box<str>]) -> Verdict {
     let mut origins = view.header("origin");
     match (origins.next(), origins.next()) {
         (None, _) => Verdict::Unasked,
+        // One that cannot be read is answered by nobody: the endpoint would not be asked who may call it.
+        (Some(_), None) if Preflight::is_asked(view) && Preflight::read(view).is_none() => Verdict::Refused,
         (Some(origin), None) => {
             let known = allowed.iter().find(|known| known.as_bytes() == origin);
             known.map_or(Verdict::Refused, |known| Verdict::Allowed(known.clone()))
@@ -42,6 +44,13 @@ pub(crate) fn judge(view: RequestView<'_>, allowed: &[Box<str>]) -> Verdict {
 }
 
 impl Preflight {
+    /// Whether the request is one, be it one that cannot be answered.
+    pub(crate) fn is_asked(view: RequestView<'_>) -> bool {
+        view.method() == "OPTIONS"
+            && view.header("origin").next().is_some()
+            && view.header("access-control-request-method").next().is_some()
+    }
+
     /// The question, when the request is one.
     pub(crate) fn read(view: RequestView<'_>) -> Option<Self> {
         let text = |name| -> Option<Box<str>> {
@@ -84,6 +93,21 @@ mod tests {
             let head = head(&format!("GET / HTTP/1.1\nhost: a{fields}"));
             assert_eq!(judge(head.view(), &allowed), expected, "{fields}");
             assert_eq!(judge(head.view(), &[]), Verdict::Unasked, "{fields}");
+        }
+    }
+
+    #[test]
+    fn cors_a_preflight_that_cannot_be_read_is_refused() {
+        let allowed: [Box<str>; 1] = ["https://a".into()];
+        for (method, asked, expected) in [
+            ("OPTIONS", "POST", Verdict::Allowed("https://a".into())),
+            ("OPTIONS", "PO\"ST", Verdict::Refused),
+            ("OPTIONS", "\u{e9}", Verdict::Refused),
+            ("GET", "PO\"ST", Verdict::Allowed("https://a".into())),
+        ] {
+            let fields = format!("\norigin: https://a\naccess-control-request-method: {asked}");
+            let head = head(&format!("{method} / HTTP/1.1\nhost: a{fields}"));
+            assert_eq!(judge(head.view(), &allowed), expected, "{method} {asked}");
         }
     }
 

@@ -16,6 +16,7 @@ use certs::CertsError;
 use certs::endpoint::Authorities;
 use certs::public::Public;
 use certs::secret::SealKey;
+use policies::credential::denial::Seal;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,8 +26,10 @@ use crate::access_log::writer;
 use crate::admin::{self, Observed};
 use crate::control::Control;
 use crate::count::{Ledger, Opened};
+use crate::explain::{self, Asking};
 use crate::fleet::Follower;
 use crate::forwarded::Trusted;
+use crate::issuers::Issuers;
 use crate::listen::listen;
 use crate::request_id::IdKey;
 use crate::settings::{Bound, Limits, ProxyError, Settings};
@@ -34,7 +37,7 @@ use crate::snapshot::{Incoming, Snapshot};
 use crate::split::Phase;
 use crate::totals::Totals;
 use crate::worker::{self, Setup};
-use crate::{health, journal, local};
+use crate::{denied, health, journal, local};
 
 /// A running proxy.
 #[derive(Debug)]
@@ -71,8 +74,9 @@ impl Engine {
     /// Binds, reads the journal, and serves what it held.
     ///
     /// # Errors
-    /// An address or the folder cannot be used.
+    /// An address or the folder cannot be used, or an algorithm does not work on this machine.
     pub async fn start(mut settings: Settings) -> Result<Self, ProxyError> {
+        policies::credential::self_test().map_err(ProxyError::Cryptography)?;
         let lock = lock_folder(&settings.data)?;
         let count = match settings.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -87,8 +91,9 @@ impl Engine {
         let loaded = journal::load(&settings.data.join("state"));
         let machine = Authorities::of_machine();
         let seal_key = seal_key(&settings.data)?;
-        let control =
-            Control::start(&settings.data, loaded, public.clone(), machine, seal_key).map_err(ProxyError::Thread)?;
+        let issuers = Issuers::start(&settings.data, machine.clone());
+        let shared = (public.clone(), issuers.clone());
+        let control = Control::start(&settings.data, loaded, shared, machine, seal_key).map_err(ProxyError::Thread)?;
         let control = Arc::new(control);
         let (ledger, opened) = Ledger::new();
         let (stop, stopping) = watch::channel(None);
@@ -102,14 +107,17 @@ impl Engine {
             trusted: Trusted::new(std::mem::take(&mut settings.trusted)),
             proxy_protocol: settings.proxy_protocol,
             ids: IdKey::draw().map_err(ProxyError::Thread)?,
+            issuers: issuers.clone(),
+            seal: Arc::new(denied::seal_of_process().map_err(ProxyError::Thread)?),
             log: log.clone(),
         };
         let listeners = |bound: Option<(_, Vec<_>)>| bound.map(|(_, listeners)| listeners).unwrap_or_default();
-        let (workers, totals) = start_workers(count, listeners(http), listeners(https), &common)?;
+        let (workers, totals, asking) = start_workers(count, listeners(http), listeners(https), &common)?;
         let observed = Arc::new(Observed {
             control: control.clone(),
             ledger: Mutex::new(ledger),
             totals,
+            asking,
             log_dropped: log.as_ref().map(|log| log.dropped.clone()),
         });
         let mut engine = Self {
@@ -124,6 +132,7 @@ impl Engine {
             _lock: lock,
         };
         engine.spawn(&settings.data, admin_listener)?;
+        engine.tasks.spawn(issuers.run());
         if let Some(log) = log {
             engine.tasks.spawn(reopen(log, settings.reopen_log.clone()));
         }
@@ -227,10 +236,12 @@ struct Common {
     trusted: Trusted,
     proxy_protocol: bool,
     ids: IdKey,
+    issuers: Arc<Issuers>,
+    seal: Arc<Seal>,
     log: Option<writer::Handle>,
 }
 
-type Workers = (Vec<JoinHandle<u64>>, Vec<Arc<Totals>>);
+type Workers = (Vec<JoinHandle<u64>>, Vec<Arc<Totals>>, Asking);
 
 /// Starts `count` workers, each with a listener of its own of either kind.
 fn start_workers(
@@ -240,10 +251,12 @@ fn start_workers(
     common: &Common,
 ) -> Result<Workers, ProxyError> {
     let (mut http, mut https) = (http.into_iter(), https.into_iter());
-    let (mut workers, mut totals) = (Vec::new(), Vec::new());
+    let (mut workers, mut totals, mut asked) = (Vec::new(), Vec::new(), Vec::new());
     for index in 0..count {
         let own = Arc::<Totals>::default();
         totals.push(own.clone());
+        let (ask, questions) = explain::channel();
+        asked.push(ask);
         let setup = Setup {
             phase: Phase { index: index as u32, workers: count as u32 },
             http: http.next(),
@@ -256,11 +269,14 @@ fn start_workers(
             trusted: common.trusted.clone(),
             proxy_protocol: common.proxy_protocol,
             ids: common.ids.clone(),
+            issuers: common.issuers.clone(),
+            seal: common.seal.clone(),
             log: common.log.clone(),
+            questions,
         };
         workers.push(worker::start(setup).map_err(ProxyError::Thread)?);
     }
-    Ok((workers, totals))
+    Ok((workers, totals, Asking::new(common.ids.clone(), asked)))
 }
 
 /// Begins the access log anew when somebody has moved its file.

@@ -1,12 +1,16 @@
-//! A request's life: head check, route, split, choose endpoint, forward, record.
+//! A request's life: head check, identify, route, decide, split, choose endpoint, forward, record.
 //!
 //! Must not know: how a request is written on the wire, or where the snapshot comes from.
 //!
 //! Main function: [`pass`]. INVARIANT: nothing here takes a lock or writes memory that another thread writes.
 
+mod arrival;
+mod who;
+
 use std::borrow::Cow;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
@@ -14,21 +18,23 @@ use rustls::server::ClientHello;
 use tokio::time::Sleep;
 
 use crate::answer::{Own, grpc_code_of_http};
+use crate::callers::Caller;
 use crate::codec::connection::Flight;
 use crate::codec::grpc_web::Web;
 use crate::codec::pool::{Answered, Failed, Lease};
 use crate::codec::relay::{Download, Grpc, Relay};
-use crate::codec::told::Told;
+use crate::codec::told::{Calls, Told};
 use crate::codec::{AnswerHead, Dialect, Exchange, Inbound, Notice, Outbound, Prepared, RequestView};
-use crate::cors::{self, Preflight, Verdict};
+use crate::cors::{self, Preflight};
 use crate::handshake::Way;
-use crate::head_check::Refusal;
+use crate::lasting::{Basis, Watched};
 use crate::record::Ticket;
-use crate::request_id::RequestId;
-use crate::route::{self, Routed, route};
-use crate::snapshot::{Backend, Https, Protocol, Snapshot, Stage};
+use crate::route::{self, Release, route};
+use crate::snapshot::{Backend, Gate, Protocol, Snapshot, Stage};
 use crate::worker::Worker;
-use crate::{balance, forwarded, grpc_timeout, handshake, head_check};
+use crate::{balance, grpc_timeout, handshake, head_check};
+use arrival::{admit, introduce, keep_to_https, prove};
+use who::{Identified, Patience, asked, decide, identify};
 
 impl Exchange for Rc<Worker> {
     /// Answers one request: with what the chosen endpoint says, or with why there is nothing.
@@ -53,6 +59,7 @@ impl Exchange for Rc<Worker> {
 
     fn refused(&self, own: Own, flight: &mut Flight) {
         self.count_refused(own);
+        self.ring.answered(flight.decided, own.status());
         if flight.entry.is_none() {
             flight.begin_log(flight.connection().peer().address);
         }
@@ -61,38 +68,6 @@ impl Exchange for Rc<Worker> {
             entry.text("why", own.reason().as_bytes());
         });
     }
-}
-
-/// Gives the request its name, and says in the log what it is.
-fn introduce(view: RequestView<'_>, flight: &mut Flight) {
-    let peer = flight.connection().peer();
-    let (mut client, mut scheme) = (peer.address, flight.connection().scheme());
-    if peer.is_trusted {
-        let origin = forwarded::origin(view, peer.address, &flight.connection().listener.trusted);
-        (client, scheme) = (origin.client, origin.scheme.unwrap_or(scheme));
-        if let Some(given) = view.header("x-request-id").next().and_then(RequestId::given) {
-            flight.id = given;
-        }
-    }
-    flight.is_https = scheme == "https";
-    if flight.connection().listener.log.is_none() {
-        return;
-    }
-    flight.begin_log(client);
-    let certificate = flight.connection().admission.client();
-    flight.log(|entry| {
-        entry.text("scheme", scheme.as_bytes());
-        entry.text("version", view.version().as_bytes());
-        entry.text("method", view.method().as_bytes());
-        entry.text("host", view.named_host());
-        entry.text("target", view.path().as_bytes());
-        if let Some(client) = certificate {
-            entry.text("client_certificate", client.name().as_bytes());
-        }
-        if let Some(agent) = view.header("user-agent").next() {
-            entry.text("user_agent", agent);
-        }
-    });
 }
 
 /// When the caller of a gRPC call stops waiting. Allocates: only for calls that say so.
@@ -110,6 +85,7 @@ enum Passed {
         grpc: Grpc,
         web: Option<Web>,
         end: End,
+        watched: Option<Watched>,
     },
     /// By us.
     Said(Notice),
@@ -117,21 +93,27 @@ enum Passed {
 
 impl Passed {
     fn into_outbound(self, flight: Flight) -> Outbound {
-        let (mut head, body, lease, ticket, limit, grpc, web, end) = match self {
+        let (mut head, body, lease, ticket, limit, grpc, web, end, watched) = match self {
             Self::Said(notice) => return Outbound::Own(notice, flight),
-            Self::Relay { head, body, lease, ticket, limit, grpc, web, end } => {
-                (head, body, lease, ticket, limit, grpc, web, end)
+            Self::Relay { head, body, lease, ticket, limit, grpc, web, end, watched } => {
+                (head, body, lease, ticket, limit, grpc, web, end, watched)
             }
         };
         // Allocates: it is large, and goes from here to the client's connection.
         let relay = |body| Box::new(Relay::new(body, lease, ticket, flight, limit, grpc));
         match body {
             Download::Http1(answer) if head.status() == 101 => {
-                Outbound::Tunnel(head, answer.into_tunnel(), relay(None))
+                let mut relay = relay(None);
+                relay.watch(watched);
+                if head.first("upgrade").is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket")) {
+                    relay.turn_into_websocket();
+                }
+                Outbound::Tunnel(head, answer.into_tunnel(), relay)
             }
             body => {
                 let mut relay = relay(Some(body));
                 relay.end_at(end);
+                relay.watch(watched);
                 if let Some(web) = web {
                     head.turn_into_web(web);
                     relay.turn_into_web(web);
@@ -143,12 +125,25 @@ impl Passed {
 }
 
 async fn pass(worker: &Worker, inbound: Box<Inbound>, flight: &mut Flight, dialect: Dialect) -> Result<Passed, Own> {
-    // One snapshot to the end, whatever is swapped in meanwhile. The count of the handle is this worker's own.
-    let snapshot = worker.snapshot();
-    let Chosen { backend, ticket, mut request, mut end } = match choose_release(worker, &snapshot, inbound, flight)? {
+    // One snapshot from its decision to its end, whatever is swapped in meanwhile. The count of the handle is this worker's own.
+    let first = worker.snapshot();
+    let newer;
+    let mut snapshot = &*first;
+    let mut next = choose_release(worker, snapshot, inbound, flight, Patience::Some)?;
+    if let Next::Wait(issuer, inbound) = next {
+        // Allocates: somebody has a token that nobody could verify yet.
+        Box::pin(worker.newer_keys(&issuer)).await;
+        // Nothing was decided by the one from before.
+        newer = worker.snapshot();
+        snapshot = &newer;
+        next = choose_release(worker, snapshot, inbound, flight, Patience::None)?;
+    }
+    let Chosen { backend, ticket, mut request, mut end, watched, short } = match next {
         Next::Forward(chosen) => chosen,
+        Next::Wait(..) => return Err(Own::Overloaded),
         Next::Say(notice) => {
             flight.log(|entry| entry.number("status", notice.status().into()));
+            worker.ring.answered(flight.decided, notice.status());
             if let Notice::Redirect(_) = notice {
                 worker.count_refused(Own::HttpsOnly);
             }
@@ -157,15 +152,22 @@ async fn pass(worker: &Worker, inbound: Box<Inbound>, flight: &mut Flight, diale
     };
     let answered = {
         let forwarded = pin!(forward(worker, backend, &mut request, flight, dialect));
-        in_time(forwarded, &mut end).await
+        in_time(forwarded, &mut end, &watched).await
     };
+    if let (Err(Own::Hidden(why)), Some(caller)) = (&answered, watched.as_ref().and_then(Watched::caller)) {
+        flight.id = worker.denial(&snapshot.access, &caller, short, *why, &flight.own);
+        // It was told what the stage says to pages when it might still go on.
+        (flight.cors, flight.answers_cors) = (None, false);
+    }
     let answered = answered.inspect_err(|own| match own {
         // A client that broke off says nothing about the release, nor do limits of ours.
         Own::ClientBody(_) | Own::Overloaded => {}
+        // Nor does one that may not have its answer any more.
+        Own::Refused(_) | Own::Hidden(_) | Own::Unauthenticated(_) | Own::Forbidden(_) | Own::Unavailable(_) => {}
         Own::Late => ticket.late(),
         _ => ticket.unanswered(),
     })?;
-    Ok(record(worker, answered, ticket, flight, dialect, end))
+    Ok(record(worker, answered, ticket, flight, dialect, (end, watched)))
 }
 
 /// What happens to a request.
@@ -173,6 +175,8 @@ enum Next<'a> {
     Forward(Chosen<'a>),
     /// We answer it, though nothing is wrong.
     Say(Notice),
+    /// This issuer may have newer keys: the request comes back then.
+    Wait(Arc<str>, Box<Inbound>),
 }
 
 /// The release that answers.
@@ -181,14 +185,20 @@ struct Chosen<'a> {
     ticket: Ticket,
     request: Prepared,
     end: End,
+    /// `None`: nobody is asked who may.
+    watched: Option<Watched>,
+    /// The stage, as a denial names it.
+    short: u64,
 }
 
-/// Head check, redirect to https, certificate of the client, route, split: all that is decided before anything is waited for.
+/// Head check, redirect to https, certificate of the client, identify, route, decide, split: all that is decided before
+/// anything is sent.
 fn choose_release<'a>(
     worker: &Worker,
     snapshot: &'a Snapshot,
     inbound: Box<Inbound>,
     flight: &mut Flight,
+    patience: Patience,
 ) -> Result<Next<'a>, Own> {
     let view = inbound.head.view();
     let head = head_check::check(view, flight.connection().sni()).map_err(Own::Refused)?;
@@ -202,89 +212,80 @@ fn choose_release<'a>(
         return Ok(Next::Say(notice));
     }
     admit(snapshot, &head.host, flight)?;
-    let Routed { stage, release } = route(snapshot, &head.host).ok_or(Own::UnknownHost)?;
+    let gate = &*snapshot.access;
+    let basis = Basis::of(worker, snapshot);
+    let caller = match identify(worker, gate, view, flight, patience) {
+        Identified::As(caller) => caller,
+        Identified::Perhaps(issuer) => return Ok(Next::Wait(issuer, inbound)),
+    };
+    let routed = route(snapshot, &head.host);
+    let request = asked(&inbound, flight);
+    let stage = decide(worker, gate, &caller, &routed, &request, (view, flight))?;
     if let Some(preflight) = share(view, stage, flight)? {
         return Ok(Next::Say(Notice::Preflight(preflight)));
     }
-    // Before its turn in the split is taken.
-    let timeout =
-        if view.dialect() == Dialect::Http { None } else { grpc_timeout::read(view).map_err(Own::Refused)? };
-    let backend = match release {
-        Some(backend) => backend,
-        None => worker.split(stage).ok_or(Own::NoEndpoint)?,
-    };
-    flight.log(|entry| {
-        entry.text("stage", stage.text.as_bytes());
-        entry.number("release", backend.release.into());
-    });
-    check_dialect(&inbound, backend)?;
-    let ticket = Ticket::begin(worker.counters.block(backend.slot, &stage.text, backend.release), flight.begun);
+    let watched = stage.rule.map(|_| worker.lasting.begin(&caller, basis, (flight.connection(), &head.host), &request));
     // What was decided on is what the endpoint is told.
     let authority = match head.authority {
         Cow::Borrowed(_) => None,
         Cow::Owned(authority) => Some(authority.into()),
     };
-    let told = Told::new(view, flight.connection().clone(), flight.id.clone());
+    let allowed = Allowed { stage, release: routed.release, caller, watched, authority };
+    split(worker, gate, allowed, inbound, flight).map(Next::Forward)
+}
+
+/// A request that may go on.
+struct Allowed<'a> {
+    stage: &'a Stage,
+    release: Release<'a>,
+    caller: Rc<Caller>,
+    watched: Option<Watched>,
+    /// The host as it was decided on, unless it was written so.
+    authority: Option<Box<str>>,
+}
+
+/// Which release answers, and what it is told.
+fn split<'a>(
+    worker: &Worker,
+    gate: &Gate,
+    Allowed { stage, release, caller, watched, authority }: Allowed<'a>,
+    inbound: Box<Inbound>,
+    flight: &mut Flight,
+) -> Result<Chosen<'a>, Own> {
+    let view = inbound.head.view();
+    // Before its turn in the split is taken.
+    let timeout =
+        if view.dialect() == Dialect::Http { None } else { grpc_timeout::read(view).map_err(Own::Refused)? };
+    let backend = match release {
+        Release::One(backend) => backend,
+        _ => worker.split(stage).ok_or(Own::NoEndpoint)?,
+    };
+    flight.log(|entry| {
+        entry.text("stage", stage.text.as_bytes());
+        entry.number("release", backend.release.into());
+    });
+    worker.ring.chose(flight.decided, backend.release);
+    check_dialect(&inbound, backend)?;
+    let ticket = Ticket::begin(worker.counters.block(backend.slot, &stage.text, backend.release), flight.begun);
+    let assertion = worker.assertion(gate, &caller, stage, &flight.own);
+    let calls = Calls { assertion, spent_authorization: caller.spent_authorization() };
+    let told = Told::new(view, flight.connection().clone(), flight.id.clone(), calls);
     let scheme = if backend.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
     let request = Prepared::new(inbound, authority, told, backend.protocol, scheme)?;
     let end = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
-    Ok(Next::Forward(Chosen { backend, ticket, request, end }))
-}
-
-/// What a certificate authority asks for in clear (RFC 8555 §8.3). Anything else at this path goes the usual way.
-fn prove(view: RequestView<'_>, snapshot: &Snapshot, host: &str, flight: &Flight) -> Option<Box<str>> {
-    let is_asked = !flight.is_https && matches!(view.method(), "GET" | "HEAD") && view.dialect() == Dialect::Http;
-    if !is_asked {
-        return None;
-    }
-    snapshot.challenges.answer(host, view.path()).map(Into::into)
-}
-
-/// A host that asks for certificates is served on connections that were asked for them, whether or not there is such a
-/// host.
-///
-/// INVARIANT: where one is required nothing goes on that came without, be it in clear, without a name in the handshake, or
-/// on a connection from before.
-fn admit(snapshot: &Snapshot, host: &str, flight: &Flight) -> Result<(), Own> {
-    let connection = flight.connection();
-    if connection.admission.is_good_for(route::clients(snapshot, host)) {
-        return Ok(());
-    }
-    // A new connection is asked anew.
-    connection.leave();
-    Err(Own::Refused(Refusal::Misdirected))
-}
-
-/// Sends requests in clear to where they belong, and has browsers remember it. Before anything asks whether there is such
-/// a stage: hosts of a zone are all alike in this.
-fn keep_to_https(view: RequestView<'_>, https: Https, host: &str, flight: &mut Flight) -> Result<Option<Notice>, Own> {
-    if flight.is_https {
-        flight.hsts_seconds = https.hsts_seconds;
-        return Ok(None);
-    }
-    let Some(port) = https.redirect_port else { return Ok(None) };
-    if view.dialect() != Dialect::Http {
-        return Err(Own::HttpsOnly);
-    }
-    // `OPTIONS *` has no path.
-    let path = if view.path() == "*" { "/" } else { view.path() };
-    // Allocates: whoever is sent away comes back over TLS.
-    Ok(Some(Notice::Redirect(match port.get() {
-        443 => format!("https://{host}{path}").into(),
-        port => format!("https://{host}:{port}{path}").into(),
-    })))
+    Ok(Chosen { backend, ticket, request, end, watched, short: stage.short })
 }
 
 /// Which page may read the answer; with a preflight, the answer to that.
 fn share(view: RequestView<'_>, stage: &Stage, flight: &mut Flight) -> Result<Option<Preflight>, Own> {
     flight.answers_cors = !stage.cors.is_empty();
     match cors::judge(view, &stage.cors) {
-        Verdict::Allowed(origin) => {
+        cors::Verdict::Allowed(origin) => {
             flight.cors = Some(origin);
             Ok(Preflight::read(view))
         }
-        Verdict::Refused if Preflight::read(view).is_some() => Err(Own::OriginRefused),
-        Verdict::Refused | Verdict::Unasked => Ok(None),
+        cors::Verdict::Refused if Preflight::is_asked(view) => Err(Own::OriginRefused),
+        cors::Verdict::Refused | cors::Verdict::Unasked => Ok(None),
     }
 }
 
@@ -300,13 +301,28 @@ fn check_dialect(inbound: &Inbound, backend: &Backend) -> Result<(), Own> {
     Ok(())
 }
 
-/// Waits for an answer as long as its caller does.
-async fn in_time<T>(answer: Pin<&mut impl Future<Output = Result<T, Own>>>, end: &mut End) -> Result<T, Own> {
-    let Some(end) = end else { return answer.await };
+/// Waits for an answer as long as its caller does, and may.
+async fn in_time<T>(
+    answer: Pin<&mut impl Future<Output = Result<T, Own>>>,
+    end: &mut End,
+    watched: &Option<Watched>,
+) -> Result<T, Own> {
+    if end.is_none() && watched.is_none() {
+        return answer.await;
+    }
     tokio::select! {
         biased;
         answered = answer => answered,
-        () = end => Err(Own::Late),
+        () = when(end.as_mut()) => Err(Own::Late),
+        own = when(watched.as_ref().map(Watched::over)) => Err(own),
+    }
+}
+
+/// Waits for what may never be.
+async fn when<F: Future>(end: Option<F>) -> F::Output {
+    match end {
+        Some(end) => end.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -363,10 +379,11 @@ fn record(
     ticket: Ticket,
     flight: &mut Flight,
     dialect: Dialect,
-    end: End,
+    (end, watched): (End, Option<Watched>),
 ) -> Passed {
     let status = head.status();
     ticket.answered(status);
+    worker.ring.answered(flight.decided, status);
     flight.log(|entry| entry.number("status", status.into()));
     let mut grpc = Grpc::Told;
     if dialect != Dialect::Http {
@@ -383,5 +400,9 @@ fn record(
         }
     }
     let limit = if head.is_stream() { worker.limits.stream_idle } else { worker.limits.answer };
-    Passed::Relay { head, body, lease, ticket, limit, grpc, web: dialect.web(), end }
+    Passed::Relay { head, body, lease, ticket, limit, grpc, web: dialect.web(), end, watched }
 }
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;

@@ -19,6 +19,7 @@ use api::fleet::proxy_message::Kind;
 use api::fleet::{self, Hello, Progress, ProxyMessage, Rejection};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -40,6 +41,8 @@ const OPEN: Duration = Duration::from_secs(10);
 const OUTGOING: usize = 1024;
 /// Versions that are swapped and not yet safe: more mean that the disk does not keep up, the oldest are then implied.
 const MOST_UNSAVED: usize = 4096;
+/// Questions that are under way at once.
+const MOST_QUESTIONS: usize = 64;
 /// How often counts are sent.
 const COUNTS: Duration = Duration::from_secs(1);
 
@@ -88,6 +91,7 @@ impl<'a> Follower<'a> {
         let (outgoing, queue) = mpsc::channel(OUTGOING);
         let mut session = Session {
             observed: &self.observed,
+            answering: JoinSet::new(),
             outgoing,
             receiver: Receiver::default(),
             unsaved: VecDeque::new(),
@@ -123,7 +127,9 @@ fn backoff(failures: u64, random: u64) -> Duration {
 }
 
 struct Session<'a> {
-    observed: &'a Observed,
+    observed: &'a Arc<Observed>,
+    /// Questions that workers were asked; they end with the stream.
+    answering: JoinSet<()>,
     outgoing: mpsc::Sender<ProxyMessage>,
     receiver: Receiver,
     /// Swapped on this connection, not yet safe on disk.
@@ -186,6 +192,10 @@ impl Session<'_> {
                             self.observed.control.take_secrets(secrets);
                             Ok(())
                         }
+                        Received::Question(question) => {
+                            self.answer(question);
+                            Ok(())
+                        }
                         Received::Whole(change) => self.apply(change),
                         Received::Refused { version, rejections } => self.reject(version, rejections),
                     },
@@ -207,6 +217,19 @@ impl Session<'_> {
                 return ending;
             }
         }
+    }
+
+    /// Has workers asked, beside everything else; one question too many has no answer, which says that nothing is known.
+    fn answer(&mut self, fleet::Question { number, request_id }: fleet::Question) {
+        while self.answering.try_join_next().is_some() {}
+        let (outgoing, observed) = (self.outgoing.clone(), self.observed.clone());
+        let asks = self.answering.len() < MOST_QUESTIONS;
+        self.answering.spawn(async move {
+            let decided = if asks { observed.asking.decided(&request_id).await } else { None };
+            let answer = ProxyMessage { kind: Some(Kind::Answer(fleet::Answer { number, decided })) };
+            // A controller that does not read is noticed elsewhere.
+            let _ = outgoing.try_send(answer);
+        });
     }
 
     fn apply(&mut self, change: Incoming) -> Result<(), Ending> {

@@ -11,7 +11,7 @@ pub(crate) enum Fate {
     Passes,
     /// Belongs to this connection alone.
     HopByHop,
-    /// Says who the client is: only ours may arrive, in whatever spelling it came.
+    /// Says who the client is, to us or to the endpoint: only ours may arrive, in whatever spelling it came.
     Ours,
 }
 
@@ -55,7 +55,12 @@ fn is_ours(name: &str) -> bool {
             && name.bytes().zip(written.bytes()).all(|(b, w)| b == w || (w == b'-' && matches!(b, b'_' | b'.')))
     };
     let whole = |written: &str| name.len() == written.len() && is(written);
-    name == "forwarded" || is("x-forwarded") || whole("x-real-ip") || whole("x-request-id")
+    name == "forwarded"
+        || is("x-forwarded")
+        || is("x-pointsman-")
+        || whole("x-real-ip")
+        || whole("x-request-id")
+        || whole("x-api-key")
 }
 
 /// Whether a field may stand in trailers: not one that frames, routes or identifies (RFC 9110 §6.5.1).
@@ -98,11 +103,30 @@ mod tests {
             "x_real.ip",
             "x-request-id",
             "x_request.id",
+            "x-api-key",
+            "x_api_key",
+            "x.api.key",
+            "x-api_key",
+            "x-pointsman-assertion",
+            "x_pointsman_assertion",
+            "x.pointsman.assertion",
+            "x-pointsman_assertion",
+            "x_pointsman-anything",
         ] {
             assert_eq!(fate(name), Fate::Ours, "{name}");
             assert!(!passes_in_trailers(name), "{name}");
         }
-        for name in ["x-forward", "x-request-ids", "accept", "x-real-ipv6", "forwarded-by", "te-x"] {
+        for name in [
+            "x-forward",
+            "x-request-ids",
+            "accept",
+            "x-real-ipv6",
+            "forwarded-by",
+            "te-x",
+            "x-api-keys",
+            "x-pointsman",
+            "api-key",
+        ] {
             assert_eq!(fate(name), Fate::Passes, "{name}");
         }
     }
@@ -112,7 +136,15 @@ mod tests {
         for name in ["connection", "keep-alive", "te", "upgrade", "transfer-encoding", "proxy-connection"] {
             assert_eq!(fate(name), Fate::HopByHop, "{name}");
         }
-        for name in ["authorization", "cookie", "host", "x-forwarded-for", "content-length"] {
+        for name in [
+            "authorization",
+            "cookie",
+            "host",
+            "x-forwarded-for",
+            "content-length",
+            "x-api-key",
+            "x-pointsman-assertion",
+        ] {
             assert!(is_protected(name), "{name}");
         }
         assert!(!is_protected("x-custom"));

@@ -11,7 +11,10 @@ use std::sync::Arc;
 use api::Digest;
 use api::fleet::Secret;
 use certs::secret::SealKey;
+use policies::credential::assertion::Signer;
 use rustls::pki_types::PrivateKeyDer;
+
+use crate::snapshot::is_key_id;
 
 /// Most secrets that are held: one for each certificate, and some for tickets. More is a mistake.
 const MOST: usize = 20_000;
@@ -21,8 +24,8 @@ const SECRET_BYTES: usize = 16 * 1024;
 const ID_BYTES: usize = 128;
 /// Most of all secrets together, sealed.
 const ALL_BYTES: usize = 64 * 1024 * 1024;
-/// A key of AES-256-GCM.
-const TICKET_KEY_BYTES: usize = 32;
+/// A key of tickets (AES-256-GCM), or of what is explained (AES-256-GCM-SIV).
+const AES_256_BYTES: usize = 32;
 /// Changes that a secret is kept for while nothing names it yet: more than a controller has come one after the other for a
 /// proxy that was away, which are 1,024. Their secrets come before the first of them, and the last may be what names one.
 const AHEAD: u64 = 2_048;
@@ -83,7 +86,9 @@ fn open_one(key: &SealKey, secret: Secret) -> Result<Option<Opened>, String> {
     match kind {
         "key" if is_hex(64) => {}
         "ticket" if is_hex(32) => {}
-        "key" | "ticket" => return Err(format!("{id:?} is not named as keys are")),
+        "explain" if is_hex(16) => {}
+        "assertion" if is_key_id(name) => {}
+        "key" | "ticket" | "explain" | "assertion" => return Err(format!("{id:?} is not named as keys are")),
         _ => return Ok(None),
     }
     let plain = key.open(&secret).map_err(|error| error.to_string())?;
@@ -91,8 +96,11 @@ fn open_one(key: &SealKey, secret: Secret) -> Result<Option<Opened>, String> {
         "key" if public_half(&plain).as_deref() != Some(name) => {
             return Err(format!("{id} is not the private key of that public one"));
         }
-        "ticket" if plain.len() != TICKET_KEY_BYTES => {
-            return Err(format!("{id} has {} bytes, not {TICKET_KEY_BYTES}", plain.len()));
+        "ticket" | "explain" if plain.len() != AES_256_BYTES => {
+            return Err(format!("{id} has {} bytes, not {AES_256_BYTES}", plain.len()));
+        }
+        "assertion" => {
+            Signer::new("", name, &plain).map_err(|why| format!("{id} is no key that signs: {why}"))?;
         }
         _ => {}
     }
@@ -177,6 +185,7 @@ mod tests {
         let (key, other) = (seal_key(), seal_key());
         let (pair, another) = (rcgen::KeyPair::generate().expect("a key"), rcgen::KeyPair::generate().expect("a key"));
         let id = format!("key/{}", public_half(&pair.serialize_der()).expect("a key"));
+        let signing = policies::credential::assertion::Key::draw().pkcs8;
         let sealed = |id: &str, plain: &[u8]| seal(id, plain, key.public()).expect("sealed");
         for (secret, expected) in [
             (sealed(&id, &pair.serialize_der()), Ok(1)),
@@ -188,6 +197,13 @@ mod tests {
             (sealed(&ticket_id(&[7; 16]), &[1; 48]), Err("has 48 bytes")),
             (sealed(&ticket_id(&[7; 15]), &[1; 32]), Err("not named")),
             (sealed("key/../../x", &[1; 32]), Err("not named")),
+            (sealed("explain/0011223344556677", &[1; 32]), Ok(1)),
+            (sealed("explain/0011223344556677", &[1; 16]), Err("has 16 bytes")),
+            (sealed("explain/001122334455667", &[1; 32]), Err("not named")),
+            (sealed("assertion/one-2_B", &signing), Ok(1)),
+            (sealed("assertion/one", b"garbage"), Err("no key that signs")),
+            (sealed("assertion/a/b", &signing), Err("not named")),
+            (sealed("assertion/", &signing), Err("not named")),
             (sealed(&ticket_id(&[7; 16]), &[1; SECRET_BYTES]), Err("at most")),
             (Secret { id: "x".repeat(1_000_000), ..Secret::default() }, Err("at most")),
             (seal(&ticket_id(&[7; 16]), &[1; 32], other.public()).expect("sealed"), Err("not sealed for")),

@@ -56,6 +56,7 @@ impl Collector for Metrics {
             ConstGauge::new(one.sums.outstanding as i64).encode(family.encode_family(&labels(one))?)?;
         }
         self.totals(&mut encoder)?;
+        self.0.control.issuers().encode(&mut encoder)?;
         self.state(&mut encoder)
     }
 }
@@ -73,6 +74,8 @@ impl Metrics {
             let count = ConstCounter::new(sum(&|totals| totals.refused(*reason)));
             count.encode(refused.encode_family(&[("reason", reason.label())])?)?;
         }
+        let failures = sum(&Totals::policy_failures);
+        total(encoder, "policy_failures", "Questions for which a policy could not be evaluated", failures)?;
         let help = "Connections and streams that the proxy ended though the client had not finished";
         let mut cut = encoder.encode_descriptor("cut", help, None, MetricType::Counter)?;
         for cause in Cut::ALL {

@@ -1,4 +1,5 @@
-//! Names of requests: 32 hexadecimal digits that tell nobody anything, but this proxy which worker had it and when.
+//! Names of requests: 32 hexadecimal digits that tell nobody anything, but this proxy which worker had it and when. Those of
+//! our own 404s are made in `denied`.
 //!
 //! Must not know: requests. A name is one block of AES over worker and position, under a key that lives as long as the
 //! process: names never repeat, and nobody can count our requests by them.
@@ -7,7 +8,8 @@
 
 use std::cell::Cell;
 
-use aws_lc_rs::cipher::{AES_128, AES_128_KEY_LEN, EncryptingKey, UnboundCipherKey};
+use aws_lc_rs::cipher::{AES_128, AES_128_KEY_LEN, DecryptingKey, DecryptionContext, EncryptingKey, UnboundCipherKey};
+use policies::credential::denial;
 
 /// Longest name that is taken over from a trusted peer.
 const GIVEN_BYTES: usize = 128;
@@ -18,7 +20,12 @@ pub(crate) enum RequestId {
     Own([u8; 32]),
     /// A trusted peer's.
     Given(Box<str>),
+    /// Of a 404 of ours: why, sealed for operators.
+    Denial(Box<[u8; denial::LENGTH]>),
 }
+
+/// A name of ours before it is written: 16 bytes that are never the same twice.
+pub(crate) type Block = [u8; 16];
 
 /// The key of a process.
 #[derive(Clone)]
@@ -50,6 +57,14 @@ impl IdKey {
         aws_lc_rs::rand::fill(&mut key).map_err(|_| std::io::Error::other("the system gives no random bytes"))?;
         Ok(Self(key))
     }
+
+    /// The worker that gave this name; `None`: none of this process.
+    pub(crate) fn open(&self, mut block: Block) -> Option<u32> {
+        let key = UnboundCipherKey::new(&AES_128, &self.0).ok()?;
+        DecryptingKey::ecb(key).ok()?.decrypt(&mut block, DecryptionContext::None).ok()?;
+        let [worker @ .., 0, 0, 0, 0] = *block.first_chunk::<8>()? else { return None };
+        Some(u32::from_be_bytes(worker))
+    }
 }
 
 impl Ids {
@@ -60,15 +75,26 @@ impl Ids {
     }
 
     /// The next name.
-    pub(crate) fn next(&self) -> RequestId {
+    pub(crate) fn next(&self) -> Block {
         let position = self.next.replace(self.next.get() + 1);
         let mut block = [0; 16];
         block[..4].copy_from_slice(&self.worker.to_be_bytes());
         block[8..].copy_from_slice(&position.to_be_bytes());
         // One whole block, which cannot fail; were it to, names would only be easier to read.
         let _ = self.key.encrypt(&mut block);
-        RequestId::Own(hex(block))
+        block
     }
+}
+
+/// Reads a name of ours as it is written.
+pub(crate) fn parse(name: &str) -> Option<Block> {
+    let name: [u8; 32] = name.as_bytes().try_into().ok()?;
+    let mut block = Block::default();
+    for (byte, two) in block.iter_mut().zip(name.chunks_exact(2)) {
+        let digit = |of: u8| char::from(of).to_digit(16).filter(|_| !of.is_ascii_uppercase());
+        *byte = u8::try_from(digit(two[0])? << 4 | digit(two[1])?).ok()?;
+    }
+    Some(block)
 }
 
 fn hex(block: [u8; 16]) -> [u8; 32] {
@@ -81,6 +107,11 @@ fn hex(block: [u8; 16]) -> [u8; 32] {
 }
 
 impl RequestId {
+    /// One of ours.
+    pub(crate) fn own(block: Block) -> Self {
+        Self::Own(hex(block))
+    }
+
     /// The name that a trusted peer gave, when it is one.
     pub(crate) fn given(value: &[u8]) -> Option<Self> {
         let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:/+=@".contains(b);
@@ -92,6 +123,7 @@ impl RequestId {
         match self {
             Self::Own(text) => text,
             Self::Given(text) => text.as_bytes(),
+            Self::Denial(text) => &text[..],
         }
     }
 
@@ -137,7 +169,11 @@ mod tests {
             for worker in 0..4 {
                 let ids = Ids::new(&key, worker);
                 for _ in 0..1_000 {
-                    let id = ids.next();
+                    let own = ids.next();
+                    assert_eq!(key.open(own), Some(worker));
+                    assert_eq!(IdKey::draw().expect("random bytes").open(own), None);
+                    let id = RequestId::own(own);
+                    assert_eq!(parse(std::str::from_utf8(id.as_bytes()).expect("text")), Some(own));
                     assert!(id.as_bytes().iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{id:?}");
                     assert!(is_traceparent(&id.traceparent()), "{id:?}");
                     assert!(seen.insert(id.as_bytes().to_vec()));

@@ -1,22 +1,65 @@
 //! Host to stage: `<service>.<zone>` is the stage, `r<N>--<service>.<zone>` one release in it.
 //!
-//! Must not know: headers, paths, connections, or who asks. An unknown host has no stage, and nothing else tells it
-//! apart: no backend is touched.
+//! Must not know: headers, connections, or who asks. An unknown host has no stage, and nothing else tells it apart: the same
+//! is looked up, and no backend is touched.
 //!
 //! Main type: [`Routed`].
 
 use std::sync::Arc;
 
 use certs::client::Clients;
+use policies::verdict::Named;
 
-use crate::snapshot::{Backend, Https, Snapshot, Stage};
+use crate::snapshot::{Asking, Backend, Guarded, Https, Place, Snapshot, Stage};
 
-/// Where a host leads.
+/// Where a host leads, be it nowhere.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Routed<'a> {
-    pub(crate) stage: &'a Stage,
-    /// The host named one release; `None`: whatever the weights say.
-    pub(crate) release: Option<&'a Backend>,
+pub(crate) struct Routed<'a, 'h> {
+    /// `None`: no stage has the host.
+    pub(crate) stage: Option<&'a Stage>,
+    /// The stage, or what stands in its place: the same is read of either.
+    pub(crate) shape: &'a Stage,
+    /// What is asked there of anybody.
+    pub(crate) guarded: &'a Guarded,
+    pub(crate) asking: &'a Asking,
+    /// The service's name, or what stands in its place.
+    pub(crate) service: &'h str,
+    pub(crate) release: Release<'a>,
+}
+
+/// Which release a host names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Release<'a> {
+    /// None: whatever the weights say.
+    Any,
+    One(&'a Backend),
+    /// One that the stage does not have, or there is no stage.
+    Missing(u32),
+}
+
+impl Routed<'_, '_> {
+    /// Whether the host names a release, and one that there is.
+    pub(crate) fn named(&self) -> Named {
+        match self.release {
+            Release::Any => Named::Nothing,
+            Release::One(_) => Named::Known,
+            Release::Missing(_) => Named::Unknown,
+        }
+    }
+
+    /// The number that the host names.
+    pub(crate) fn number(&self) -> Option<u32> {
+        match self.release {
+            Release::Any => None,
+            Release::One(backend) => Some(backend.release),
+            Release::Missing(number) => Some(number),
+        }
+    }
+
+    /// Whether some backend is asked for its health at this path, or gRPC's way.
+    pub(crate) fn is_checked_at(&self, path: &str, is_rpc: bool) -> bool {
+        is_rpc || self.shape.health_paths.iter().any(|known| **known == *path)
+    }
 }
 
 /// How a host in normal form is asked for, whether or not it leads anywhere.
@@ -37,19 +80,22 @@ pub(crate) fn clients<'a>(snapshot: &'a Snapshot, host: &str) -> Option<&'a Arc<
     of_stage.or_else(|| snapshot.clients(zone))
 }
 
-/// The stage of a host in normal form (lower case, no port, no dot at the end); `None` when it is unknown.
-pub(crate) fn route<'a>(snapshot: &'a Snapshot, host: &str) -> Option<Routed<'a>> {
-    let (label, zone) = split(host)?;
-    // No service's name holds `--`, so what does cannot be one.
-    let (release, service) = match label.as_bytes().windows(2).position(|two| two == b"--") {
-        Some(at) => (Some(release_number(&label[..at])?), &label[at + 2..]),
-        None => (None, label),
+/// Where a host in normal form leads (lower case, no port, no dot at the end).
+pub(crate) fn route<'a, 'h>(snapshot: &'a Snapshot, host: &'h str) -> Routed<'a, 'h> {
+    // Without a dot it is in no zone.
+    let (label, zone) = split(host).unwrap_or((host, ""));
+    // No service's name holds `--`, so what does and names no release cannot be one.
+    let named = label.split_once("--").and_then(|(release, service)| Some((release_number(release)?, service)));
+    let (number, service) = named.map_or((None, label), |(number, service)| (Some(number), service));
+    let Place { stage, shape, guarded, asking } = snapshot.place(zone, service);
+    let release = match number {
+        None => Release::Any,
+        Some(number) => match shape.backend(number) {
+            Some(backend) if stage.is_some() => Release::One(backend),
+            _ => Release::Missing(number),
+        },
     };
-    let stage = snapshot.stage(zone, service)?;
-    match release {
-        None => Some(Routed { stage, release: None }),
-        Some(number) => stage.backend(number).map(|backend| Routed { stage, release: Some(backend) }),
-    }
+    Routed { stage, shape, guarded, asking, service, release }
 }
 
 /// The first label and the rest.
@@ -79,7 +125,9 @@ mod tests {
             fixture::stage("other/production", &[1]),
         ]);
         let found = |host: &str| {
-            route(&snapshot, host).map(|routed| (routed.stage.text.to_string(), routed.release.map(|b| b.release)))
+            let routed = route(&snapshot, host);
+            let stage = routed.stage.filter(|_| !matches!(routed.release, Release::Missing(_)))?;
+            Some((stage.text.to_string(), routed.number()))
         };
         let stage = Some(("hello/staging".to_owned(), None));
         for (host, expected) in [

@@ -150,6 +150,8 @@ pub enum ProxyError {
     Thread(std::io::Error),
     /// The identity is unusable.
     Identity(certs::CertsError),
+    /// An algorithm of credentials does not work on this machine.
+    Cryptography(String),
 }
 
 impl std::fmt::Display for ProxyError {
@@ -170,6 +172,7 @@ impl std::fmt::Display for ProxyError {
             Self::InUse { path } => write!(f, "{} is in use by another proxy", path.display()),
             Self::Thread(source) => write!(f, "cannot start a thread: {source}"),
             Self::Identity(source) => write!(f, "the identity cannot be used: {source}"),
+            Self::Cryptography(what) => write!(f, "credentials cannot be verified on this machine: {what}"),
         }
     }
 }
@@ -179,7 +182,7 @@ impl std::error::Error for ProxyError {
         match self {
             Self::Listen { source, .. } | Self::File { source, .. } | Self::Thread(source) => Some(source),
             Self::Identity(source) => Some(source),
-            Self::InUse { .. } => None,
+            Self::InUse { .. } | Self::Cryptography(_) => None,
         }
     }
 }

@@ -12,7 +12,9 @@ mod clients;
 mod compile;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fixture;
+mod gate;
 mod resources;
+mod sealing;
 mod shown;
 mod slots;
 mod tls;
@@ -25,11 +27,14 @@ use std::sync::Arc;
 
 use api::Version;
 use certs::client::Clients;
+use policies::verdict::Rule;
 
 pub(crate) use apply::{Incoming, Received, Receiver};
 pub(crate) use challenges::Challenges;
 pub(crate) use compile::{Compiled, Compiler};
+pub(crate) use gate::{Asking, Gate, Guarded};
 pub(crate) use resources::{Delta, Resources};
+pub(crate) use sealing::is_key_id;
 pub(crate) use tls::Tls;
 
 use crate::health::Health;
@@ -49,6 +54,8 @@ pub(crate) struct Snapshot {
     /// By domain. Rebuilt from `environments` with each change: there are few zones.
     zones: Table<Arc<str>, Zone>,
     environments: Table<Arc<str>, Arc<Services>>,
+    /// Who may pass.
+    pub(crate) access: Arc<Gate>,
     pub(crate) challenges: Arc<Challenges>,
     /// Some zone or stage may ask clients for certificates.
     pub(crate) asks_clients: bool,
@@ -58,6 +65,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug)]
 struct Zone {
     services: Arc<Services>,
+    guarded: Arc<Guarded>,
     https: Https,
     /// Which certificates clients may show to any of its hosts.
     clients: Option<Arc<Clients>>,
@@ -73,7 +81,7 @@ pub(crate) struct Https {
 }
 
 /// One service in one environment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Stage {
     /// "hello/staging".
     pub(crate) text: Arc<str>,
@@ -89,6 +97,13 @@ pub(crate) struct Stage {
     pub(crate) cors: Box<[Box<str>]>,
     /// Which certificates clients may show to its hosts, in place of the zone's.
     pub(crate) clients: Option<Arc<Clients>>,
+    /// What it asks for besides its policies; `None`: it is open to everybody, and no policy is asked (a controller of before
+    /// schema 4).
+    pub(crate) rule: Option<Rule>,
+    /// As a denial names it.
+    pub(crate) short: u64,
+    /// Where its backends are asked for their health, without queries, in order.
+    pub(crate) health_paths: Box<[Arc<str>]>,
     /// The break-glass override that made `weighted`.
     pub(crate) overridden: Option<u32>,
 }
@@ -113,6 +128,18 @@ pub(crate) struct Endpoint {
     pub(crate) health: Arc<Health>,
 }
 
+/// Where a host leads, be it nowhere.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// `None`: no stage has the host.
+    pub(crate) stage: Option<&'a Stage>,
+    /// The stage, or what stands in its place.
+    pub(crate) shape: &'a Stage,
+    pub(crate) guarded: &'a Guarded,
+    /// What policies are asked there.
+    pub(crate) asking: &'a Asking,
+}
+
 /// What an endpoint speaks, in clear or through TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Protocol {
@@ -124,6 +151,20 @@ impl Snapshot {
     /// The stage of a service in the environment of a zone.
     pub(crate) fn stage(&self, zone: &str, service: &str) -> Option<&Stage> {
         self.zones.get(zone)?.services.get(service).map(|stage| &**stage)
+    }
+
+    /// The same, and what is asked there of anybody, whether or not there is such a stage or zone: three look-ups for each.
+    pub(crate) fn place(&self, zone: &str, service: &str) -> Place<'_> {
+        let (stage, guarded) = match look_up(&self.zones, zone) {
+            Some(zone) => (look_up(&zone.services, service).map(|stage| &**stage), &zone.guarded),
+            None => {
+                // As if there were services.
+                self.access.nowhere.has(service);
+                (None, &self.access.nowhere)
+            }
+        };
+        let asking = guarded.asking(stage.map(|_| service));
+        Place { stage, shape: stage.unwrap_or(&guarded.nobody), guarded, asking }
     }
 
     /// How the hosts of a zone are asked for.
@@ -148,10 +189,42 @@ impl Snapshot {
     }
 }
 
+/// Looks something up for a request. Each one takes time, so tests count them.
+fn look_up<'a, V>(table: &'a Table<Arc<str>, V>, key: &str) -> Option<&'a V> {
+    #[cfg(test)]
+    looked_up::add();
+    table.get(key)
+}
+
 impl Stage {
+    /// What stands in the place of a stage that is not there, with so many releases that nobody is led to.
+    fn nobody(backends: u32) -> Self {
+        let backend = |release| {
+            let (protocol, endpoints) = (Protocol::Http1, Box::default());
+            Backend { release, protocol, tls: None, slot: 0, endpoints }
+        };
+        Self { rule: Some(Rule::default()), backends: (1..=backends).map(backend).collect(), ..Self::default() }
+    }
+
     /// The backend of a release.
     pub(crate) fn backend(&self, release: u32) -> Option<&Backend> {
         let place = self.backends.binary_search_by_key(&release, |backend| backend.release).ok()?;
         self.backends.get(place)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod looked_up {
+    use std::cell::Cell;
+
+    thread_local!(static COUNT: Cell<u64> = const { Cell::new(0) });
+
+    pub(super) fn add() {
+        COUNT.set(COUNT.get() + 1);
+    }
+
+    /// By this thread so far.
+    pub(crate) fn count() -> u64 {
+        COUNT.get()
     }
 }

@@ -12,6 +12,7 @@ pub(crate) struct Totals {
     pub(crate) connections: AtomicU64,
     pub(crate) accepted: AtomicU64,
     pub(crate) outstanding: AtomicU64,
+    policy_failures: AtomicU64,
     refused: [AtomicU64; Reason::ALL.len()],
     cut: [AtomicU64; Cut::ALL.len()],
     unshaken: [AtomicU64; Unshaken::ALL.len()],
@@ -21,6 +22,15 @@ impl Totals {
     /// A request was answered by us.
     pub(crate) fn refuse(&self, reason: Reason) {
         add(&self.refused[reason as usize]);
+    }
+
+    /// Policies could not be evaluated for one question.
+    pub(crate) fn policy_failed(&self) {
+        add(&self.policy_failures);
+    }
+
+    pub(crate) fn policy_failures(&self) -> u64 {
+        self.policy_failures.load(Relaxed)
     }
 
     /// A connection or a stream was ended by us.
@@ -72,6 +82,13 @@ labels! {
     /// Why a request was answered by us.
     Reason {
         UnknownHost = "unknown_host",
+        /// There is such a stage, and the caller may not know it.
+        Hidden = "hidden",
+        Unauthenticated = "unauthenticated",
+        Forbidden = "forbidden",
+        KeysUnavailable = "keys_unavailable",
+        /// An alarm: a policy could not be evaluated, and nobody is let in by the others.
+        PolicyFailed = "policy_failed",
         Malformed = "malformed",
         Method = "method",
         Expectation = "expectation",
@@ -113,6 +130,8 @@ labels! {
         Unread = "unread",
         /// The client does not read one stream.
         UnreadStream = "unread_stream",
+        /// Whoever asked for it may not any more.
+        NoLonger = "no_longer_allowed",
         /// HTTP/2 was broken or flooded: the library ended it.
         Http2 = "http2",
     }

@@ -10,35 +10,48 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Cache};
+use policies::credential::denial::Seal;
+use policies::credential::{KeyRing, Presented};
+use policies::verdict::Why;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::access_log::{Log, writer};
 use crate::answer::Own;
-use crate::balance;
+use crate::assertions::Assertions;
+use crate::callers::{Caller, Callers};
 use crate::codec::connection::{Connection, Listener};
 use crate::codec::pool::Pools;
 use crate::codec::server;
 use crate::count::{Counters, Opened};
 use crate::deadline::Deadlines;
+use crate::decide::{Decisions, Judged, Request, decide};
+use crate::explain::{Ask, Ring};
 use crate::forwarded::Trusted;
-use crate::request_id::{IdKey, Ids};
+use crate::issuers::Issuers;
+use crate::lasting::{self, Lasting};
+use crate::request_id::{Block, IdKey, Ids, RequestId};
+use crate::route::Routed;
 use crate::settings::Limits;
-use crate::snapshot::{Backend, Snapshot, Stage};
+use crate::snapshot::{Backend, Gate, Snapshot, Stage};
 use crate::split::{Phase, Split};
 use crate::totals::Totals;
+use crate::{balance, denied};
 
 /// How long accepting pauses after an error such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How often it is said that connections cannot be accepted.
 const COMPLAIN_AGAIN: Duration = Duration::from_secs(10);
+
+/// How often it is said that a policy cannot be evaluated.
+const ALARM_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a worker is made of.
 pub(crate) struct Setup {
@@ -54,11 +67,15 @@ pub(crate) struct Setup {
     pub(crate) trusted: Trusted,
     pub(crate) proxy_protocol: bool,
     pub(crate) ids: IdKey,
+    pub(crate) issuers: Arc<Issuers>,
+    /// Names 404s until a key for that was sent.
+    pub(crate) seal: Arc<Seal>,
     pub(crate) log: Option<writer::Handle>,
+    /// What the admin runtime wants to know.
+    pub(crate) questions: mpsc::Receiver<Ask>,
 }
 
 /// State of one thread.
-#[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) limits: Rc<Limits>,
     deadlines: Deadlines,
@@ -68,6 +85,18 @@ pub(crate) struct Worker {
     published: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     /// The published snapshot behind a count of our own: a request's handle touches no shared count.
     held: RefCell<Rc<Held>>,
+    issuers: Arc<Issuers>,
+    keys: RefCell<Cache<Arc<ArcSwap<KeyRing>>, Arc<KeyRing>>>,
+    callers: RefCell<Callers>,
+    decisions: RefCell<Decisions>,
+    assertions: RefCell<Assertions>,
+    seal: Arc<Seal>,
+    /// What was decided lately.
+    pub(crate) ring: Ring,
+    /// Exchanges that are decided again.
+    pub(crate) lasting: Rc<Lasting>,
+    /// When it was last said that a policy cannot be evaluated.
+    alarmed: Cell<Option<Instant>>,
     /// By stage slot.
     splits: RefCell<Vec<Option<Splitting>>>,
     seed: Cell<u64>,
@@ -93,6 +122,12 @@ impl std::ops::Deref for Held {
     }
 }
 
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Worker {}", self.phase.index)
+    }
+}
+
 #[derive(Debug)]
 struct Splitting {
     generation: u64,
@@ -110,6 +145,63 @@ impl Worker {
             *held = Rc::new(Held(newest.clone()));
         }
         held.clone()
+    }
+
+    /// Who presents this.
+    pub(crate) fn identify(&self, gate: &Gate, presented: &Presented<'_>) -> Rc<Caller> {
+        let mut keys = self.keys.borrow_mut();
+        self.callers.borrow_mut().identify(gate, keys.load(), presented, now_s)
+    }
+
+    /// Of the keys with which users are known now.
+    pub(crate) fn keys_generation(&self) -> u64 {
+        self.keys.borrow_mut().load().generation
+    }
+
+    /// Waits until an issuer has newer keys, if it may have some. See [`Issuers::newer`].
+    pub(crate) async fn newer_keys(&self, issuer: &str) {
+        self.issuers.newer(issuer, self.keys_generation()).await;
+    }
+
+    /// What happens to a request.
+    pub(crate) fn decide(
+        &self,
+        gate: &Gate,
+        caller: &Caller,
+        routed: &Routed<'_, '_>,
+        request: &Request<'_>,
+    ) -> Judged {
+        decide(&mut self.decisions.borrow_mut(), gate, caller, routed, request)
+    }
+
+    /// What was done to decide so far.
+    #[cfg(test)]
+    pub(crate) fn work(&self) -> crate::decide::Work {
+        self.decisions.borrow().work()
+    }
+
+    /// What the endpoints of a stage are told of who calls. `own`: the request for which it is signed, if it is.
+    pub(crate) fn assertion(&self, gate: &Gate, caller: &Caller, stage: &Stage, own: &Block) -> Option<Rc<str>> {
+        self.assertions.borrow_mut().of(gate, caller, stage, own, now_s)
+    }
+
+    /// The name of a 404. `stage`: as a denial names it.
+    pub(crate) fn denial(&self, gate: &Gate, caller: &Caller, stage: u64, why: Why, own: &Block) -> RequestId {
+        denied::name(gate.seal.as_ref().unwrap_or(&self.seal), caller, (stage, why), own, now_ms())
+    }
+
+    /// Counts where policies could not be evaluated, and says so at most once a second.
+    pub(crate) fn alarm(&self, stage: &str, judged: &Judged) {
+        if judged.failed.is_empty() {
+            return;
+        }
+        judged.failed.iter().for_each(|_| self.totals.policy_failed());
+        let now = Instant::now();
+        if self.alarmed.get().is_none_or(|last| now.duration_since(last) >= ALARM_AGAIN) {
+            self.alarmed.set(Some(now));
+            let errors: Vec<&String> = judged.failed.iter().flat_map(|answered| &answered.errors).collect();
+            tracing::error!(stage, ?errors, "a policy cannot be evaluated: nobody is let in where it counts");
+        }
     }
 
     /// The backend whose turn it is in a stage; `None` when no weight is above zero.
@@ -142,7 +234,7 @@ impl Worker {
         self.totals.refuse(own.label());
     }
 
-    fn new(setup: &Setup) -> Rc<Self> {
+    pub(crate) fn new(setup: &Setup) -> Rc<Self> {
         let mut published = Cache::new(setup.snapshot.clone());
         let held = Rc::new(Held(published.load().clone()));
         let (limits, deadlines) = (Rc::new(setup.limits.clone()), Deadlines::new());
@@ -154,6 +246,15 @@ impl Worker {
             phase: setup.phase,
             published: RefCell::new(published),
             held: RefCell::new(held),
+            issuers: setup.issuers.clone(),
+            keys: RefCell::new(Cache::new(setup.issuers.keys().clone())),
+            callers: RefCell::default(),
+            decisions: RefCell::default(),
+            assertions: RefCell::default(),
+            seal: setup.seal.clone(),
+            ring: Ring::default(),
+            lasting: Rc::default(),
+            alarmed: Cell::new(None),
             splits: RefCell::default(),
             seed: Cell::new(u64::from(setup.phase.index) << 40),
             connections: RefCell::default(),
@@ -170,6 +271,16 @@ impl Worker {
         self.totals.connections.store(self.connections.borrow().len() as u64, Relaxed);
         self.totals.outstanding.store(self.outstanding.get().into(), Relaxed);
     }
+}
+
+/// Milliseconds since the Unix epoch by the system's clock, which is what tokens are compared with.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn now_s() -> u64 {
+    now_ms() / 1_000
 }
 
 /// Starts the thread of a worker. It ends with the number of requests that were cut at the drain's deadline.
@@ -197,7 +308,7 @@ pub(crate) fn start(setup: Setup) -> std::io::Result<std::thread::JoinHandle<u64
 async fn run(setup: Setup) -> u64 {
     let worker = Worker::new(&setup);
     let ids = Rc::new(Ids::new(&setup.ids, setup.phase.index));
-    let Setup { http, https, mut stop, trusted, proxy_protocol, .. } = setup;
+    let Setup { http, https, mut stop, trusted, proxy_protocol, questions, .. } = setup;
     let mut accepting = Vec::new();
     let listeners = http
         .map(|listener| (listener, None))
@@ -225,6 +336,7 @@ async fn run(setup: Setup) -> u64 {
     }
     tokio::task::spawn_local(worker.deadlines.clone().run());
     tokio::task::spawn_local(keep(worker.clone()));
+    tokio::task::spawn_local(answer(worker.clone(), questions));
     if worker.log.is_some() {
         tokio::task::spawn_local(keep_log(worker.clone()));
     }
@@ -240,14 +352,21 @@ async fn run(setup: Setup) -> u64 {
     crate::drain::drain(&worker, accepting, deadline).await
 }
 
-/// Once a second: figures for the admin runtime, idle connections, and the hold on an old snapshot.
+/// Once a second: figures for the admin runtime, idle connections, the hold on an old snapshot and old keys, and who may go on.
 async fn keep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         worker.pools.prune();
         drop(worker.snapshot());
+        worker.keys.borrow_mut().load();
         worker.report();
+        lasting::look_again(&worker, &worker.lasting).await;
     }
+}
+
+/// Tells the admin runtime what was decided.
+async fn answer(worker: Rc<Worker>, questions: mpsc::Receiver<Ask>) {
+    worker.ring.answer(questions).await;
 }
 
 /// What is in the access log is seldom older than this.

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use super::admission::Admission;
 use crate::access_log::{Entry, Log};
 use crate::deadline::Deadlines;
+use crate::explain::Place;
 use crate::forwarded::Trusted;
-use crate::request_id::{Ids, RequestId};
+use crate::request_id::{Block, Ids, RequestId};
 use crate::settings::Limits;
 use crate::totals::{Cut, Totals, Unshaken};
 
@@ -253,6 +254,12 @@ pub(crate) struct Flight {
     /// When its head was here.
     pub(crate) begun: Instant,
     pub(crate) id: RequestId,
+    /// The name that it has from us, whatever it is called in answers.
+    pub(crate) own: Block,
+    /// Where it stands among what was decided lately, if anything was.
+    pub(crate) decided: Option<Place>,
+    /// Who asks by address: the peer, or who a trusted peer says.
+    pub(crate) client: IpAddr,
     /// It came over TLS, be it to a peer that is believed.
     pub(crate) is_https: bool,
     /// What the answer says of how long to ask over TLS only (`Strict-Transport-Security`).
@@ -271,12 +278,16 @@ impl Flight {
         connection.exchanges.set(connection.exchanges.get() + 1);
         connection.begun_exchanges.set(connection.begun_exchanges.get() + 1);
         outstanding.set(outstanding.get() + 1);
-        let id = connection.listener.ids.next();
+        let own = connection.listener.ids.next();
+        let (id, client) = (RequestId::own(own), connection.peer.borrow().address);
         let begun = Instant::now();
         Self {
             connection: connection.clone(),
             begun,
             id,
+            own,
+            decided: None,
+            client,
             is_https: false,
             hsts_seconds: None,
             cors: None,

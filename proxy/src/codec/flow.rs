@@ -97,6 +97,8 @@ pub(crate) enum SourceError {
     Over,
     /// Of an answer: the request broke off or is malformed.
     Request,
+    /// Whoever it is for may not have it any more.
+    NoLonger,
 }
 
 /// Why moving ended early.
@@ -113,7 +115,7 @@ impl SourceError {
             Self::Idle => BodyFault::TooSlow,
             Self::Extensions => BodyFault::Extensions,
             Self::Trailers => BodyFault::Trailers,
-            Self::Broken(_) | Self::Over | Self::Request => BodyFault::Broken,
+            Self::Broken(_) | Self::Over | Self::Request | Self::NoLonger => BodyFault::Broken,
         }
     }
 }
@@ -127,6 +129,7 @@ impl std::fmt::Display for SourceError {
             Self::Trailers => f.write_str("too many trailers"),
             Self::Over => f.write_str("the exchange is over"),
             Self::Request => f.write_str("the request broke off or is malformed"),
+            Self::NoLonger => f.write_str("whoever it is for may not have it any more"),
         }
     }
 }

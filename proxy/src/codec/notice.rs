@@ -75,6 +75,11 @@ impl Notice {
 
     fn each_field(&self, mut put: impl FnMut(&'static str, &[u8])) {
         match self {
+            Self::Http(Own::Unauthenticated(_)) => {
+                // RFC 9110 §11.6.1: a 401 says how.
+                put("www-authenticate", b"Bearer");
+                put("content-type", TEXT);
+            }
             Self::Http(_) | Self::Proof(_) => put("content-type", TEXT),
             Self::Redirect(location) => {
                 put("location", location.as_bytes());

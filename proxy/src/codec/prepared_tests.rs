@@ -1,11 +1,12 @@
 use super::*;
 use crate::codec::testing::{connection, head};
+use crate::codec::told::Calls;
 use crate::request_id::RequestId;
 
 fn prepare(text: &str, trusted: &[&str], protocol: Protocol) -> Prepared {
     let inbound = Box::new(Inbound { head: head(text), upload: Upload::nothing(), upgrade: None });
     let id = RequestId::given(b"id").expect("a name");
-    let told = Told::new(inbound.head.view(), connection("192.0.2.7", trusted), id);
+    let told = Told::new(inbound.head.view(), connection("192.0.2.7", trusted), id, Calls::default());
     Prepared::new(inbound, None, told, protocol, Scheme::HTTP).expect("it can be written")
 }
 
@@ -78,10 +79,13 @@ fn hostile_h08_what_connection_names_goes_and_identity_stays() {
 #[test]
 fn hostile_h41_no_copy_of_ours_passes() {
     let fields = "X-Forwarded-For: 1\nx_forwarded_for: 2\nx.forwarded.host: 3\nX-FORWARDED-PROTO: 4\nForwarded: 5\n\
-        x-forwarded-for: 6\naccept: d\nX-Request-Id: 7\nx_request_id: 8\nx-forwarded-port: 9\nx-real-ip: 10";
+        x-forwarded-for: 6\naccept: d\nX-Request-Id: 7\nx_request_id: 8\nx-forwarded-port: 9\nx-real-ip: 10\n\
+        X-Api-Key: 11\nx_api_key: 12\nX.Api.Key: 13\nX-Pointsman-Assertion: 14\nx_pointsman_assertion: 15\n\
+        x.pointsman.user: 16\nConnection: x-api-key, x-pointsman-assertion";
     let lines = sent_http1(&format!("GET / HTTP/1.1\nhost: a\n{fields}"), &[]);
     assert_eq!(lines[1..], [&["host: a", "accept: d"][..], &OURS].concat());
     let (one, two) = (format!("GET / HTTP/1.1\nhost: a\n{fields}"), fields.to_lowercase());
+    let two = two.rsplit_once('\n').expect("lines").0;
     for text in [one, format!("GET https://a/ HTTP/2\n{two}")] {
         assert_eq!(sent_http2(&text)[1..], with_ours(&["accept: d"]), "{text}");
     }
@@ -116,5 +120,35 @@ fn a_trace_goes_on_and_one_that_is_none_begins_anew() {
     for fields in ["traceparent: evil\ntracestate: x=y".to_owned(), format!("{trace}\n{trace}\ntracestate: x=y")] {
         let lines = sent_http1(&format!("GET / HTTP/1.1\nhost: a\n{fields}"), &[]);
         assert_eq!(lines[1..], [&["host: a"][..], &OURS].concat(), "{fields}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_told_who_calls_once_and_by_us_and_gets_no_token_that_was_for_us() {
+    let text = "GET / HTTP/1.1\nhost: a\nauthorization: Bearer x\nx-pointsman-assertion: forged\naccept: d";
+    for (spent, kept) in [(true, &["accept: d"][..]), (false, &["authorization: Bearer x", "accept: d"][..])] {
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let inbound = Box::new(Inbound { head: head(text), upload: Upload::nothing(), upgrade: None });
+            let id = RequestId::given(b"id").expect("a name");
+            let calls = Calls { assertion: Some("signed".into()), spent_authorization: spent };
+            let told = Told::new(inbound.head.view(), connection("192.0.2.7", &[]), id, calls);
+            let prepared = Prepared::new(inbound, None, told, protocol, Scheme::HTTP).expect("it can be written");
+            let mut lines: Vec<String> = match prepared {
+                Prepared::Http1(mut outgoing) => {
+                    let mut out = Vec::new();
+                    outgoing.parts().0.write(Framing::Length(0), &mut out);
+                    let text = String::from_utf8(out).expect("text");
+                    text.lines().skip(2).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+                }
+                Prepared::Http2(request) => {
+                    let request = request.expect("it is here");
+                    let text = |value: &HeaderValue| value.to_str().expect("text").to_owned();
+                    request.headers().iter().map(|(name, value)| format!("{name}: {}", text(value))).collect()
+                }
+            };
+            lines.sort();
+            let expected = [kept, &["x-pointsman-assertion: signed"]].concat();
+            assert_eq!(lines, with_ours(&expected), "{protocol:?}");
+        }
     }
 }

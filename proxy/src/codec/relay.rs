@@ -4,7 +4,7 @@
 //! as over, and a gRPC caller gets a status.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -19,8 +19,10 @@ use super::http2::body::Incoming;
 use super::idle::Idle;
 use super::pool::Lease;
 use super::rewrite::clean_trailers;
-use crate::answer;
+use crate::answer::{self, Own};
+use crate::lasting::Watched;
 use crate::record::Ticket;
+use crate::totals::Cut;
 
 /// See the module.
 #[derive(Debug)]
@@ -41,6 +43,10 @@ pub(crate) struct Relay {
     web: Option<Web>,
     /// A piece in that form.
     piece: Bytes,
+    /// It may have to end before its time.
+    watched: Option<Watched>,
+    /// After a change of protocol: to WebSocket.
+    is_websocket: bool,
 }
 
 /// The body of an answer as it comes from an endpoint.
@@ -70,12 +76,45 @@ impl Relay {
         grpc: Grpc,
     ) -> Self {
         let (lease, piece) = (Some(lease), Bytes::new());
-        Self { body, limit, lease, ticket, flight, grpc, end: None, trailers: None, web: None, piece }
+        let (end, trailers, web, watched) = (None, None, None, None);
+        Self { body, limit, lease, ticket, flight, grpc, end, trailers, web, piece, watched, is_websocket: false }
     }
 
     /// The call ends then, with a status that says so.
     pub(crate) fn end_at(&mut self, end: Option<Pin<Box<Sleep>>>) {
         self.end = end;
+    }
+
+    /// It ends when whoever asked may not go on.
+    pub(crate) fn watch(&mut self, watched: Option<Watched>) {
+        self.watched = watched;
+    }
+
+    /// The protocol has changed to WebSocket.
+    pub(crate) fn turn_into_websocket(&mut self) {
+        self.is_websocket = true;
+    }
+
+    pub(crate) fn is_websocket(&self) -> bool {
+        self.is_websocket
+    }
+
+    /// Whether it is one that may have to end before its time.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// Ready once it may not go on; says so.
+    pub(crate) fn poll_no_longer(&mut self, cx: &Context<'_>) -> Poll<Own> {
+        let Some(watched) = &self.watched else { return Poll::Pending };
+        let own = ready!(watched.poll(cx));
+        self.watched = None;
+        self.flight.connection().count(Cut::NoLonger);
+        self.flight.log(|entry| {
+            let why = format!("ended, because it may not go on: {}", own.reason());
+            entry.text("why", why.as_bytes());
+        });
+        Poll::Ready(own)
     }
 
     /// The caller gets gRPC-Web.
@@ -93,6 +132,11 @@ impl Relay {
         if let Some(Download::Http1(answer)) = &mut self.body {
             answer.read_in_small_pieces();
         }
+    }
+
+    /// Whether a message's piece has gone in part: behind the rest of it there may be a status.
+    fn is_within(&self) -> bool {
+        matches!(&self.body, Some(Download::Http2(incoming, _)) if self.grpc == Grpc::Owed && incoming.has_piece())
     }
 
     fn end(&mut self) -> Poll<Result<bool, SourceError>> {
@@ -156,6 +200,18 @@ impl Relay {
         self.last()
     }
 
+    /// Whoever asked may not go on: that is not the release's fault.
+    fn no_longer(&mut self, own: Own) -> Poll<Result<bool, SourceError>> {
+        (self.body, self.lease) = (None, None);
+        if self.grpc == Grpc::Owed {
+            self.owe(own.grpc_code());
+            let message = HeaderValue::from_static(own.text().trim_end());
+            self.trailers.get_or_insert_default().insert("grpc-message", message);
+            return self.last();
+        }
+        Poll::Ready(Err(SourceError::NoLonger))
+    }
+
     fn owe(&mut self, code: u8) {
         self.grpc = Grpc::Told;
         self.trailers.get_or_insert_default().insert("grpc-status", HeaderValue::from(u16::from(code)));
@@ -166,6 +222,13 @@ impl Source for Relay {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, SourceError>> {
         if !self.piece.is_empty() {
             return Poll::Ready(Ok(true));
+        }
+        if self.watched.is_some()
+            && self.body.is_some()
+            && !self.is_within()
+            && let Poll::Ready(own) = self.poll_no_longer(cx)
+        {
+            return self.no_longer(own);
         }
         // Not within a piece: to an HTTP/1 client its length was told already.
         if let (Some(end), Grpc::Owed, Some(Download::Http2(incoming, _))) = (&mut self.end, self.grpc, &self.body)

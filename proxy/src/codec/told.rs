@@ -1,6 +1,7 @@
-//! What an endpoint is told of the request by us: who the client is, on which way it came, and the request's name.
+//! What an endpoint is told of the request by us: who the client is and who calls, on which way it came, and the request's
+//! name.
 //!
-//! Main type: [`Told`].
+//! Main types: [`Told`]; [`Calls`], of who calls.
 
 use std::rc::Rc;
 
@@ -18,21 +19,36 @@ pub(crate) struct Told {
     id: RequestId,
     /// The client brought no trace that could go on.
     begins_trace: bool,
+    calls: Calls,
+}
+
+/// What an endpoint is told of who calls.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    /// A token of ours; `None`: nobody that is known.
+    pub(crate) assertion: Option<Rc<str>>,
+    /// `authorization` was for us.
+    pub(crate) spent_authorization: bool,
 }
 
 impl Told {
-    pub(crate) fn new(view: RequestView<'_>, connection: Rc<Connection>, id: RequestId) -> Self {
+    pub(crate) fn new(view: RequestView<'_>, connection: Rc<Connection>, id: RequestId, calls: Calls) -> Self {
         let peer = connection.peer();
         // Allocates: only for requests of trusted peers.
         let origin = peer.is_trusted.then(|| forwarded::origin(view, peer.address, &connection.listener.trusted));
         let mut traces = view.header("traceparent");
         let goes_on = traces.next().is_some_and(is_traceparent) && traces.next().is_none();
-        Self { connection, origin: origin.map(Box::new), id, begins_trace: !goes_on }
+        Self { connection, origin: origin.map(Box::new), id, begins_trace: !goes_on, calls }
     }
 
-    /// Whether a field of the client goes on although its name alone would let it: a trace that is none does not.
+    /// Whether a field of the client ends here although its name alone would let it go on: a trace that is none, and a token
+    /// that was for us.
     pub(crate) fn replaces(&self, name: &str) -> bool {
-        self.begins_trace && matches!(name, "traceparent" | "tracestate")
+        match name {
+            "traceparent" | "tracestate" => self.begins_trace,
+            "authorization" => self.calls.spent_authorization,
+            _ => false,
+        }
     }
 
     /// Each field, its value in pieces. `authority`: the host as the endpoint is told it.
@@ -62,6 +78,9 @@ impl Told {
         }
         if let Some(client) = self.connection.admission.client() {
             put("x-forwarded-client-cert", &[client.header().as_bytes()]);
+        }
+        if let Some(assertion) = &self.calls.assertion {
+            put("x-pointsman-assertion", &[assertion.as_bytes()]);
         }
         put("x-request-id", &[self.id.as_bytes()]);
         if self.begins_trace {

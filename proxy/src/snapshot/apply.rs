@@ -4,7 +4,9 @@
 //!
 //! Main type: [`Receiver`], one per connection.
 
-use api::fleet::{Change, ControllerMessage, Rejection, ResourceSet, Secret, Transfer, controller_message::Kind};
+use api::fleet::{
+    Change, ControllerMessage, Question, Rejection, ResourceSet, Secret, Transfer, controller_message::Kind,
+};
 use api::{Digest, Version};
 use prost::Message;
 
@@ -31,6 +33,8 @@ pub(crate) enum Received {
     Welcome,
     /// Secrets that later changes name.
     Secrets(Vec<Secret>),
+    /// The controller wants to know what was decided.
+    Question(Question),
     /// A change is whole.
     Whole(Incoming),
     /// A change was refused as a whole.
@@ -71,6 +75,7 @@ impl Receiver {
             Some(Kind::Change(change)) => self.change(change),
             Some(Kind::Welcome(_)) => Received::Welcome,
             Some(Kind::Secrets(secrets)) => Received::Secrets(secrets.secrets),
+            Some(Kind::Question(question)) => Received::Question(question),
             None => Received::Nothing,
         }
     }

@@ -14,11 +14,14 @@ use certs::client::Clients;
 use certs::endpoint::Authorities;
 use certs::public::Public;
 use certs::resolver::Certified;
+use policies::credential::denial;
+use policies::verdict::Rule;
 
 use super::apply::Incoming;
 use super::challenges::Challenges;
 use super::check::{self, Problems};
 use super::clients::ClientsBoard;
+use super::gate::{self, GateBoard, IssuersTold};
 use super::resources::{Delta, Kind, Raw, Resources};
 use super::shown::{self, Changed, Shown};
 use super::slots::Slots;
@@ -42,6 +45,7 @@ pub(crate) struct Compiler {
     health: HealthBoard,
     tls: TlsBoard,
     clients: ClientsBoard,
+    gate: GateBoard,
     zones: Arc<[ZoneMeant]>,
 }
 
@@ -57,6 +61,8 @@ pub(crate) struct Compiled {
     pub(crate) forgotten: Vec<Arc<str>>,
     /// Secrets that are named and lost: only in what was taken over.
     pub(crate) missing: Vec<Rejection>,
+    /// Everybody whose tokens count; `None`: as before.
+    pub(crate) issuers: Option<IssuersTold>,
 }
 
 /// Where a state comes from.
@@ -79,6 +85,7 @@ struct Prepared {
     /// The same.
     challenges: Option<Challenges>,
     shown: shown::Change,
+    gate: gate::Change,
     missing: Vec<Rejection>,
 }
 
@@ -129,7 +136,7 @@ impl Compiler {
 
     /// Whether every secret is here that the applied state names.
     pub(crate) fn is_whole(&self) -> bool {
-        self.shown.is_whole()
+        self.shown.is_whole() && self.gate.is_whole()
     }
 
     /// The applied state once more, with secrets that came since; `None`: nothing was missing.
@@ -137,8 +144,9 @@ impl Compiler {
         let version = self.snapshot.version.filter(|_| !self.is_whole())?;
         let (delta, mut list, mut missing) = (Delta::default(), Vec::new(), Vec::new());
         let shown = self.shown.prepare(&delta, &self.resources, &self.keyring, (&mut list, &mut missing));
+        let gate = self.gate.prepare(&delta, &self.resources, &self.keyring, (&mut list, &mut missing));
         let stages = Vec::new();
-        Some(self.commit(Prepared { version, delta, stages, zones: None, challenges: None, shown, missing }))
+        Some(self.commit(Prepared { version, delta, stages, zones: None, challenges: None, shown, gate, missing }))
     }
 
     /// All certificates that are shown, with the names of their resources.
@@ -156,6 +164,7 @@ impl Compiler {
         let (mut rejections, mut missing) = (Vec::new(), Vec::new());
         check_each(&delta, &mut rejections);
         let shown = self.shown.prepare(&delta, &self.resources, &self.keyring, (&mut rejections, &mut missing));
+        let gate = self.gate.prepare(&delta, &self.resources, &self.keyring, (&mut rejections, &mut missing));
         if from == From::Controller {
             rejections.append(&mut missing);
         }
@@ -174,26 +183,28 @@ impl Compiler {
             rejections.dedup();
             return Err(rejections);
         }
-        Ok(Prepared { version: incoming.version, delta, stages, zones, challenges, shown, missing })
+        Ok(Prepared { version: incoming.version, delta, stages, zones, challenges, shown, gate, missing })
     }
 
     /// Makes a prepared change the applied state.
     fn commit(&mut self, prepared: Prepared) -> Compiled {
-        let Prepared { version, delta, stages, zones, challenges, shown, missing } = prepared;
+        let Prepared { version, delta, stages, zones, challenges, shown, gate, missing } = prepared;
         self.resources.apply(&delta);
         let changed = self.shown.commit(shown);
         if let Some(zones) = zones {
             self.zones = zones.into();
         }
         let challenges = challenges.map_or_else(|| self.snapshot.challenges.clone(), Arc::new);
-        self.rebuild(Some(version), stages, challenges);
+        let issuers = self.rebuild(Some(version), stages, challenges, gate);
+        let (shown, sealing) = (&self.shown, &self.gate);
         Compiled {
             snapshot: self.snapshot.clone(),
             changed,
             fingerprint: self.resources.fingerprint(),
             delta,
-            forgotten: self.keyring.settle(|| self.shown.secrets()),
+            forgotten: self.keyring.settle(|| shown.secrets().into_iter().chain(sealing.secrets()).collect()),
             missing,
+            issuers,
         }
     }
 
@@ -207,7 +218,8 @@ impl Compiler {
         let mut ignored = Vec::new();
         let compiled = self.compile_stage(&name, &Delta::default(), &mut ignored);
         debug_assert!(ignored.is_empty(), "what is applied was found good before");
-        self.rebuild(self.snapshot.version, vec![(name, compiled)], self.snapshot.challenges.clone());
+        let (version, challenges) = (self.snapshot.version, self.snapshot.challenges.clone());
+        self.rebuild(version, vec![(name, compiled)], challenges, gate::Change::default());
         self.snapshot.clone()
     }
 
@@ -236,7 +248,8 @@ impl Compiler {
                     let stage = check::stage_of_endpoints(name).map(|(stage, _)| stage.into());
                     touched.extend(stage);
                 }
-                Kind::Zone | Kind::Certificate | Kind::Tickets | Kind::Challenge => {}
+                // None of a stage's.
+                _ => {}
             }
         }
         touched.into_iter().map(|name| (name.clone(), self.compile_stage(&name, delta, list))).collect()
@@ -290,7 +303,18 @@ impl Compiler {
             // Lists of revoked certificates are large, and a change of weights has nothing to do with them.
             self.snapshot.stage_named(name).and_then(|before| before.clients.clone())
         };
-        Some(self.stage(name, backends.into(), (cors, clients), &split))
+        let rule = stage.access.as_ref().map(|access| Rule {
+            public: access.public,
+            explicit_denial: access.explicit_denial,
+            needs_application: access.needs_application,
+            needs_user: access.needs_user,
+        });
+        let paths = stage.backends.iter().filter_map(|backend| Some(backend.health.as_ref()?.http_path.as_str()));
+        // As it is compared: a query in it is none of the path.
+        let paths = paths.filter(|path| !path.is_empty()).map(|path| path.split('?').next().unwrap_or_default());
+        let paths: BTreeSet<&str> = paths.collect();
+        let health_paths = paths.into_iter().map(Into::into).collect();
+        Some(self.stage(name, backends.into(), (cors, clients), (rule, health_paths), &split))
     }
 
     /// `None`: its endpoints cannot be verified as it asks, and nothing is ever spoken to in clear instead.
@@ -322,6 +346,7 @@ impl Compiler {
         name: &Arc<str>,
         backends: Box<[Backend]>,
         (cors, clients): (Box<[Box<str>]>, Option<Arc<Clients>>),
+        (rule, health_paths): (Option<Rule>, Box<[Arc<str>]>),
         split: &fleet::Split,
     ) -> Arc<Stage> {
         let place = |release: u32| backends.binary_search_by_key(&release, |backend| backend.release).ok();
@@ -349,8 +374,20 @@ impl Compiler {
             self.generation
         });
         let slot = self.slots.stage(name);
-        let (text, weighted) = (name.clone(), weighted.into());
-        Arc::new(Stage { text, slot, generation, weighted, backends, cors, clients, overridden })
+        let (text, weighted, short) = (name.clone(), weighted.into(), denial::short(name));
+        Arc::new(Stage {
+            text,
+            short,
+            slot,
+            generation,
+            weighted,
+            backends,
+            cors,
+            clients,
+            rule,
+            health_paths,
+            overridden,
+        })
     }
 
     /// The next snapshot: the maps of touched environments are copied, everything else is shared.
@@ -359,11 +396,17 @@ impl Compiler {
         version: Option<Version>,
         stages: Vec<(Arc<str>, Option<Arc<Stage>>)>,
         challenges: Arc<Challenges>,
-    ) {
+        gate: gate::Change,
+    ) -> Option<IssuersTold> {
         let mut environments = self.snapshot.environments.clone();
+        let mut otherwise_asked: BTreeSet<Arc<str>> = BTreeSet::new();
         for (name, stage) in stages {
             self.slots.keep(&name, stage.as_deref());
             let Some((service, environment)) = name.split_once('/') else { continue };
+            let asked = |stage: &Stage| (stage.rule, stage.health_paths.clone());
+            if self.snapshot.stage_named(&name).map(|stage| asked(stage)) != stage.as_deref().map(asked) {
+                otherwise_asked.insert(environment.into());
+            }
             let services: &mut Services = match environments.get_mut(environment) {
                 Some(services) => Arc::make_mut(services),
                 None => Arc::make_mut(environments.entry(environment.into()).or_default()),
@@ -373,21 +416,24 @@ impl Compiler {
                 None => drop(services.remove(service)),
             }
         }
+        let issuers = self.gate.commit(gate, &environments, &otherwise_asked);
+        let access = self.gate.gate().clone();
         let empty: Arc<Services> = Arc::default();
         let services = |environment: &str| environments.get(environment).unwrap_or(&empty).clone();
         let compiled = |zone: &ZoneMeant| {
-            let services = services(&zone.environment);
-            (zone.domain.clone(), Zone { services, https: zone.https, clients: zone.clients.clone() })
+            let (services, guarded) = (services(&zone.environment), access.guarded(&zone.environment).clone());
+            (zone.domain.clone(), Zone { services, guarded, https: zone.https, clients: zone.clients.clone() })
         };
         let zones = self.zones.iter().map(compiled).collect();
         let asks_clients = !self.clients.is_empty();
-        self.snapshot = Arc::new(Snapshot { version, zones, environments, challenges, asks_clients });
+        self.snapshot = Arc::new(Snapshot { version, zones, environments, access, challenges, asks_clients });
         self.tls.prune();
         self.clients.prune();
+        issuers
     }
 }
 
-/// Checks each resource of a change on its own, but for those that are compiled at once.
+/// Checks each resource of a change on its own, but for those that other rooms look at.
 fn check_each(delta: &Delta, list: &mut Vec<Rejection>) {
     for ((kind, name), raw) in &delta.entries {
         let problems = &mut Problems { list, kind: *kind, name };
@@ -395,7 +441,7 @@ fn check_each(delta: &Delta, list: &mut Vec<Rejection>) {
             (Kind::Stage, Some(raw)) => drop(check::stage(raw, problems)),
             (Kind::Split, Some(raw)) => drop(check::split(raw, problems)),
             (Kind::Endpoints, Some(raw)) => drop(check::endpoints(raw, problems)),
-            (Kind::Zone | Kind::Certificate | Kind::Tickets | Kind::Challenge, Some(_)) | (_, None) => {}
+            _ => {}
         }
     }
 }

@@ -141,13 +141,13 @@ fn hostile_h80_every_problem_is_told_at_once_and_nothing_is_applied() {
 #[test]
 fn hostile_h80_unknown_kinds_and_later_schemas_are_refused_whole() {
     let mut compiler = applied(&good());
-    let unknown = fixture::resource("policy", "p", &fleet::Split::default());
+    let unknown = fixture::resource("later", "p", &fleet::Split::default());
     let later = Resource { schema: api::RESOURCE_SCHEMA + 1, ..fixture::split("hello/staging", &[(41, 1)]) };
     let set = ResourceSet { upserts: vec![unknown, later], removals: vec![] };
     let incoming = Incoming { version: V1.next(), base: Some(V1), set, fingerprint: vec![0; 32] };
     let told = reasons(compiler.apply(incoming));
     assert_eq!(told.len(), 2, "{told:#?}");
-    assert!(told[0].contains("policy p | kind") && told[1].contains("split hello/staging | schema"), "{told:#?}");
+    assert!(told[0].contains("later p | kind") && told[1].contains("split hello/staging | schema"), "{told:#?}");
 }
 
 #[test]

@@ -19,11 +19,30 @@ pub(crate) enum Kind {
     Certificate,
     Tickets,
     Challenge,
+    Issuer,
+    Application,
+    Entities,
+    Policy,
+    Assertion,
+    Explain,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Zone, Self::Stage, Self::Split, Self::Endpoints, Self::Certificate, Self::Tickets, Self::Challenge];
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Zone,
+        Self::Stage,
+        Self::Split,
+        Self::Endpoints,
+        Self::Certificate,
+        Self::Tickets,
+        Self::Challenge,
+        Self::Issuer,
+        Self::Application,
+        Self::Entities,
+        Self::Policy,
+        Self::Assertion,
+        Self::Explain,
+    ];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -34,6 +53,12 @@ impl Kind {
             Self::Certificate => "certificate",
             Self::Tickets => "tickets",
             Self::Challenge => "challenge",
+            Self::Issuer => "issuer",
+            Self::Application => "application",
+            Self::Entities => "entities",
+            Self::Policy => "policy",
+            Self::Assertion => "assertion",
+            Self::Explain => "explain",
         }
     }
 
@@ -94,6 +119,11 @@ impl Delta {
     /// Whether endpoints, or how they are checked, may be others afterwards.
     pub(crate) fn touches_endpoints(&self) -> bool {
         self.entries.keys().any(|(kind, _)| matches!(kind, Kind::Stage | Kind::Endpoints))
+    }
+
+    /// Whether it sets or takes away any of a kind.
+    pub(crate) fn touches(&self, kind: Kind) -> bool {
+        self.entries.keys().any(|(touched, _)| *touched == kind)
     }
 
     /// As a message, for the journal.

@@ -76,18 +76,8 @@ impl Shown {
         keyring: &Keyring,
         (list, missing): (&mut Vec<Rejection>, &mut Vec<Rejection>),
     ) -> Option<Option<Keyed<Arc<TicketKeys>>>> {
-        let changed = delta.entries.iter().filter(|((kind, _), _)| *kind == Kind::Tickets);
-        let mut last = None;
-        for ((_, name), raw) in changed {
-            // One of another name is looked at, so that it is told.
-            let read = raw.as_ref().and_then(|raw| tickets(raw, name, keyring, list, missing));
-            if **name == *TICKETS {
-                last = Some(read);
-            }
-        }
-        let lacks = last.is_none() && self.tickets.as_ref().is_some_and(|tickets| tickets.made.is_none());
-        let raw = resources.get(Kind::Tickets, TICKETS).filter(|_| lacks);
-        last.or_else(|| raw.map(|raw| tickets(raw, TICKETS, keyring, list, missing)))
+        let lacks = self.tickets.as_ref().is_some_and(|tickets| tickets.made.is_none());
+        only((Kind::Tickets, TICKETS), lacks, delta, resources, |raw, name| tickets(raw, name, keyring, list, missing))
     }
 
     /// Makes a change the applied state.
@@ -123,6 +113,29 @@ impl Shown {
         let of_tickets = self.tickets.iter().flat_map(|tickets| &tickets.secrets);
         of_certificates.chain(of_tickets).map(|id| &**id).collect()
     }
+}
+
+/// What the one resource of a kind is after a change; `None`: as before. `lacks`: what is applied lacks a secret, and is read
+/// again.
+pub(super) fn only<T>(
+    (kind, only): (Kind, &str),
+    lacks: bool,
+    delta: &Delta,
+    resources: &Resources,
+    mut read: impl FnMut(&Raw, &str) -> Option<T>,
+) -> Option<Option<T>> {
+    let mut last = None;
+    for ((_, name), raw) in delta.entries.iter().filter(|((touched, _), _)| *touched == kind) {
+        // One of another name is looked at, so that it is told.
+        let read = raw.as_ref().and_then(|raw| read(raw, name));
+        if **name == *only {
+            last = Some(read);
+        }
+    }
+    if last.is_some() || !lacks {
+        return last;
+    }
+    resources.get(kind, only).map(|raw| read(raw, only))
 }
 
 fn tickets(

@@ -82,6 +82,11 @@ impl Link {
         }
     }
 
+    /// The next message, whatever it says.
+    pub(crate) async fn next(&mut self) -> Option<Up> {
+        self.up.message().await.expect("connected").expect("a message").kind
+    }
+
     /// The next progress; counts in between are passed over.
     async fn progress(&mut self) -> Progress {
         loop {

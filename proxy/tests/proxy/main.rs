@@ -3,6 +3,7 @@
 
 extern crate pointsman_proxy as proxy;
 
+mod access;
 mod access_log;
 mod apart;
 mod bodies;
@@ -13,14 +14,17 @@ mod clock;
 mod descriptors;
 mod drain;
 mod exchanges;
+mod explaining;
 mod fleet;
 mod forward_tls;
 mod forwarding;
 mod frames;
 mod front;
+mod gates;
 mod grpc;
 mod health;
 mod hostile_clients;
+mod hostile_credentials;
 mod hostile_crowds;
 mod hostile_downgrade;
 mod hostile_endpoint_tls;
@@ -31,7 +35,9 @@ mod hostile_http2;
 mod hostile_resets;
 mod hostile_upstream;
 mod hostile_windows;
+mod indistinguishable;
 mod keep_alive;
+mod lasting;
 mod limits;
 mod log;
 mod overriding;

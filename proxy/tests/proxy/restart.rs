@@ -2,7 +2,8 @@
 
 use api::fleet::Protocol;
 
-use crate::support::{Client, HOST, TestProxy, Upstream, hello};
+use crate::gates::{Gates, HELLO};
+use crate::support::{Body, Client, HOST, TestProxy, Upstream, hello, set, settings, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restart_serves_the_last_weights_from_disk() {
@@ -39,4 +40,37 @@ async fn restart_hostile_h81_a_damaged_state_is_not_served() {
     let version = again.apply(hello(Protocol::H1, &[(1, upstream.address, 1)]));
     again.engine.saved(version).await;
     assert_eq!(Client::http1(again.http).await.get(HOST, "/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restart_users_are_known_while_their_issuer_is_down() {
+    let folder = tempfile::tempdir().expect("folder");
+    let upstream = Upstream::start("r1", Protocol::H1).await;
+    let gates = Gates::start(settings(folder.path(), 1), upstream.address, Protocol::H1).await;
+    let version = gates.proxy.apply(set(gates.state()));
+    gates.serves_staff().await;
+    let token = gates.staff();
+    until("keys are on disk", || folder.path().join("keys.json").exists()).await;
+    let Gates { proxy, issuer, key, .. } = gates;
+    proxy.engine.saved(version).await;
+    proxy.engine.drain().await;
+    issuer.stop().await;
+    let again = TestProxy::start(folder.path(), 1).await;
+    let mut client = Client::http1(again.http).await;
+    let request = client.request(HELLO, "/").header("x-api-key", &key.text);
+    let request = request.header("authorization", format!("Bearer {token}"));
+    let answer = client.send(request.body(Body::default()).expect("a request")).await.expect("answered");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // It was asked in vain, and that can be seen.
+    let mut admin = Client::http1(again.admin).await;
+    let seen = "pointsman_proxy_issuer_fetches_total{issuer=\"corp\",outcome=\"unreachable\"} ";
+    loop {
+        let metrics = admin.get("admin", "/metrics").await.body;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(seen)).expect("counted");
+        if line != "0" {
+            assert!(metrics.contains("pointsman_proxy_issuer_keys_age_seconds{issuer=\"corp\"} "), "{metrics}");
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 }

@@ -94,7 +94,7 @@ async fn serves(proxy: &TestProxy) {
     assert_eq!(wire.answer().await.expect("a normal request is served").status, 200);
 }
 
-async fn settles(proxy: &TestProxy, upstream: SocketAddr, held: usize) {
+pub(crate) async fn settles(proxy: &TestProxy, upstream: SocketAddr, held: usize) {
     until("all descriptors are closed", || {
         let (clients, kept) = sockets(proxy.http, upstream);
         let tls = proxy.engine.bound().https.map_or(0, |https| sockets(https, upstream).0);

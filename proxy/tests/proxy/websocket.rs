@@ -41,7 +41,7 @@ async fn shouts() -> Recorder {
     .await
 }
 
-fn accept(head: &str) -> String {
+pub(crate) fn accept(head: &str) -> String {
     let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).expect("a key");
     assert_eq!(STANDARD.decode(key).expect("Base64").len(), 16, "RFC 6455 §4.1");
     let said = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");

@@ -10,7 +10,7 @@ use crate::codec::connection::Flight;
 use crate::codec::http1::endpoint::Conn;
 use crate::codec::http1::server::serve;
 use crate::codec::stream::Stream;
-use crate::codec::told::Told;
+use crate::codec::told::{Calls, Told};
 use crate::codec::upload::Upload;
 use crate::codec::view::Head;
 use crate::codec::{Exchange, Inbound, Notice, Outbound, Prepared, testing};
@@ -42,7 +42,11 @@ impl Exchange for Recorder {
         };
         let mut upload = inbound.upload;
         read(&mut upload, &mut seen).await;
-        let own = if seen.whole { Own::UnknownHost } else { Own::ClientBody(BodyFault::Broken) };
+        let own = if seen.whole {
+            Own::Hidden(policies::verdict::Why::UnknownHost)
+        } else {
+            Own::ClientBody(BodyFault::Broken)
+        };
         self.0.borrow_mut().messages.push(seen);
         Outbound::Own(Notice::Http(own), flight)
     }
@@ -76,7 +80,7 @@ async fn ask(stream: tokio::net::TcpStream, head_only: bool) -> Outcome {
     let head = testing::head(&format!("{method} / HTTP/1.1\nhost: a"));
     let inbound = Box::new(Inbound { head, upload: Upload::nothing(), upgrade: None });
     let id = RequestId::given(b"id").expect("a name");
-    let told = Told::new(inbound.head.view(), testing::connection("127.0.0.1", &[]), id);
+    let told = Told::new(inbound.head.view(), testing::connection("127.0.0.1", &[]), id, Calls::default());
     let prepared =
         Prepared::new(inbound, None, told, Protocol::Http1, http::uri::Scheme::HTTP).expect("it can be written");
     let Prepared::Http1(mut request) = prepared else { unreachable!("HTTP/1 was asked for") };
