@@ -101,7 +101,13 @@ mod tests {
             components: BTreeMap::new(),
             stages: BTreeMap::new(),
         };
-        world.carries_out(Submission::own(Command::Apply { environments: Vec::new(), services: vec![spec] })).await;
+        world
+            .carries_out(Submission::own(Command::Apply {
+                environments: Vec::new(),
+                services: vec![spec],
+                access: None,
+            }))
+            .await;
         let (service, commit) = (release.service.clone(), "a".repeat(40));
         let (version, subject) = Default::default();
         world.carries_out(Submission::own(Command::Build { service, version, commit, subject })).await;

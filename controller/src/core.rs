@@ -18,16 +18,16 @@ pub mod resources;
 pub mod spec;
 pub mod state;
 
-pub use command::{Command, Context, Decision, Refusal};
+pub use command::{Command, Context, Decision, NewApplication, Refusal};
 pub use decide::decide;
 pub use due::{Due, due};
-pub use event::{EVENT_SCHEMA, Event};
+pub use event::{EVENT_SCHEMA, Event, KeyMade};
 pub use evolve::Mark;
 pub use observe::Observations;
 pub use state::State;
 
 #[cfg(test)]
-mod evolve_test;
+pub(crate) mod evolve_test;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -3,11 +3,12 @@
 //! Must not know: where a file came from, what else exists (whether an environment is there is the core's question), or
 //! how mistakes are shown.
 //!
-//! Main types: [`File`], [`Mistake`]; [`parse()`] and [`template()`].
+//! Main types: [`File`], [`Mistake`]; [`parse()`], [`parse_with()`] for one that names others, and [`template()`].
 //!
 //! A file is parsed into a tree that keeps places (the `toml` crate's own), then walked by hand: a derived reader would
 //! stop at the first mistake. What this version does not act on is refused, never passed over.
 
+mod access;
 mod certificates;
 mod environment;
 mod service;
@@ -25,7 +26,7 @@ use std::fmt;
 
 use toml::de::DeTable;
 
-use crate::core::spec::{EnvironmentSpec, ServiceSpec};
+use crate::core::spec::{AccessSpec, EnvironmentSpec, ServiceSpec};
 use walk::{Section, Walk};
 
 pub(crate) use source::{check_reference, check_repository};
@@ -41,6 +42,17 @@ pub enum File {
     Environment(EnvironmentSpec),
     /// A team's: it has the key `service`.
     Service(ServiceSpec),
+    /// The operator's, for the whole fleet: it has the key `issuer`, `policies` or `entities`.
+    Access(AccessSpec),
+}
+
+/// A file that another one names.
+#[derive(Debug, Clone, Copy)]
+pub struct Attached<'a> {
+    /// For the mistakes.
+    pub name: &'a str,
+    /// What is in it.
+    pub text: &'a str,
 }
 
 /// One mistake in a file.
@@ -69,13 +81,32 @@ impl fmt::Display for Mistake {
 /// # Errors
 /// All mistakes, in the order of their places (after 100, how many more there are). Never empty.
 pub fn parse(name: &str, text: &str) -> Result<File, Vec<Mistake>> {
+    parse_with(name, text, &|_| None)
+}
+
+/// As [`parse`], with the files that it names, as it names them. Mistakes in those follow its own.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with<'a>(
+    name: &str,
+    text: &str,
+    attached: &dyn Fn(&str) -> Option<Attached<'a>>,
+) -> Result<File, Vec<Mistake>> {
     let mut walk = Walk::new(name, text);
     let refused = walk.refuse_unreadable();
-    let file = if refused { None } else { read(&mut walk, text) };
-    match (walk.finish(), file) {
-        (mistakes, Some(file)) if mistakes.is_empty() => Ok(file),
-        (mistakes, _) => Err(mistakes),
+    let (file, elsewhere) = if refused { (None, Vec::new()) } else { read(&mut walk, text, attached) };
+    let mut mistakes = walk.finish();
+    mistakes.extend(elsewhere);
+    match file {
+        Some(file) if mistakes.is_empty() => Ok(file),
+        _ => Err(mistakes),
     }
+}
+
+/// The files that a file names, as it names them, each once; of a file with mistakes, what can be told.
+pub fn named(text: &str) -> Vec<String> {
+    access::named(text)
 }
 
 /// As [`parse`], for bytes that may not be text.
@@ -94,22 +125,31 @@ pub fn parse_bytes(name: &str, bytes: &[u8]) -> Result<File, Vec<Mistake>> {
     }
 }
 
-fn read(walk: &mut Walk<'_>, text: &str) -> Option<File> {
+/// What the file says, and mistakes in files that it names.
+fn read<'a>(
+    walk: &mut Walk<'_>,
+    text: &str,
+    attached: &dyn Fn(&str) -> Option<Attached<'a>>,
+) -> (Option<File>, Vec<Mistake>) {
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         walk.syntax(error);
     }
     let root = Section::root(root.get_ref());
-    match (root.has("environment"), root.has("service")) {
-        (true, false) => environment::read(walk, &root).map(File::Environment),
-        (false, true) => service::read(walk, &root).map(File::Service),
-        (true, true) => {
+    let none = Vec::new();
+    match (root.has("environment"), root.has("service"), access::KEYS.iter().any(|key| root.has(key))) {
+        (true, false, _) => (environment::read(walk, &root).map(File::Environment), none),
+        (false, true, _) => (service::read(walk, &root).map(File::Service), none),
+        (false, false, true) => access::read(walk, &root, attached),
+        (true, true, _) => {
             walk.wrong(root.place("service"), "a file describes either an `environment` or a `service`, not both");
-            None
+            (None, none)
         }
-        (false, false) => {
-            walk.missing(0, "the file needs `environment = \"...\"` (operator) or `service = \"...\"` (team) on top");
-            None
+        (false, false, false) => {
+            let message = "the file needs `environment = \"...\"` (operator) or `service = \"...\"` (team) on top, or says who \
+                           may pass with `policies = [...]` and [issuer.NAME] (operator)";
+            walk.missing(0, message);
+            (None, none)
         }
     }
 }

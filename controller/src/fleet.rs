@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::fleet::{ControllerMessage, Counts, Hello, Progress, progress};
+use api::fleet::controller_message::Kind;
+use api::fleet::{Answer, ControllerMessage, Counts, Decided, Hello, Progress, Question, progress};
 use api::{MemberName, ReleaseNumber, StageName, Version};
 use tokio::sync::{mpsc, watch};
 
@@ -36,6 +37,8 @@ pub(crate) struct Fleet {
 struct Inner {
     proxies: BTreeMap<MemberName, Proxy>,
     measure: Measure,
+    questions: BTreeMap<u64, Asked>,
+    asked: u64,
 }
 
 /// One proxy as last heard of.
@@ -55,7 +58,21 @@ pub(crate) struct Proxy {
     pub(crate) workers: u32,
     /// Why it does not have the newest version; empty: nothing known.
     pub(crate) problem: String,
+    /// Highest schema of resources that it knows.
+    schema: u32,
 }
+
+/// What proxies answered about a request.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    /// Who made it, and what was decided.
+    pub(crate) decided: Option<(MemberName, Decided)>,
+    /// Connected proxies that did not answer in time, or know no such questions.
+    pub(crate) silent: Vec<String>,
+}
+
+/// A question on its way, and who waits for its answers.
+type Asked = mpsc::UnboundedSender<(MemberName, Option<Decided>)>;
 
 /// A proxy beside a version that somebody waits for.
 #[derive(Debug, Clone)]
@@ -67,6 +84,18 @@ pub(crate) struct Standing {
     pub(crate) leased: bool,
     pub(crate) last: Option<Version>,
     pub(crate) problem: String,
+}
+
+/// A question that is forgotten when nobody waits any more.
+struct Open<'f> {
+    fleet: &'f Fleet,
+    number: u64,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.fleet.lock().questions.remove(&self.number);
+    }
 }
 
 // === impl Proxy ===
@@ -128,6 +157,7 @@ impl Fleet {
             software: String::new(),
             workers: 0,
             problem: String::new(),
+            schema: 0,
         };
         self.lock().proxies.extend(names.map(|name| (name, absent.clone())));
     }
@@ -159,6 +189,7 @@ impl Fleet {
             software: hello.software.clone(),
             workers: hello.workers,
             problem: String::new(),
+            schema: hello.schema,
         };
         inner.proxies.insert(name.clone(), proxy);
         drop(inner);
@@ -215,6 +246,58 @@ impl Fleet {
         let mut inner = self.lock();
         let Some(proxy) = inner.proxies.get_mut(name).filter(|proxy| proxy.connection == connection) else { return };
         proxy.send(messages);
+    }
+
+    /// Asks all connected proxies what was decided about a request; whoever made it answers with more than nothing.
+    ///
+    /// # Cancel safety
+    /// Dropping it forgets the question.
+    pub(crate) async fn ask(&self, request_id: &str, most: Duration) -> Answered {
+        let (sender, mut answers) = mpsc::unbounded_channel();
+        let (question, mut silent) = self.question(request_id, sender);
+        let deadline = tokio::time::Instant::now() + most;
+        let mut decided = None;
+        let waiting = |silent: &BTreeMap<MemberName, bool>| silent.values().any(|knows| *knows);
+        while waiting(&silent) {
+            match tokio::time::timeout_at(deadline, answers.recv()).await {
+                Ok(Some((name, Some(found)))) => {
+                    decided = Some((name, found));
+                    break;
+                }
+                Ok(Some((name, None))) => drop(silent.remove(&name)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        drop(question);
+        Answered { decided, silent: silent.into_keys().map(|name| name.to_string()).collect() }
+    }
+
+    /// Sends a question; also gives who should answer, and whether it knows such questions.
+    fn question(&self, request_id: &str, sender: Asked) -> (Open<'_>, BTreeMap<MemberName, bool>) {
+        let mut inner = self.lock();
+        inner.asked += 1;
+        let number = inner.asked;
+        inner.questions.insert(number, sender);
+        let kind = Kind::Question(Question { number, request_id: request_id.to_owned() });
+        let message = ControllerMessage { kind: Some(kind) };
+        let mut asked = BTreeMap::new();
+        for (name, proxy) in inner.proxies.iter_mut().filter(|(_, proxy)| proxy.is_connected()) {
+            let knows = proxy.schema >= api::SCHEMA_ACCESS;
+            if knows {
+                proxy.send(std::slice::from_ref(&message));
+            }
+            asked.insert(name.clone(), knows);
+        }
+        (Open { fleet: self, number }, asked)
+    }
+
+    /// Takes in an answer; one that nobody waits for any more is dropped.
+    pub(crate) fn answered(&self, name: &MemberName, connection: u64, answer: Answer) {
+        let inner = self.lock();
+        let is_current = inner.proxies.get(name).is_some_and(|proxy| proxy.connection == connection);
+        if let Some(asker) = inner.questions.get(&answer.number).filter(|_| is_current) {
+            let _ = asker.send((name.clone(), answer.decided)); // Who asked may have gone.
+        }
     }
 
     /// Takes in how far a version has come.
@@ -361,5 +444,58 @@ mod tests {
         connect(3, 6);
         report(3, 6, progress::State::Active);
         assert_eq!(active(6), Some(since));
+    }
+
+    /// A connected proxy that knows resources of a schema, and what it is sent.
+    fn connect(fleet: &Fleet, name: &str, schema: u32) -> (MemberName, mpsc::Receiver<ControllerMessage>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (name, hello) = (name.parse().expect("name"), Hello { schema, ..Hello::default() });
+        fleet.attach(&name, 1, &hello, sender, 0);
+        (name, receiver)
+    }
+
+    /// Answers the next question.
+    async fn answer(
+        fleet: &Fleet,
+        name: &MemberName,
+        asked: &mut mpsc::Receiver<ControllerMessage>,
+        decided: Option<Decided>,
+    ) {
+        let Some(Kind::Question(question)) = asked.recv().await.expect("asked").kind else { panic!("no question") };
+        assert_eq!(question.request_id, "id");
+        fleet.answered(name, 7, Answer { number: question.number, decided: Some(Decided::default()) });
+        fleet.answered(name, 1, Answer { number: question.number, decided });
+    }
+
+    #[tokio::test]
+    async fn explain_asks_all_proxies_and_hears_the_one_that_knows() {
+        const LONG: Duration = Duration::from_secs(60);
+        let fleet = Fleet::new();
+        assert!(fleet.ask("id", LONG).await.silent.is_empty(), "there is nobody to wait for");
+        let (old, _old_asked) = connect(&fleet, "old", api::SCHEMA_SEALED);
+        let answered = fleet.ask("id", LONG).await;
+        assert_eq!((answered.decided.is_some(), &answered.silent[..]), (false, &["old".to_owned()][..]));
+        let (p1, mut first) = connect(&fleet, "p1", api::SCHEMA_ACCESS);
+        let (p2, mut second) = connect(&fleet, "p2", api::SCHEMA_ACCESS);
+        let known = Decided { host: "hello.example.com".into(), ..Decided::default() };
+        let (answered, ()) = tokio::join!(fleet.ask("id", LONG), async {
+            answer(&fleet, &p1, &mut first, None).await;
+            answer(&fleet, &p2, &mut second, Some(known.clone())).await;
+        });
+        assert_eq!(
+            answered.decided,
+            Some((p2.clone(), known)),
+            "an answer on a connection of before counts for nothing"
+        );
+        let (answered, ()) = tokio::join!(fleet.ask("id", LONG), async {
+            answer(&fleet, &p1, &mut first, None).await;
+            answer(&fleet, &p2, &mut second, None).await;
+        });
+        assert_eq!((answered.decided, &answered.silent[..]), (None, &[old.to_string()][..]));
+        let (answered, ()) = tokio::join!(fleet.ask("id", Duration::from_millis(50)), async {
+            answer(&fleet, &p1, &mut first, None).await;
+        });
+        assert_eq!(answered.silent, ["old", "p2"], "it says nothing");
+        assert!(fleet.lock().questions.is_empty(), "no question is left behind");
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! The rooms: [`core`] decides (pure), [`store`] keeps events, `engine` is the one thread where both meet, `fleet` and
 //! `measure` hold what proxies report, `server` answers operators, proxies and agents, [`build`] and [`artifact`] make
-//! releases, [`files`] reads what people wrote.
+//! releases, [`files`] reads what people wrote, `keys` holds what the whole fleet shares.
 
 pub mod artifact;
 pub mod build;
@@ -13,8 +13,10 @@ mod certificates;
 mod clocks;
 pub mod core;
 mod engine;
+mod explain;
 pub mod files;
 mod fleet;
+mod keys;
 mod measure;
 mod run;
 mod secret;

@@ -66,6 +66,10 @@ impl Build<'_> {
                 let sentence = format!("{SERVICE_FILE} of commit {commit} describes an environment, not a service");
                 return Err(BuildProblem::new(sentence));
             }
+            Ok(File::Access(_)) => {
+                let sentence = format!("{SERVICE_FILE} of commit {commit} says who may pass, and describes no service");
+                return Err(BuildProblem::new(sentence));
+            }
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| self.log.line(&mistake.to_string()));
                 let count = match mistakes.len() {

@@ -128,7 +128,7 @@ impl Lists {
 ///
 /// # Errors
 /// A sentence.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
     let text = std::fs::read(path).map_err(|problem| format!("{}: {problem}", path.display()))?;
     serde_json::from_slice(&text).map_err(|error| {
         format!(
@@ -140,7 +140,11 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
     })
 }
 
-pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), String> {
+/// Writes a file of ours, for its owner alone. On disk when it returns.
+///
+/// # Errors
+/// A sentence; what was there is untouched then.
+pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), String> {
     let text = serde_json::to_vec(value).map_err(|problem| problem.to_string())?;
     durable::write(path, &text).map_err(|problem| format!("{}: {problem}", path.display()))
 }

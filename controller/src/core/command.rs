@@ -1,6 +1,6 @@
 //! What can be asked for, by people and by the controller's own drivers, and the two ways to answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     ComponentName, Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, ServiceName, Share,
@@ -8,8 +8,8 @@ use api::{
 };
 use certs::fleet::Role;
 
-use super::event::Event;
-use super::spec::{ComponentSpec, EnvironmentSpec, ServiceSpec};
+use super::event::{Event, KeyMade};
+use super::spec::{AccessSpec, ComponentSpec, EnvironmentSpec, ServiceSpec};
 use super::state::{Addresses, Artifact, CertificateRecord};
 
 /// A wish. People's come with a name and perhaps a reason; drivers' tell what they saw or did.
@@ -19,7 +19,7 @@ pub enum Command {
     /// A controller begins to lead, with a term above its own last one and above `above`.
     Start { above: u64 },
     /// Files, all or nothing.
-    Apply { environments: Vec<EnvironmentSpec>, services: Vec<ServiceSpec> },
+    Apply { environments: Vec<EnvironmentSpec>, services: Vec<ServiceSpec>, access: Option<AccessSpec> },
 
     /// Build a commit, which the caller has found in the repository.
     Build { service: ServiceName, version: String, commit: String, subject: String },
@@ -50,6 +50,13 @@ pub enum Command {
     /// Shut its bearer out.
     RevokeToken { name: MemberName },
 
+    /// Give something that calls a name, and a key unless it is known by other things.
+    CreateApplication { name: MemberName, new: NewApplication, key: Option<KeyMade> },
+    /// Give it another key; those before count for so long.
+    RotateApplication { name: MemberName, key: KeyMade, overlap_ms: u64 },
+    /// Know it no more.
+    RevokeApplication { name: MemberName },
+
     /// An environment's source has brought other certificates, which are kept already.
     ReplaceCertificates {
         environment: EnvironmentName,
@@ -72,8 +79,21 @@ pub enum Command {
     Retire { stage: StageName, release: ReleaseNumber },
     /// Driver: an agent runs a routed component there.
     Place { stage: StageName, release: ReleaseNumber, agent: MemberName, address: std::net::SocketAddr },
+    /// Driver: the time of some keys of an application is over.
+    EndKeys { name: MemberName },
     /// Driver: a proxy tells of an override.
     TellOverride { proxy: MemberName, stage: StageName, release: Option<ReleaseNumber>, until_ms: u64 },
+}
+
+/// What an application is known by, besides its key, and what it belongs to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewApplication {
+    /// Groups that it is in.
+    pub groups: BTreeSet<String>,
+    /// Names in client certificates that stand for it: URIs and DNS names.
+    pub certificates: BTreeSet<String>,
+    /// Name of the issuer, and `azp` or else `client_id` of tokens that stand for it.
+    pub clients: BTreeSet<(MemberName, String)>,
 }
 
 /// What a build made.

@@ -1,6 +1,7 @@
 //! Command in, events or a refusal out. Changes nothing itself: `--plan` is this function without what follows.
 
 mod access;
+mod application;
 mod apply;
 mod release;
 mod traffic;
@@ -23,7 +24,9 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
         Command::Start { above } => {
             Ok(Decision::one(Event::Started { term: state.term.max(*above).saturating_add(1) }))
         }
-        Command::Apply { environments, services } => apply::apply(state, environments, services, context),
+        Command::Apply { environments, services, access } => {
+            apply::apply(state, environments, services, access.as_ref(), context)
+        }
         Command::ReplaceCertificates { environment, source, key, certificates } => {
             let brought = Brought { source: key.clone(), certificates: certificates.clone() };
             apply::replace_certificates(state, environment, source, brought, context)
@@ -64,6 +67,13 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
         Command::CreateToken { name, secret, scope } => access::create_token(state, name, *secret, scope),
         Command::CertifyOperator { name, serial, scope } => access::certify_operator(state, name, serial, scope),
         Command::RevokeToken { name } => access::revoke_token(state, name),
+
+        Command::CreateApplication { name, new, key } => application::create(state, name, new, key.as_ref(), context),
+        Command::RotateApplication { name, key, overlap_ms } => {
+            application::rotate(state, name, key, *overlap_ms, context)
+        }
+        Command::RevokeApplication { name } => application::revoke(state, name, context),
+        Command::EndKeys { name } => application::end_keys(state, name, context),
     }
 }
 
@@ -77,4 +87,12 @@ pub fn require_reason(state: &State, environment: &api::EnvironmentName, context
         return Err(Refusal::Refused(format!("{environment} asks for a reason: add --reason \"...\"")));
     }
     Ok(())
+}
+
+/// Refuses a change for all environments alike without a reason, when any of them asks for one.
+///
+/// # Errors
+/// As [`require_reason`].
+fn require_any_reason(state: &State, context: &Context) -> Result<(), Refusal> {
+    state.environments.keys().try_for_each(|name| require_reason(state, name, context))
 }

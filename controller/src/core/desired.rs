@@ -114,8 +114,8 @@ mod tests {
             let resource = resources.iter().find(|resource| resource.kind == "stage").expect("there");
             let stage = <api::fleet::Stage as prost::Message>::decode(&*resource.body).expect("decodes");
             assert_eq!(stage.backends[0].tls, told[0].tls);
-            // A proxy that knows no TLS to endpoints must refuse it rather than pass over it.
-            assert_eq!(resource.schema, if expected.is_some() { 2 } else { 1 }, "{protocol:?}");
+            // A proxy that knows no TLS to endpoints, or not who may pass, must refuse it rather than pass over it.
+            assert_eq!(resource.schema, api::SCHEMA_ACCESS, "{protocol:?}");
             let others = resources.iter().filter(|resource| resource.kind != "stage");
             assert!(others.into_iter().all(|resource| resource.schema == 1));
         }

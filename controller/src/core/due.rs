@@ -21,6 +21,7 @@ pub enum Due {
 /// Everything that is due at `now_ms`.
 pub fn due(state: &State, seen: &Observations, now_ms: u64) -> Vec<Due> {
     let mut all = builds(state, seen);
+    all.extend(keys(state, now_ms).map(Due::Command));
     for name in state.stage_names() {
         let Some(stage) = state.stage(&name) else { continue };
         all.extend(placements(state, seen, &name, stage).into_iter().map(Due::Command));
@@ -49,6 +50,12 @@ fn builds(state: &State, seen: &Observations) -> Vec<Due> {
         }
     }
     due
+}
+
+/// Applications with keys whose time was over a day ago.
+fn keys(state: &State, now_ms: u64) -> impl Iterator<Item = Command> {
+    let over = state.applications.iter().filter(move |(_, one)| one.keys.iter().any(|key| key.is_long_over(now_ms)));
+    over.map(|(name, _)| Command::EndKeys { name: name.clone() })
 }
 
 /// Routed instances whose address is not on record yet.

@@ -1,12 +1,12 @@
 //! What happened: the only thing that is ever written down, and never changed afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{ComponentName, Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, Share, StageName};
 use certs::fleet::Role;
 use serde::{Deserialize, Serialize};
 
-use super::spec::{ComponentSpec, EnvironmentSpec, ServiceSpec};
+use super::spec::{AccessSpec, ComponentSpec, EnvironmentSpec, ServiceSpec};
 use super::state::{Addresses, Artifact, CertificateRecord};
 
 /// Schema of the events written now; older ones are upcast when they are read.
@@ -23,6 +23,8 @@ pub enum Event {
     EnvironmentApplied { spec: EnvironmentSpec },
     /// A service is as written from now on.
     ServiceApplied { spec: ServiceSpec },
+    /// Who may pass is as written from now on, in place of all before.
+    AccessApplied { spec: AccessSpec },
 
     /// A release was asked for and waits for its build.
     ReleaseRequested { release: ReleaseName, version: String, commit: String, subject: String },
@@ -95,8 +97,33 @@ pub enum Event {
     OperatorCertified { name: MemberName, serial: String, scope: Scope },
     /// It may not be used any more.
     TokenRevoked { name: MemberName },
+    /// Something that calls got a name, and perhaps a key.
+    ApplicationCreated {
+        name: MemberName,
+        key: Option<KeyMade>,
+        groups: BTreeSet<String>,
+        certificates: BTreeSet<String>,
+        clients: BTreeSet<(MemberName, String)>,
+    },
+    /// It got another key; those before count until then.
+    ApplicationRotated { name: MemberName, key: KeyMade, before_until_ms: u64 },
+    /// The time of some of its keys is over.
+    ApplicationKeysEnded { name: MemberName, keys: BTreeSet<String> },
+    /// It is known by nothing any more.
+    ApplicationRevoked { name: MemberName },
     /// Somebody overrode a split on a proxy itself (`release`), or ended that (none).
     OverrideTold { proxy: MemberName, stage: StageName, release: Option<ReleaseNumber>, until_ms: u64 },
+}
+
+/// What is kept of an API key that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyMade {
+    /// Part of the key by which people tell it from others; no secret.
+    pub id: String,
+    /// SHA-256 of the whole key.
+    pub sha256: Digest,
+    /// From then on it does not count, in milliseconds since the Unix epoch; none: it has no end.
+    pub until_ms: Option<u64>,
 }
 
 impl Event {
@@ -106,6 +133,7 @@ impl Event {
             Self::Started { .. } => "started",
             Self::EnvironmentApplied { .. } => "environment_applied",
             Self::ServiceApplied { .. } => "service_applied",
+            Self::AccessApplied { .. } => "access_applied",
             Self::ReleaseRequested { .. } => "release_requested",
             Self::ReleaseAdded { .. } => "release_added",
             Self::BuildStarted { .. } => "build_started",
@@ -129,6 +157,10 @@ impl Event {
             Self::TokenCreated { .. } => "token_created",
             Self::OperatorCertified { .. } => "operator_certified",
             Self::TokenRevoked { .. } => "token_revoked",
+            Self::ApplicationCreated { .. } => "application_created",
+            Self::ApplicationRotated { .. } => "application_rotated",
+            Self::ApplicationKeysEnded { .. } => "application_keys_ended",
+            Self::ApplicationRevoked { .. } => "application_revoked",
             Self::OverrideTold { .. } => "override_told",
         }
     }
@@ -139,6 +171,7 @@ impl Event {
             Self::Started { .. } => "controller".to_owned(),
             Self::EnvironmentApplied { spec } => spec.name.to_string(),
             Self::ServiceApplied { spec } => spec.name.to_string(),
+            Self::AccessApplied { .. } => "access".to_owned(),
             Self::CertificatesReplaced { environment, .. } => environment.to_string(),
             Self::ReleaseRequested { release, .. }
             | Self::ReleaseAdded { release, .. }
@@ -151,7 +184,11 @@ impl Event {
             | Self::MemberRevoked { name }
             | Self::TokenCreated { name, .. }
             | Self::OperatorCertified { name, .. }
-            | Self::TokenRevoked { name } => name.to_string(),
+            | Self::TokenRevoked { name }
+            | Self::ApplicationCreated { name, .. }
+            | Self::ApplicationRotated { name, .. }
+            | Self::ApplicationKeysEnded { name, .. }
+            | Self::ApplicationRevoked { name } => name.to_string(),
             other => other.stage().map(ToString::to_string).unwrap_or_default(),
         }
     }
@@ -226,6 +263,20 @@ impl Event {
                 format!("token {name} was made for {}, opened by a certificate", verbs(scope))
             }
             Self::TokenRevoked { name } => format!("token {name} was revoked"),
+            Self::AccessApplied { spec } => {
+                let (issuers, documents) = (names(spec.issuers.keys()), names(spec.documents.keys()));
+                format!("who may pass was applied: issuers {issuers}; policies {documents}")
+            }
+            Self::ApplicationCreated { name, key, groups, .. } => {
+                let key =
+                    key.as_ref().map_or_else(|| "without a key".to_owned(), |key| format!("with the key {}", key.id));
+                format!("application {name} was made {key}, in groups {}", names(groups.iter()))
+            }
+            Self::ApplicationRotated { name, key, .. } => format!("application {name} has the new key {}", key.id),
+            Self::ApplicationKeysEnded { name, keys } => {
+                format!("the time of keys of application {name} is over: {}", names(keys.iter()))
+            }
+            Self::ApplicationRevoked { name } => format!("application {name} was revoked"),
             Self::OverrideTold { proxy, stage, release: Some(release), .. } => {
                 format!("{proxy} was told on the spot to send {stage} to {release}")
             }
@@ -234,6 +285,12 @@ impl Event {
             }
         }
     }
+}
+
+/// Names with commas between them, or "none".
+fn names<T: ToString>(names: impl Iterator<Item = T>) -> String {
+    let names: Vec<_> = names.map(|name| name.to_string()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 fn verbs(scope: &Scope) -> String {

@@ -1,5 +1,7 @@
 //! Event in, next state out. Never refuses and never asks: what is on record has happened.
 
+mod application;
+
 use api::{Digest, ReleaseName, ReleaseNumber, Scope, Share, StageName};
 
 use super::event::Event;
@@ -48,6 +50,11 @@ impl State {
                     self.services.insert(spec.name.clone(), service);
                 }
             },
+            Event::AccessApplied { spec } => self.access = spec.clone(),
+            Event::ApplicationCreated { .. }
+            | Event::ApplicationRotated { .. }
+            | Event::ApplicationKeysEnded { .. }
+            | Event::ApplicationRevoked { .. } => self.evolve_application(event, mark),
             Event::CertificatesReplaced { environment, key, certificates, .. } => {
                 let brought = Brought { source: key.clone(), certificates: certificates.clone() };
                 self.certificates.insert(environment.clone(), brought);

@@ -13,18 +13,18 @@ use super::spec::{
 use super::state::{Addresses, Artifact};
 use super::*;
 
-pub(super) struct World {
-    pub(super) state: State,
-    pub(super) seen: Observations,
-    pub(super) now_ms: u64,
-    pub(super) log: Vec<(Event, u64)>,
+pub(crate) struct World {
+    pub(crate) state: State,
+    pub(crate) seen: Observations,
+    pub(crate) now_ms: u64,
+    pub(crate) log: Vec<(Event, u64)>,
 }
 
 fn span(ms: u64) -> Span {
     Span::from_ms(ms).expect("a span")
 }
 
-pub(super) fn component() -> ComponentSpec {
+pub(crate) fn component() -> ComponentSpec {
     ComponentSpec {
         folder: "dist".into(),
         run: vec!["./hello".into(), "--port".into(), "{port}".into()],
@@ -44,7 +44,7 @@ pub(super) fn component() -> ComponentSpec {
 
 impl World {
     /// dev -> staging -> production, on agents of group `prod` or with static addresses; nothing released.
-    pub(super) fn new(on_agents: bool) -> Self {
+    pub(crate) fn new(on_agents: bool) -> Self {
         let target = if on_agents { Target::Agent { group: "prod".parse().expect("name") } } else { Target::Static };
         let names = ["dev", "staging", "production"];
         let environment = |name: &&str| EnvironmentSpec {
@@ -57,6 +57,8 @@ impl World {
             https: HttpsSpec::default(),
             certificates: Default::default(),
             client_certificates: None,
+            denial: Default::default(),
+            credentials: Default::default(),
         };
         let stage = |(at, name): (usize, &&str)| {
             let from = if at == 0 { vec![] } else { vec![names[at - 1].parse().expect("name")] };
@@ -72,12 +74,16 @@ impl World {
         let mut world =
             Self { state: State::default(), seen: Observations::default(), now_ms: 1_000_000, log: Vec::new() };
         world.command(Command::Start { above: 0 }, "").expect("starts");
-        let apply = Command::Apply { environments: names.iter().map(environment).collect(), services: vec![service] };
+        let apply = Command::Apply {
+            environments: names.iter().map(environment).collect(),
+            services: vec![service],
+            access: None,
+        };
         world.command(apply, "").expect("applies");
         world
     }
 
-    pub(super) fn with_static_releases(count: u16) -> Self {
+    pub(crate) fn with_static_releases(count: u16) -> Self {
         let mut world = Self::new(false);
         for number in 1..=count {
             let address: SocketAddr = ([10, 0, 0, 1], 8_000 + number).into();
@@ -97,12 +103,12 @@ impl World {
         world
     }
 
-    pub(super) fn with_built_releases(count: u32) -> Self {
+    pub(crate) fn with_built_releases(count: u32) -> Self {
         Self::with_built_releases_of(count, &|_| {})
     }
 
     /// Releases whose build came out as `shaped` leaves it.
-    pub(super) fn with_built_releases_of(count: u32, shaped: &dyn Fn(&mut command::Built)) -> Self {
+    pub(crate) fn with_built_releases_of(count: u32, shaped: &dyn Fn(&mut command::Built)) -> Self {
         let mut world = Self::new(true);
         for number in 1..=count {
             let command = Command::Build {
@@ -132,24 +138,24 @@ impl World {
         world
     }
 
-    pub(super) fn promoted_everywhere(mut self, release: &str) -> Self {
+    pub(crate) fn promoted_everywhere(mut self, release: &str) -> Self {
         self.promote_down(release);
         self.promote(release, "production", None).expect("production");
         self
     }
 
     /// Through dev and staging.
-    pub(super) fn promote_down(&mut self, release: &str) {
+    pub(crate) fn promote_down(&mut self, release: &str) {
         self.promote(release, "dev", None).expect("dev");
         self.promote(release, "staging", None).expect("staging");
     }
 
-    pub(super) fn context(&self, reason: &str) -> Context {
+    pub(crate) fn context(&self, reason: &str) -> Context {
         Context { by: "test".into(), reason: reason.into(), now_ms: self.now_ms }
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "a test hands a command over and is done with it")]
-    pub(super) fn command(&mut self, command: Command, reason: &str) -> Result<Decision, Refusal> {
+    pub(crate) fn command(&mut self, command: Command, reason: &str) -> Result<Decision, Refusal> {
         let decision = decide(&self.state, &command, &self.context(reason))?;
         for event in &decision.events {
             let seq = self.log.len() as u64 + 1;
@@ -159,7 +165,7 @@ impl World {
         Ok(decision)
     }
 
-    pub(super) fn promote(
+    pub(crate) fn promote(
         &mut self,
         release: &str,
         environment: &str,
@@ -174,15 +180,15 @@ impl World {
         self.command(command, "")
     }
 
-    pub(super) fn weigh(&mut self, stage: &str, share: &str) -> Result<Decision, Refusal> {
+    pub(crate) fn weigh(&mut self, stage: &str, share: &str) -> Result<Decision, Refusal> {
         self.command(Command::Weigh { stage: stage.parse().expect("name"), share: share.parse().expect("share") }, "")
     }
 
-    pub(super) fn rollback(&mut self, stage: &str, to: Option<ReleaseNumber>) -> Result<Decision, Refusal> {
+    pub(crate) fn rollback(&mut self, stage: &str, to: Option<ReleaseNumber>) -> Result<Decision, Refusal> {
         self.command(Command::Rollback { stage: stage.parse().expect("name"), to }, "")
     }
 
-    pub(super) fn join_agent(&mut self, name: &str) {
+    pub(crate) fn join_agent(&mut self, name: &str) {
         let name: MemberName = name.parse().expect("name");
         let invite = Command::Invite {
             name: name.clone(),
@@ -197,7 +203,7 @@ impl World {
     }
 
     /// The agent runs all that it should, and all of it is healthy.
-    pub(super) fn report_healthy(&mut self, agent: &str) {
+    pub(crate) fn report_healthy(&mut self, agent: &str) {
         let name: MemberName = agent.parse().expect("name");
         let instances = desired::of_agent(&self.state, &name).into_iter().zip(20_000..).map(|(instance, port)| {
             let address = Some(([10, 0, 0, 1], port).into());
@@ -209,12 +215,12 @@ impl World {
         self.seen.agents.insert(name, instances.collect());
     }
 
-    pub(super) fn pass_ms(&mut self, ms: u64) {
+    pub(crate) fn pass_ms(&mut self, ms: u64) {
         self.now_ms += ms;
     }
 
     /// Carries out what is due until nothing is; builds are left to the test.
-    pub(super) fn run_due(&mut self) {
+    pub(crate) fn run_due(&mut self) {
         for _ in 0..100 {
             let mut moved = false;
             for due in due(&self.state, &self.seen, self.now_ms) {
@@ -229,7 +235,7 @@ impl World {
         panic!("what is due never ends");
     }
 
-    pub(super) fn stage_names(&self) -> Vec<StageName> {
+    pub(crate) fn stage_names(&self) -> Vec<StageName> {
         self.state.stage_names().collect()
     }
 }

@@ -3,16 +3,17 @@
 //! A resource's bytes are a function of the state alone, so that two controllers with the same state give the same
 //! fingerprint.
 
+pub mod access;
+
 use std::collections::BTreeSet;
 
 use api::fleet::{self, Resource};
 use api::{
-    EnvironmentName, HostTarget, ReleaseName, ReleaseNumber, SCHEMA_ENDPOINT_TLS, SCHEMA_HTTPS, SCHEMA_SEALED,
-    StageName,
+    EnvironmentName, HostTarget, ReleaseName, ReleaseNumber, SCHEMA_ACCESS, SCHEMA_HTTPS, SCHEMA_SEALED, StageName,
 };
 use prost::Message;
 
-use super::spec::{ClientCertificates, ComponentSpec, HEALTH_MOST, HealthSpec, HttpsSpec, Protocol};
+use super::spec::{ClientCertificates, ComponentSpec, Denial, HEALTH_MOST, HealthSpec, HttpsSpec, Protocol};
 use super::state::{Stage, State};
 
 /// Backends of one stage that proxies accept.
@@ -121,16 +122,27 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
         backends,
         cors_origins: spec.map(|spec| spec.cors.clone()).unwrap_or_default(),
         client_certificates: spec.and_then(|spec| spec.client_certificates.as_ref()).map(client_certificates),
+        access: Some(of_itself(state, name)),
     };
-    let mut stage = resource("stage", name.to_string(), &body);
-    let mut tls = body.backends.iter().filter_map(|backend| backend.tls.as_ref());
-    if body.client_certificates.is_some() || tls.clone().any(|tls| !tls.spiffe_id.is_empty()) {
-        stage.schema = SCHEMA_SEALED;
-    } else if tls.next().is_some() {
-        stage.schema = SCHEMA_ENDPOINT_TLS;
-    }
-    resources.push(stage);
+    // A proxy that knew nothing of who may pass would let everybody in.
+    resources.push(Resource { schema: SCHEMA_ACCESS, ..resource("stage", name.to_string(), &body) });
     resources
+}
+
+/// What a stage says of itself to those who decide. What nobody wrote hides it.
+pub fn of_itself(state: &State, name: &StageName) -> fleet::StageAccess {
+    let environment = state.environments.get(&name.environment);
+    let stage = state.service(&name.service).and_then(|service| service.spec.stages.get(&name.environment));
+    let public = stage.is_some_and(|stage| stage.public);
+    let denial = stage.and_then(|stage| stage.denial).or(environment.map(|spec| spec.denial)).unwrap_or_default();
+    let credentials = stage.and_then(|stage| stage.credentials).or(environment.map(|spec| spec.credentials));
+    let credentials = credentials.unwrap_or_default();
+    fleet::StageAccess {
+        public,
+        explicit_denial: denial == Denial::Explicit,
+        needs_application: credentials.application && !public,
+        needs_user: credentials.user && !public,
+    }
 }
 
 /// How the endpoints of a component are verified in a stage; `None` when they are spoken to in clear.

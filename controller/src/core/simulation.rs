@@ -12,19 +12,55 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Promote { release: u32, environment: usize, ppm: Option<u32> },
-    Weigh { environment: usize, ppm: u32 },
-    Rollback { environment: usize, to: Option<u32> },
-    Unhold { environment: usize, release: u32 },
+    Promote {
+        release: u32,
+        environment: usize,
+        ppm: Option<u32>,
+    },
+    Weigh {
+        environment: usize,
+        ppm: u32,
+    },
+    Rollback {
+        environment: usize,
+        to: Option<u32>,
+    },
+    Unhold {
+        environment: usize,
+        release: u32,
+    },
     AgentHealthy,
     AgentGone,
     AgentRevoked,
     AgentJoined,
     Drained,
-    Pass { ms: u64 },
+    /// `client`: known by tokens of the issuer, too.
+    CreateApplication {
+        which: usize,
+        client: bool,
+    },
+    RotateApplication {
+        which: usize,
+        overlap_ms: u64,
+    },
+    RevokeApplication {
+        which: usize,
+    },
+    EndKeys {
+        which: usize,
+    },
+    /// `issuer`: with it, or without.
+    Access {
+        issuer: bool,
+    },
+    Pass {
+        ms: u64,
+    },
 }
 
 const ENVIRONMENTS: [&str; 3] = ["dev", "staging", "production"];
+const APPLICATIONS: [&str; 2] = ["batch", "web"];
+const DAY_MS: u64 = 86_400_000;
 
 fn step() -> impl Strategy<Value = Step> {
     let environment = 0..3usize;
@@ -39,7 +75,12 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::AgentRevoked),
         2 => Just(Step::AgentJoined),
         1 => Just(Step::Drained),
-        2 => prop_oneof![1..1_000u64, 10_000..400_000u64, Just(3_600_000)].prop_map(|ms| Step::Pass { ms }),
+        2 => (0..2usize, any::<bool>()).prop_map(|(which, client)| Step::CreateApplication { which, client }),
+        1 => (0..2usize, prop_oneof![Just(0), 1..2_000_000u64]).prop_map(|(which, overlap_ms)| Step::RotateApplication { which, overlap_ms }),
+        1 => (0..2usize).prop_map(|which| Step::RevokeApplication { which }),
+        1 => (0..2usize).prop_map(|which| Step::EndKeys { which }),
+        1 => any::<bool>().prop_map(|issuer| Step::Access { issuer }),
+        2 => prop_oneof![Just(DAY_MS), 1..1_000u64, 10_000..400_000u64, Just(3_600_000)].prop_map(|ms| Step::Pass { ms }),
     ]
 }
 
@@ -93,6 +134,14 @@ fn carry_out(world: &mut World, step: &Step) {
             }
             Ok(Decision::default())
         }
+        Step::CreateApplication { .. }
+        | Step::RotateApplication { .. }
+        | Step::RevokeApplication { .. }
+        | Step::EndKeys { .. }
+        | Step::Access { .. } => {
+            let command = of_access(step, world.log.len());
+            world.command(command, "simulated")
+        }
         Step::Pass { ms } => {
             world.pass_ms(*ms);
             Ok(Decision::default())
@@ -100,6 +149,49 @@ fn carry_out(world: &mut World, step: &Step) {
     };
     world.run_due();
     world.seen.drained.clear();
+}
+
+/// The command of a step that is about who may pass. `drawn` makes keys differ.
+fn of_access(step: &Step, drawn: usize) -> Command {
+    let name = |which: usize| APPLICATIONS[which].parse().expect("a name");
+    let id = format!("k{drawn}");
+    let key = KeyMade { sha256: api::Digest::of(id.as_bytes()), id, until_ms: None };
+    match *step {
+        Step::CreateApplication { which, client } => {
+            let issued = client.then(|| ("corp".parse().expect("a name"), APPLICATIONS[which].to_owned()));
+            let new = NewApplication { clients: issued.into_iter().collect(), ..NewApplication::default() };
+            Command::CreateApplication { name: name(which), new, key: Some(key) }
+        }
+        Step::RotateApplication { which, overlap_ms } => {
+            Command::RotateApplication { name: name(which), key, overlap_ms }
+        }
+        Step::RevokeApplication { which } => Command::RevokeApplication { name: name(which) },
+        Step::EndKeys { which } => Command::EndKeys { name: name(which) },
+        Step::Access { issuer } => {
+            let corp = "schema = 1\n[issuer.corp]\nissuer = \"https://login.example.com\"\naudience = [\"a\"]\n";
+            let text = if issuer { corp } else { "schema = 1\npolicies = []\n" };
+            let read = crate::files::parse("access.toml", text);
+            let Ok(crate::files::File::Access(access)) = read else { panic!("{read:?}") };
+            Command::Apply { environments: Vec::new(), services: Vec::new(), access: Some(access) }
+        }
+        _ => unreachable!("about stages: {step:?}"),
+    }
+}
+
+/// What must hold of applications at every moment.
+fn check_applications(world: &World) {
+    for (name, one) in &world.state.applications {
+        // INVARIANT: a revoked application has no keys and no resource; every other one has its resource.
+        let told = resources::access::of_application(&world.state, name);
+        assert!(!one.revoked || one.keys.is_empty(), "{name} is revoked and has keys: {one:?}");
+        assert_eq!(told.is_none(), one.revoked, "{name}: {one:?}");
+        // INVARIANT: whoever is known by an issuer's tokens is known by an issuer that is there.
+        let issuer_is_there = |(issuer, _): &(api::MemberName, String)| world.state.access.issuers.contains_key(issuer);
+        assert!(one.revoked || one.clients.iter().all(issuer_is_there), "{name} has lost its issuer: {one:?}");
+        // INVARIANT: nothing is kept for ever.
+        let is_kept = |until_ms: u64| until_ms + DAY_MS > world.now_ms;
+        assert!(one.keys.iter().all(|key| key.until_ms.is_none_or(is_kept)), "{name} has keys of long ago: {one:?}");
+    }
 }
 
 /// The share of each release of each stage; what is stable counts as having everything.
@@ -165,6 +257,7 @@ proptest! {
             carry_out(&mut world, step);
             check(&world);
             check_placed(&world, &before);
+            check_applications(&world);
         }
         // The state is the fold of its events, in text form as they are stored.
         let mut folded = State::default();
@@ -175,6 +268,8 @@ proptest! {
         }
         // Reasons stand in the record, not in the event, so releases differ in nothing else here.
         prop_assert_eq!(&folded.services, &world.state.services);
+        prop_assert_eq!(&folded.applications, &world.state.applications);
+        prop_assert_eq!(&folded.access, &world.state.access);
 
         // Every path ends: left alone, nothing starts or leaves for ever.
         world.pass_ms(2 * 3_600_000);

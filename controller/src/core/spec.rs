@@ -3,6 +3,7 @@
 //! Must not know: TOML, places in files, or how a mistake is told; `files` does that. Everything here is already valid
 //! by itself; what needs other state (does the environment exist?) is checked by `decide`.
 
+mod access;
 mod certificates;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,10 @@ use std::num::NonZeroU16;
 use api::{ComponentName, EnvironmentName, Host, MemberName, ServiceName, Span};
 use serde::{Deserialize, Serialize};
 
+pub use access::{
+    ACCESS_BYTES, AccessSpec, AttributeRule, AttributeType, Credentials, DOCUMENT_BYTES, DOCUMENTS_MOST, Denial,
+    GroupMeaning, GroupRule, IssuerSpec, LEEWAY, LEEWAY_MOST, REFRESH, REFRESH_LEAST, REFRESH_MOST,
+};
 pub use certificates::{
     ACME_DIRECTORY, AcmeSpec, CertificateSource, ChallengeSpec, ClientCertificates, ExternalAccount, HOOK_TIMEOUT,
 };
@@ -45,6 +50,12 @@ pub struct EnvironmentSpec {
     /// Which certificates clients may show, to all its hosts alike; none: they are not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificates: Option<ClientCertificates>,
+    /// What is told to those who may not call a stage that they may know of; stages may only tighten it.
+    #[serde(default)]
+    pub denial: Denial,
+    /// What calls have to come with; stages may only ask for more.
+    #[serde(default)]
+    pub credentials: Credentials,
 }
 
 impl EnvironmentSpec {
@@ -213,10 +224,16 @@ pub struct StageSpec {
     /// Origins whose pages may call the stage from a browser; empty: the service answers for itself.
     #[serde(default)]
     pub cors: Vec<String>,
-    /// Whether anybody may know that it exists; default no.
+    /// Whether anybody may know that it exists, and call it without credentials; default no.
     #[serde(default)]
     pub public: bool,
     /// Which certificates clients may show to its hosts, in place of what the environment says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificates: Option<ClientCertificates>,
+    /// As the environment's, in place of it; none: as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denial: Option<Denial>,
+    /// As the environment's, in place of it; none: as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
 }

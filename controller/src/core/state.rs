@@ -1,5 +1,7 @@
 //! What is true now: the fold of all events.
 
+mod application;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use api::{
@@ -9,7 +11,9 @@ use api::{
 use certs::fleet::Role;
 use serde::{Deserialize, Serialize};
 
-use super::spec::{ComponentSpec, EnvironmentSpec, ServiceSpec, StageSpec, Target};
+use super::spec::{AccessSpec, ComponentSpec, EnvironmentSpec, ServiceSpec, StageSpec, Target};
+
+pub use application::{ApiKey, Application};
 
 /// Everything the controller knows for good. Serialised as a checkpoint; its shape is versioned by
 /// [`State::SCHEMA`].
@@ -28,6 +32,12 @@ pub struct State {
     /// What was served last from each environment's source, other than the development authority.
     #[serde(default)]
     pub certificates: BTreeMap<EnvironmentName, Brought>,
+    /// Who may pass, as last applied.
+    #[serde(default)]
+    pub access: AccessSpec,
+    /// What calls, by name.
+    #[serde(default)]
+    pub applications: BTreeMap<MemberName, Application>,
     /// Requests that were carried out, newest last, each with its first event: a repeated one is answered with what it
     /// did, not done again.
     pub requests: VecDeque<(String, u64)>,
@@ -265,7 +275,7 @@ pub struct Token {
 
 impl State {
     /// Version of the serialised shape: a checkpoint of another one is not read, the events are folded anew.
-    pub const SCHEMA: u32 = 5;
+    pub const SCHEMA: u32 = 6;
 
     /// A service, if there is one of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {

@@ -332,7 +332,8 @@ fn applied_files_are_checked_together() {
     spec.stages.insert("moon".parse().expect("name"), Default::default());
     let mut environment = world.state.environments.values().next().expect("environment").clone();
     environment.name = "other".parse().expect("name");
-    let command = Command::Apply { environments: vec![environment.clone(), environment], services: vec![spec] };
+    let command =
+        Command::Apply { environments: vec![environment.clone(), environment], services: vec![spec], access: None };
     let Err(Refusal::Wrong(mistakes)) = decide(&world.state, &command, &world.context("")) else { panic!("applied") };
     assert!(mistakes.iter().any(|mistake| mistake.contains("no environment moon")), "{mistakes:?}");
     assert!(mistakes.iter().any(|mistake| mistake.contains("already belongs to")), "{mistakes:?}");
@@ -478,7 +479,7 @@ fn a_reason_is_asked_for_wherever_it_is_required() {
     let mut production = world.state.environments[&"production".parse().expect("name")].clone();
     production.reason_required = true;
     let spec = world.state.services.values().next().expect("hello").spec.clone();
-    let apply = |environments, services| Command::Apply { environments, services };
+    let apply = |environments, services| Command::Apply { environments, services, access: None };
     world.command(apply(vec![production.clone()], vec![]), "").expect("not required yet");
 
     let unhold = Command::Unhold { stage: stage("hello/production"), release: r(2) };

@@ -2,21 +2,23 @@
 //!
 //! A change of one stage touches that stage's resources only, whatever the number of stages.
 
+mod access;
 mod certificates;
+mod pieces;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use api::fleet::controller_message::Kind;
-use api::fleet::{Challenge, Change, ControllerMessage, Hello, Resource, ResourceKey, ResourceSet, Transfer};
-use api::{CHANGE_BYTES, Digest, EnvironmentName, Fingerprint, PIECE_BYTES, StageName, Version};
+use api::fleet::{Challenge, Change, ControllerMessage, Hello, Resource, ResourceKey, ResourceSet};
+use api::{EnvironmentName, Fingerprint, StageName, Version};
 use prost::Message;
 
 use crate::core::{Event, State, resources};
 use crate::fleet::Fleet;
 pub(crate) use certificates::{Certificates, secrets_messages};
+use pieces::{change_messages, pieces};
 
 /// Changes that are kept for proxies which were away: a thousand small ones are some 100 KB.
 const LOG_LENGTH: usize = 1_024;
@@ -91,7 +93,8 @@ impl Publisher {
         for name in environments {
             set.upserts.extend(self.certificates.of_environment(state, name, SystemTime::now()));
         }
-        set.upserts.extend(self.certificates.tickets(SystemTime::now()));
+        set.upserts.extend(self.certificates.shared(SystemTime::now()));
+        set.upserts.extend(access::all(state));
         for name in state.stage_names() {
             set.upserts.extend(self.stage(state, &name));
         }
@@ -110,6 +113,17 @@ impl Publisher {
                         self.refresh_stage(state, &name, &mut set);
                     }
                 }
+                // What its stages say of themselves: who may pass, and which page may call.
+                Event::ServiceApplied { spec } => {
+                    for name in state.stage_names().filter(|name| name.service == spec.name) {
+                        self.refresh_stage(state, &name, &mut set);
+                    }
+                }
+                Event::AccessApplied { .. } => self.refresh_access(state, &mut set),
+                Event::ApplicationCreated { name, .. }
+                | Event::ApplicationRotated { name, .. }
+                | Event::ApplicationKeysEnded { name, .. }
+                | Event::ApplicationRevoked { name } => self.refresh_application(state, name, &mut set),
                 Event::CertificatesReplaced { environment, .. } => {
                     self.refresh_environment(state, environment, SystemTime::now(), &mut set);
                 }
@@ -131,7 +145,7 @@ impl Publisher {
         self.publish(set, fleet);
     }
 
-    /// Publishes certificates, lists and ticket keys that are others at `now`, as one change.
+    /// Publishes certificates, lists and shared keys that are others at `now`, as one change.
     pub(super) fn renew(&mut self, state: &State, fleet: &Fleet, now: SystemTime) {
         let mut set = ResourceSet::default();
         for name in state.environments.keys() {
@@ -141,7 +155,7 @@ impl Publisher {
         for name in asking.collect::<Vec<_>>() {
             self.refresh_stage(state, &name, &mut set);
         }
-        set.upserts.extend(self.certificates.tickets(now).into_iter().filter(|new| self.is_news(new)));
+        set.upserts.extend(self.certificates.shared(now).into_iter().filter(|new| self.is_news(new)));
         self.publish(set, fleet);
     }
 
@@ -182,7 +196,7 @@ impl Publisher {
         let set = change.set.iter();
         let kinds =
             set.flat_map(|set| set.upserts.iter().map(|one| &one.kind).chain(set.removals.iter().map(|one| &one.kind)));
-        if { kinds }.any(|kind| matches!(kind.as_str(), "certificate" | "tickets")) {
+        if { kinds }.any(|kind| certificates::names_secrets(kind)) {
             self.certificates.forget_all_but(self.resources.values());
         }
     }
@@ -201,7 +215,7 @@ impl Publisher {
                     |change: &&Arc<Change>| change.version.is_some_and(|version| Version::from(version) > have);
                 let after: Vec<_> = after.filter(is_later).collect();
                 let upserts = after.iter().flat_map(|change| &change.set).flat_map(|set| &set.upserts);
-                let names_secrets = |resource: &&Resource| matches!(resource.kind.as_str(), "certificate" | "tickets");
+                let names_secrets = |resource: &&Resource| certificates::names_secrets(&resource.kind);
                 if upserts.filter(names_secrets).any(|resource| self.is_news(resource)) {
                     // What they name may be gone by now, and is given out no more.
                     return self.everything();
@@ -286,42 +300,6 @@ impl Publisher {
             }
         }
     }
-}
-
-/// A change as one message, or as pieces when it is large.
-fn change_messages(change: &Change) -> Vec<ControllerMessage> {
-    if change.encoded_len() <= CHANGE_BYTES {
-        return vec![ControllerMessage { kind: Some(Kind::Change(change.clone())) }];
-    }
-    let set = change.set.clone().unwrap_or_default();
-    let version = change.version.map(Version::from).unwrap_or_default();
-    transfer(version, change.base.map(Version::from), &set, &change.fingerprint)
-}
-
-fn pieces(
-    version: Version,
-    base: Option<Version>,
-    set: &ResourceSet,
-    fingerprint: Fingerprint,
-) -> Vec<ControllerMessage> {
-    transfer(version, base, set, &fingerprint.to_bytes())
-}
-
-fn transfer(version: Version, base: Option<Version>, set: &ResourceSet, fingerprint: &[u8]) -> Vec<ControllerMessage> {
-    let bytes = bytes::Bytes::from(set.encode_to_vec());
-    let sha256 = Digest::of(&bytes).as_bytes().to_vec();
-    let piece = |offset: usize| Transfer {
-        version: Some(version.into()),
-        base: base.map(Into::into),
-        total_bytes: bytes.len() as u64,
-        sha256: sha256.clone(),
-        offset: offset as u64,
-        data: bytes.slice(offset..bytes.len().min(offset + PIECE_BYTES)),
-        fingerprint: fingerprint.to_vec(),
-    };
-    // Nothing at all is still one piece.
-    let offsets = (0..bytes.len().max(1)).step_by(PIECE_BYTES);
-    offsets.map(|offset| ControllerMessage { kind: Some(Kind::Transfer(piece(offset))) }).collect()
 }
 
 #[cfg(test)]

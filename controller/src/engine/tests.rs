@@ -161,7 +161,8 @@ async fn a_repeated_request_is_answered_with_all_its_events_and_to_its_operator_
     };
     for count in [1, EVENTS_OF_ONE, EVENTS_OF_ONE * 2, EVENTS_OF_ONE * 2 + 3] {
         let services = (0..count).map(|number| spec(count * 100 + number)).collect();
-        let apply = Submission::of("anna", String::new(), Command::Apply { environments: Vec::new(), services });
+        let apply =
+            Submission::of("anna", String::new(), Command::Apply { environments: Vec::new(), services, access: None });
         let ask = |by: &str| {
             let mut submission = Submission::of(by, String::new(), apply.command.clone());
             submission.request = format!("apply-{count}");

@@ -6,10 +6,10 @@ use api::Span;
 
 use crate::core::spec::{EnvironmentSpec, HttpsSpec, KEEP_WARM, Target};
 
-use super::certificates;
 use super::walk::{Section, Walk, nearest, shown};
+use super::{access, certificates};
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "schema",
     "environment",
     "zone",
@@ -20,8 +20,10 @@ const KEYS: [&str; 10] = [
     "https",
     "keep_warm",
     "reason_required",
+    "denial",
+    "credentials",
 ];
-const LATER: [&str; 4] = ["denial", "windows", "at_close", "approvals"];
+const LATER: [&str; 3] = ["windows", "at_close", "approvals"];
 
 /// Where https is when nobody says otherwise (RFC 9110 §4.2.2).
 const HTTPS_PORT: NonZeroU16 = NonZeroU16::new(443).expect("443 is not 0");
@@ -41,6 +43,8 @@ pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Environmen
     let https = https(walk, root);
     let keep_warm = root.parsed(walk, "keep_warm").unwrap_or(KEEP_WARM);
     let reason_required = root.boolean(walk, "reason_required").unwrap_or(false);
+    let denial = access::denial(walk, root).unwrap_or_default();
+    let credentials = access::credentials(walk, root).unwrap_or_default();
     Some(EnvironmentSpec {
         name: name?,
         zone: zone?,
@@ -51,6 +55,8 @@ pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Environmen
         https,
         certificates,
         client_certificates,
+        denial,
+        credentials,
     })
 }
 

@@ -7,9 +7,10 @@ use toml::de::DeValue;
 
 use crate::core::spec::StageSpec;
 
-use super::certificates;
 use super::walk::{Section, Walk, nearest, shown};
+use super::{access, certificates};
 
+const KEYS: [&str; 7] = ["from", "keep_warm", "cors", "public", "client_certificates", "denial", "credentials"];
 const LATER: [&str; 9] =
     ["enter", "strategy", "sticky", "steps", "objective", "on_worse", "approvals", "windows", "at_close"];
 
@@ -25,7 +26,7 @@ type Sources = BTreeMap<EnvironmentName, Vec<(EnvironmentName, usize)>>;
 pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> BTreeMap<EnvironmentName, StageSpec> {
     let (mut stages, mut sources) = (BTreeMap::new(), Sources::new());
     for (name, section) in root.named::<EnvironmentName>(walk, "stage") {
-        section.check_keys(walk, &["from", "keep_warm", "cors", "public", "client_certificates"], &LATER);
+        section.check_keys(walk, &KEYS, &LATER);
         let keep_warm = section.parsed(walk, "keep_warm");
         let cors = cors(walk, &section);
         let from = from(walk, &section);
@@ -36,8 +37,14 @@ pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> BTreeMap<Environm
                            accepted beside `public = true`; those of an environment are for all its hosts alike";
             walk.wrong(section.place("client_certificates"), message);
         }
+        let (denial, credentials) = (access::denial(walk, &section), access::credentials(walk, &section));
+        for key in ["denial", "credentials"].into_iter().filter(|key| public && section.has(key)) {
+            let message = format!("`{key}` is for those who need to be let in: beside `public = true` nobody does");
+            walk.wrong(section.place(key), message);
+        }
         let names = from.iter().map(|(from, _)| from.clone()).collect();
-        stages.insert(name.clone(), StageSpec { from: names, keep_warm, cors, public, client_certificates });
+        let stage = StageSpec { from: names, keep_warm, cors, public, client_certificates, denial, credentials };
+        stages.insert(name.clone(), stage);
         sources.insert(name, from);
     }
     check_known(walk, &sources);

@@ -34,14 +34,18 @@ health = { http = "/healthz", every = "2s" }
 # stop = "30s"                            # from SIGTERM to SIGKILL
 
 # Where it may be. Each stage is an environment of the operator; `from` is where a release must have served before.
+# Nobody may know of it but whom the operator's policies let, with valid credentials; all others are answered as if it did
+# not exist. With `public = true` anybody may know of it and call it, whatever policies permit.
 [stage.dev]
+# public = true
 
 [stage.staging]
 from = "dev"
+# public = true
 
 [stage.production]
 from = "staging"
 keep_warm = "24h"                         # how long a rollback stays a matter of milliseconds
-# public = true                           # anybody may know that it exists
+# public = true
 # cors = ["https://app.example.com"]      # whose pages may call it from a browser, also with gRPC-Web
 "#;

@@ -2,7 +2,9 @@ use api::EnvironmentName;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::spec::{ACME_DIRECTORY, CertificateSource, ChallengeSpec, HOOK_TIMEOUT, Protocol, Target};
+use crate::core::spec::{
+    ACME_DIRECTORY, CertificateSource, ChallengeSpec, Credentials, Denial, HOOK_TIMEOUT, Protocol, Target,
+};
 
 const SERVICE: &str = r#"schema = 1
 service = "hello"
@@ -205,11 +207,49 @@ fn hostile_h83_environment_values_are_refused_with_the_accepted_form() {
             ("zoen = \"a\"", "the file has no key `zoen`, did you mean `zone`? (accepted: schema, environment, zone"),
             ("service = \"x\"", "not both"),
             ("windows = []", "`windows` is not supported by this version"),
-            ("denial = \"hidden\"", "`denial` is not supported by this version"),
+            (
+                "denial = \"explict\"",
+                "\"explict\" is not a way to deny, did you mean \"explicit\"? (accepted: \"hidden\",",
+            ),
+            ("denial = true", "`denial` is a string in quotes, not a boolean"),
+            ("credentials = \"user\"", "`credentials` is a list of strings such as"),
+            ("credentials = [\"users\"]", "\"users\" is not a credential, did you mean \"user\"?"),
+            ("credentials = [\"user\", \"user\"]", "`credentials` names \"user\" twice"),
             ("at_close = \"pause\"", "`at_close` is not supported by this version"),
             ("approvals = {}", "`approvals` is not supported by this version"),
         ],
     );
+}
+
+#[test]
+fn access_of_a_stage_is_read_as_it_is_meant() {
+    let with = |lines: &str| SERVICE.replace("keep_warm = \"24h\"", lines);
+    let both = Credentials::default();
+    let (application, nothing) = (Credentials { user: false, ..both }, Credentials { application: false, user: false });
+    for (lines, expected) in [
+        ("", (false, None, None)),
+        ("public = true", (true, None, None)),
+        ("public = false\ndenial = \"explicit\"", (false, Some(Denial::Explicit), None)),
+        ("denial = \"hidden\"\ncredentials = [\"application\"]", (false, Some(Denial::Hidden), Some(application))),
+        ("credentials = [\"user\", \"application\"]", (false, None, Some(both))),
+        ("credentials = []", (false, None, Some(nothing))),
+    ] {
+        let stage = service(&with(lines)).stages.remove(&"production".parse().expect("a name")).expect("a stage");
+        assert_eq!((stage.public, stage.denial, stage.credentials), expected, "{lines}");
+    }
+    for (lines, expected) in [
+        ("public = true\ndenial = \"explicit\"", "24:1: `denial` is for those who need to be let in"),
+        ("credentials = [\"user\"]\npublic = true", "23:1: `credentials` is for those who need to be let in"),
+        ("denial = \"explicitly\"", "\"explicitly\" is not a way to deny, did you mean \"explicit\"?"),
+    ] {
+        let said = mistakes(&with(lines));
+        assert!(said.len() == 1 && said[0].contains(expected), "{lines}: {said:?}");
+    }
+    let Ok(File::Environment(spec)) = parse("f", ENVIRONMENT) else { panic!("an environment") };
+    assert_eq!((spec.denial, spec.credentials), (Denial::Hidden, both), "what nobody wrote is closed");
+    let text = format!("{ENVIRONMENT}denial = \"explicit\"\ncredentials = [\"application\"]\n");
+    let Ok(File::Environment(spec)) = parse("f", &text) else { panic!("an environment") };
+    assert_eq!((spec.denial, spec.credentials), (Denial::Explicit, application));
 }
 
 #[test]
@@ -470,7 +510,9 @@ fn hostile_h83_all_mistakes_are_told_at_once() {
     assert_eq!(lines, [1, 2, 3, 5, 6, 7, 9, 10, 12, 13]);
     assert_eq!(
         mistakes("")[..1],
-        ["1:1: the file needs `environment = \"...\"` (operator) or `service = \"...\"` (team) on top"]
+        [
+            "1:1: the file needs `environment = \"...\"` (operator) or `service = \"...\"` (team) on top, or says who may pass with `policies = [...]` and [issuer.NAME] (operator)"
+        ]
     );
     assert_eq!(mistakes("service = \"a\""), ["1:1: the file needs `schema`"]);
 }

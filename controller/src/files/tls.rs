@@ -24,18 +24,24 @@ pub(super) fn read(walk: &mut Walk<'_>, component: &Section<'_>, protocol: Optio
     Some(TlsSpec { ca: ca(walk, &section), name: name(walk, &section), spiffe: spiffe(walk, &section) })
 }
 
+/// What keeps a text from being certificates of authorities; `key` is for the sentence.
+pub(super) fn not_a_ca(key: &str, text: &str) -> Option<String> {
+    if text.len() > CA_BYTES {
+        return Some(format!("`{key}` has {} bytes: accepted are {CA_BYTES}", text.len()));
+    }
+    let error = Authorities::parse(text).err();
+    error.map(|error| format!("`{key}` is not usable: {error} (accepted are certificates in PEM)"))
+}
+
 /// Certificates of authorities, as text in the file itself.
 pub(super) fn ca(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<String> {
     let (text, at) = section.text(walk, "ca")?;
-    let wrong = if text.len() > CA_BYTES {
-        Some(format!("`ca` has {} bytes: accepted are {CA_BYTES}", text.len()))
-    } else if !text.contains("-----BEGIN") {
+    let wrong = if text.len() <= CA_BYTES && !text.contains("-----BEGIN") {
         let message = "is not a certificate: accepted is the text of a PEM file itself, between \"\"\" and \"\"\", because \
                        no other file goes along with this one";
         Some(format!("\"{}\" {message}", shown(&text)))
     } else {
-        let error = Authorities::parse(&text).err();
-        error.map(|error| format!("`ca` is not usable: {error} (accepted are certificates in PEM)"))
+        not_a_ca("ca", &text)
     };
     if let Some(wrong) = wrong {
         walk.wrong(at, wrong);

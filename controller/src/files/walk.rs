@@ -70,6 +70,11 @@ impl<'t> Walk<'t> {
         }
     }
 
+    /// Mistakes so far.
+    pub(super) fn count(&self) -> usize {
+        self.mistakes.len() + self.left_off
+    }
+
     /// A mistake found by the TOML parser.
     pub(super) fn syntax(&mut self, error: &toml::de::Error) {
         let at = error.span().map_or(self.text.len(), |span| span.start);
@@ -164,6 +169,17 @@ impl<'t> Section<'t> {
     /// A table within this one; any other value is a mistake.
     pub(super) fn section(&self, walk: &mut Walk<'_>, key: &str, title: &str) -> Option<Section<'t>> {
         as_section(walk, self.value(key)?, self.place(key), title)
+    }
+
+    /// The tables in the list `key`; any other value is a mistake.
+    pub(super) fn sections(&self, walk: &mut Walk<'_>, key: &str) -> Vec<Section<'t>> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let DeValue::Array(items) = value.get_ref() else {
+            walk.wrong(value.span().start, format!("`{key}` is a list of tables, not {}", a_kind(value.get_ref())));
+            return Vec::new();
+        };
+        let title = format!("an entry of `{key}`");
+        items.iter().filter_map(|item| as_section(walk, item, item.span().start, &title)).collect()
     }
 
     /// The named tables within the table `key`: `[stage.staging]`. Names that are not accepted are mistakes.

@@ -1,9 +1,11 @@
 //! What people ask for. Each call: who asks, may they, what does it mean, what does the engine say.
 
 mod access;
+mod applications;
 mod apply;
 mod certificates;
 mod change;
+mod explain;
 mod releases;
 mod seeing;
 
@@ -169,6 +171,56 @@ impl Operator for Service {
     ) -> Result<Response<Certificates>, Status> {
         let who = self.0.operator(&request).await?;
         self.0.import_certificate(who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn create_application(
+        &self,
+        request: Request<CreateApplicationRequest>,
+    ) -> Result<Response<ApplicationKey>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.create_application(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_applications(&self, request: Request<ListRequest>) -> Result<Response<Applications>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.list_applications(&who).await.map(Response::new)
+    }
+
+    async fn rotate_application(
+        &self,
+        request: Request<RotateApplicationRequest>,
+    ) -> Result<Response<ApplicationKey>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.rotate_application(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn revoke_application(
+        &self,
+        request: Request<RevokeApplicationRequest>,
+    ) -> Result<Response<Reached>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.revoke_application(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn assertion_keys(&self, request: Request<ListRequest>) -> Result<Response<AssertionKeySet>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.assertion_keys(&who).await.map(Response::new)
+    }
+
+    async fn explain_request(
+        &self,
+        request: Request<ExplainRequestRequest>,
+    ) -> Result<Response<RequestExplained>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.explain_request(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn explain_policy(
+        &self,
+        request: Request<ExplainPolicyRequest>,
+    ) -> Result<Response<PolicyExplained>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.explain_policy(&who, request.into_inner()).await.map(Response::new)
     }
 
     async fn backup(&self, request: Request<ListRequest>) -> Result<Response<Self::BackupStream>, Status> {

@@ -125,6 +125,7 @@ impl Session {
                 Some(Up::Progress(report)) => self.progress(&report, now_ms),
                 Some(Up::Counts(counts)) => self.shared.fleet.counts(&self.name, self.connection, &counts, now_ms),
                 Some(Up::Override(told)) => self.override_told(&told).await,
+                Some(Up::Answer(answer)) => self.shared.fleet.answered(&self.name, self.connection, answer),
                 Some(Up::Hello(_)) | None => {}
             }
         }

@@ -151,6 +151,13 @@ impl Operator {
         if self.scope.permits(verb, service, environment) {
             return Ok(());
         }
+        if verb == Verb::App {
+            return Err(Status::permission_denied(format!(
+                "token {} may not make, rotate or revoke applications: that takes one made with `--allow app` for all \
+                 services and environments",
+                self.name
+            )));
+        }
         let place = match (service, environment) {
             (Some(service), Some(environment)) => format!(" on {service}/{environment}"),
             (Some(service), None) => format!(" on {service}"),
@@ -203,6 +210,17 @@ pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn app_refusal_says_what_it_takes() {
+        let scope = Scope { verbs: vec![Verb::Read], ..Scope::admin() };
+        let who = Operator::new("ci".parse().expect("a name"), scope);
+        let told = who.may(Verb::App, None, None).expect_err("only reads");
+        assert!(told.message().starts_with("token ci may not make, rotate or revoke applications: "), "{told}");
+        assert!(told.message().contains("--allow app"), "{told}");
+        let told = who.may(Verb::Apply, None, None).expect_err("only reads");
+        assert_eq!(told.message(), "token ci may not apply on everything");
+    }
 
     #[test]
     fn nobody_is_told_that_nothing_changed_when_nobody_knows() {

@@ -1,4 +1,4 @@
-//! Certificates, ticket keys and lists of revoked certificates as proxies are told of them: what is public in resources,
+//! Certificates, shared keys and lists of revoked certificates as proxies are told of them: what is public in resources,
 //! what is secret sealed for each proxy.
 //!
 //! Must not know: where certificates come from.
@@ -16,10 +16,11 @@ use prost::Message;
 use tracing::warn;
 
 use super::Key;
-use crate::certificates::{Shelf, Standing, TicketKeys, names};
+use crate::certificates::{Shelf, Standing, names};
 use crate::core::decide::is_within;
 use crate::core::spec::{CertificateSource, ClientCertificates};
 use crate::core::{State, resources};
+use crate::keys::{self, Keys};
 
 /// Secrets of one message: some 130 KB.
 const SECRETS_TOGETHER: usize = 500;
@@ -28,7 +29,9 @@ const SECRETS_TOGETHER: usize = 500;
 pub(crate) struct Certificates {
     development: DevelopmentCa,
     pub(crate) shelf: Shelf,
-    tickets: TicketKeys,
+    tickets: Keys,
+    assertion: Keys,
+    explain: Keys,
     /// What resources of now name, by id.
     secrets: BTreeMap<String, Vec<u8>>,
     /// With which version a certificate became as it is.
@@ -44,7 +47,9 @@ impl Certificates {
         Ok(Self {
             development: DevelopmentCa::open_or_create(folder).map_err(|problem| problem.to_string())?,
             shelf: Shelf::open(&folder.join("certificates"))?,
-            tickets: TicketKeys::open(folder)?,
+            tickets: Keys::open(folder, keys::TICKETS)?,
+            assertion: Keys::open(folder, keys::ASSERTION)?,
+            explain: Keys::open(folder, keys::EXPLAIN)?,
             secrets: BTreeMap::new(),
             since: BTreeMap::new(),
             standings: BTreeMap::new(),
@@ -152,16 +157,39 @@ impl Certificates {
         found
     }
 
-    /// The names of the ticket keys at `now`, which are rotated when they have to be.
-    pub(super) fn tickets(&mut self, now: SystemTime) -> Option<Resource> {
+    /// The names of the keys that the whole fleet shares at `now`; they are rotated when they have to be.
+    pub(super) fn shared(&mut self, now: SystemTime) -> Vec<Resource> {
         let now_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if let Err(problem) = self.tickets.rotate(now_s) {
-            warn!(problem, "the keys of session tickets stay as they are");
+        let all = [
+            ("of session tickets", &mut self.tickets),
+            ("of assertions", &mut self.assertion),
+            ("of ids of denials", &mut self.explain),
+        ];
+        for (what, keys) in all {
+            if let Err(problem) = keys.rotate(now_s) {
+                warn!(problem, "the keys {what} stay as they are");
+            }
         }
-        for key in self.tickets.keys() {
-            self.secrets.insert(ticket_id(&key.name), key.key.clone());
-        }
-        self.tickets.told().map(|told| resources::of_tickets(&told))
+        let secret = |id: fn(&keys::Key) -> String| move |key: &keys::Key| (id(key), key.key.clone());
+        self.secrets.extend(self.tickets.keys().iter().map(secret(|key| ticket_id(&key.name))));
+        self.secrets.extend(self.assertion.keys().iter().map(secret(|key| assertion_id(&key.id()))));
+        self.secrets.extend(self.explain.current().map(secret(|key| explain_id(&key.name))));
+        let told = [
+            self.tickets.tickets().map(|told| resources::of_tickets(&told)),
+            self.assertion.assertion().map(|told| resources::access::of_assertion(&told)),
+            self.explain.explain().map(|told| resources::access::of_explain(&told)),
+        ];
+        told.into_iter().flatten().collect()
+    }
+
+    /// The keys of assertions.
+    pub(crate) fn assertion(&self) -> &Keys {
+        &self.assertion
+    }
+
+    /// The keys of ids of denials.
+    pub(crate) fn explain(&self) -> &Keys {
+        &self.explain
     }
 
     /// Puts lists of revoked certificates where clients' certificates are asked for.
@@ -206,7 +234,7 @@ impl Certificates {
     /// Forgets secrets that none of these resources names.
     pub(super) fn forget_all_but<'a>(&mut self, named: impl Iterator<Item = &'a Resource>) {
         // Nearly every change is one of traffic, and leaves them as they are.
-        let seldom = named.filter(|resource| matches!(resource.kind.as_str(), "certificate" | "tickets"));
+        let seldom = named.filter(|resource| names_secrets(&resource.kind));
         let used: BTreeSet<String> = seldom.flat_map(ids).collect();
         self.secrets.retain(|id, _| used.contains(id));
     }
@@ -232,12 +260,36 @@ fn within(materials: &[Material], zone: &Host) -> Vec<Material> {
     found
 }
 
+/// Whether resources of a kind may name secrets.
+pub(super) fn names_secrets(kind: &str) -> bool {
+    matches!(kind, "certificate" | "tickets" | "assertion" | "explain")
+}
+
+/// The id of a key by which assertions are signed.
+fn assertion_id(id: &str) -> String {
+    format!("assertion/{id}")
+}
+
+/// The id of a key by which ids of denials are sealed.
+fn explain_id(name: &[u8]) -> String {
+    let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("explain/{hex}")
+}
+
 /// Secrets that a resource names.
 fn ids(resource: &Resource) -> Vec<String> {
     match resource.kind.as_str() {
         "certificate" => {
             let told = fleet::Certificate::decode(&*resource.body).unwrap_or_default();
             told.chain_der.first().and_then(|leaf| key_id(leaf).ok()).into_iter().collect()
+        }
+        "assertion" => {
+            let told = fleet::Assertion::decode(&*resource.body).unwrap_or_default();
+            told.keys.iter().map(|key| assertion_id(&key.id)).collect()
+        }
+        "explain" => {
+            let told = fleet::Explain::decode(&*resource.body).unwrap_or_default();
+            vec![explain_id(&told.current)]
         }
         "tickets" => {
             let told = fleet::Tickets::decode(&*resource.body).unwrap_or_default();

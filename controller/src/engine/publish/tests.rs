@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use api::fleet::controller_message::Kind;
 use api::fleet::progress::State as Progressed;
 use api::fleet::{Progress, Zone};
-use api::{EnvironmentName, Span};
+use api::{CHANGE_BYTES, Digest, EnvironmentName, MemberName, PIECE_BYTES, Span};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -45,7 +46,12 @@ impl World {
     /// What becomes of a command, told to proxies.
     #[allow(clippy::needless_pass_by_value, reason = "a test hands a command over and is done with it")]
     fn command(&mut self, command: Command) {
-        let context = Context { by: String::new(), reason: String::new(), now_ms: 0 };
+        self.command_at(0, command);
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "as above")]
+    fn command_at(&mut self, now_ms: u64, command: Command) {
+        let context = Context { by: String::new(), reason: String::new(), now_ms };
         let events = decide(&self.state, &command, &context).expect("decided").events;
         for event in &events {
             self.state.evolve(event, Mark { seq: 0, at_ms: 0, by: "", reason: "", request: "" });
@@ -74,6 +80,8 @@ fn environment(name: &str, zone: &str) -> EnvironmentSpec {
         https: HttpsSpec::default(),
         certificates: Default::default(),
         client_certificates: None,
+        denial: Default::default(),
+        credentials: Default::default(),
     }
 }
 
@@ -114,9 +122,9 @@ fn fleet_proxies_are_sent_what_they_miss_and_no_more() {
     let missed = changes(&world.publisher.catch_up(&at_dev));
     let version = |number| Version { term: 1, number };
     assert_eq!(missed, [(version(2), version(3), 2), (version(3), version(4), 2)]);
-    assert_eq!(whole(&world.publisher.catch_up(&Hello::default())).upserts.len(), 7, "it has nothing");
+    assert_eq!(whole(&world.publisher.catch_up(&Hello::default())).upserts.len(), 9, "it has nothing");
     let stranger = Hello { have: Some(Version { term: 1, number: 900 }.into()), ..Hello::default() };
-    assert_eq!(whole(&world.publisher.catch_up(&stranger)).upserts.len(), 7, "it has something unknown");
+    assert_eq!(whole(&world.publisher.catch_up(&stranger)).upserts.len(), 9, "it has something unknown");
 }
 
 #[test]
@@ -143,22 +151,24 @@ fn fleet_a_zone_that_moved_leaves_nothing_behind() {
     assert_eq!(certificates.map(|resource| resource.name.as_str()).collect::<Vec<_>>(), ["dev/*.dev.example.org"]);
 }
 
+/// Adds a release and lets it serve all of hello/dev.
+fn release(world: &mut World, address: std::net::SocketAddr) {
+    let addresses =
+        vec![Addresses { environment: None, component: "web".parse().expect("name"), addresses: vec![address] }];
+    let (service, version) = ("hello".parse().expect("name"), "1".to_owned());
+    world.command(Command::AddRelease { service, version, commit: String::new(), addresses });
+    let (release, environment) = ("hello@r1".parse().expect("name"), "dev".parse().expect("name"));
+    world.command(Command::Promote { release, environment, share: None, bypass: false });
+}
+
 #[test]
 fn fleet_a_zone_that_moves_takes_the_names_of_endpoints_along() {
     let mut world = World::new();
     world.apply("dev", "dev.example.com");
     let file = "schema = 1\nservice = \"hello\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"tls\"\n[stage.dev]\n";
     let Ok(crate::files::File::Service(spec)) = crate::files::parse("f", file) else { panic!("a service") };
-    world.command(Command::Apply { environments: Vec::new(), services: vec![spec] });
-    let addresses = vec![Addresses {
-        environment: None,
-        component: "web".parse().expect("name"),
-        addresses: vec![([10, 0, 0, 1], 8_443).into()],
-    }];
-    let (service, version) = ("hello".parse().expect("name"), "1".to_owned());
-    world.command(Command::AddRelease { service, version, commit: String::new(), addresses });
-    let (release, environment) = ("hello@r1".parse().expect("name"), "dev".parse().expect("name"));
-    world.command(Command::Promote { release, environment, share: None, bypass: false });
+    world.command(Command::Apply { environments: Vec::new(), services: vec![spec], access: None });
+    release(&mut world, ([10, 0, 0, 1], 8_443).into());
     let name = |world: &World| {
         let stage = &world.publisher.resources[&("stage".to_owned(), "hello/dev".to_owned())];
         let stage = api::fleet::Stage::decode(&*stage.body).expect("a stage");
@@ -170,6 +180,108 @@ fn fleet_a_zone_that_moves_takes_the_names_of_endpoints_along() {
 }
 
 #[test]
+fn fleet_what_a_stage_says_of_itself_is_told_when_it_is_applied() {
+    let mut world = World::new();
+    world.apply("dev", "dev.example.com");
+    let apply = |world: &mut World, line: &str| {
+        let file = format!(
+            "schema = 1\nservice = \"hello\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"h1\"\n[stage.dev]\n{line}\n"
+        );
+        let Ok(crate::files::File::Service(spec)) = crate::files::parse("f", &file) else { panic!("a service") };
+        world.command(Command::Apply { environments: Vec::new(), services: vec![spec], access: None });
+    };
+    apply(&mut world, "");
+    release(&mut world, ([10, 0, 0, 1], 8_080).into());
+    let stage = |world: &World| {
+        let stage = &world.publisher.resources[&("stage".to_owned(), "hello/dev".to_owned())];
+        api::fleet::Stage::decode(&*stage.body).expect("a stage")
+    };
+    assert!(!stage(&world).access.expect("there").public);
+    apply(&mut world, "public = true");
+    assert!(stage(&world).access.expect("there").public);
+    apply(&mut world, "cors = [\"https://app.example.com\"]");
+    assert_eq!(stage(&world).cors_origins, ["https://app.example.com"]);
+}
+
+/// Kinds and names of what is published of some kinds.
+fn published(world: &World, kinds: &[&str]) -> Vec<String> {
+    let own = world.publisher.resources.keys().filter(|(kind, _)| kinds.contains(&kind.as_str()));
+    own.map(|(kind, name)| format!("{kind} {name}")).collect()
+}
+
+/// What the newest change removes and brings, and how large it is.
+fn newest(world: &World) -> (Vec<String>, Vec<String>, usize) {
+    let change = world.publisher.log.back().expect("a change");
+    let set = change.set.clone().expect("a set");
+    let removed = set.removals.iter().map(|key| format!("{} {}", key.kind, key.name)).collect();
+    let brought = set.upserts.iter().map(|one| format!("{} {}", one.kind, one.name)).collect();
+    (removed, brought, set.encoded_len())
+}
+
+#[test]
+fn access_that_is_applied_replaces_what_was_there() {
+    const KINDS: [&str; 3] = ["issuer", "policy", "entities"];
+    let mut world = World::new();
+    let apply = |world: &mut World, text: &str, beside: &[(&str, &str)]| {
+        let attached = |name: &str| {
+            let (name, text) = beside.iter().find(|(own, _)| *own == name)?;
+            Some(crate::files::Attached { name, text })
+        };
+        let read = crate::files::parse_with("access.toml", text, &attached);
+        let Ok(crate::files::File::Access(spec)) = read else { panic!("{read:?}") };
+        world.command(Command::Apply { environments: Vec::new(), services: Vec::new(), access: Some(spec) });
+    };
+    let issuer = "[issuer.corp]\nissuer = \"https://login.example.com\"\naudience = [\"a\"]\n";
+    let permit = "permit (principal, action, resource);";
+    let (one, other) = (("one.cedar", permit), ("other.cedar", "forbid (principal, action, resource);"));
+    let text = format!("schema = 1\npolicies = [\"one.cedar\", \"other.cedar\"]\nentities = \"e.json\"\n{issuer}");
+    apply(&mut world, &text, &[one, other, ("e.json", "[]")]);
+    let all = ["entities entities", "issuer corp", "policy one.cedar", "policy other.cedar"];
+    assert_eq!(published(&world, &KINDS), all);
+    assert!(
+        world
+            .publisher
+            .resources
+            .iter()
+            .filter(|((kind, _), _)| KINDS.contains(&kind.as_str()))
+            .all(|(_, one)| one.schema == api::SCHEMA_ACCESS)
+    );
+    // A new term tells the same.
+    world.publisher.begin_term(2, &world.state, &[]);
+    assert_eq!(published(&world, &KINDS), all);
+    apply(&mut world, "schema = 1\npolicies = [\"one.cedar\"]\n", &[("one.cedar", other.1)]);
+    let (removed, brought, _) = newest(&world);
+    assert_eq!((removed.len(), &brought[..]), (3, &["policy one.cedar".to_owned()][..]), "{removed:?}");
+    assert_eq!(published(&world, &KINDS), ["policy one.cedar"]);
+}
+
+#[test]
+fn app_that_is_revoked_is_removed_with_a_few_bytes() {
+    let mut world = World::new();
+    let name: MemberName = "batch".parse().expect("name");
+    let made = |id: &str| crate::core::KeyMade { id: id.into(), sha256: Digest::of(id.as_bytes()), until_ms: None };
+    let create = |key| Command::CreateApplication { name: name.clone(), new: Default::default(), key: Some(key) };
+    world.command(create(made("a")));
+    assert_eq!(newest(&world).1, ["application batch"]);
+    let before = published(&world, &["application"]);
+    world.publisher.begin_term(2, &world.state, &[]);
+    assert_eq!(published(&world, &["application"]), before);
+    world.command(Command::RotateApplication { name: name.clone(), key: made("b"), overlap_ms: 1_000 });
+    assert_eq!(newest(&world).1, ["application batch"]);
+    // The time of the first was over a day ago, and nothing else has changed but that.
+    world.command_at(1_000 + 86_400_000, Command::EndKeys { name: name.clone() });
+    let told = &world.publisher.resources[&("application".to_owned(), "batch".to_owned())];
+    assert_eq!(api::fleet::Application::decode(&*told.body).expect("one").keys.len(), 1);
+    world.command(Command::RevokeApplication { name: name.clone() });
+    let (removed, brought, bytes) = newest(&world);
+    assert_eq!((&removed[..], brought.len()), (&["application batch".to_owned()][..], 0));
+    assert!(bytes < 64, "{bytes}");
+    assert!(published(&world, &["application"]).is_empty());
+    world.publisher.begin_term(3, &world.state, &[]);
+    assert!(published(&world, &["application"]).is_empty(), "it stays away");
+}
+
+#[test]
 fn fleet_a_zone_that_changes_hands_keeps_its_certificate() {
     let mut world = World::new();
     world.apply_together(&[("blue", "a.example.com"), ("green", "b.example.com")]);
@@ -177,11 +289,12 @@ fn fleet_a_zone_that_changes_hands_keeps_its_certificate() {
     for zones in [["b", "a"], ["a", "b"]].map(|names| names.map(|name| format!("{name}.example.com"))) {
         world.apply_together(&[("blue", &zones[0]), ("green", &zones[1])]);
         let set = whole(&world.publisher.everything());
-        let mut found: Vec<_> = set.upserts.iter().map(|resource| resource.name.as_str()).collect();
+        let own = set.upserts.iter().filter(|resource| ["zone", "certificate"].contains(&resource.kind.as_str()));
+        let mut found: Vec<_> = own.map(|resource| resource.name.as_str()).collect();
         found.sort_unstable();
         let certificates = [("blue", &zones[0]), ("green", &zones[1])].map(|(name, zone)| format!("{name}/*.{zone}"));
         assert_eq!(found[..2], ["a.example.com", "b.example.com"]);
-        assert_eq!(found[2..], [certificates[0].as_str(), certificates[1].as_str(), "tickets"]);
+        assert_eq!(found[2..], [certificates[0].as_str(), certificates[1].as_str()]);
         let blue = set.upserts.iter().filter(|resource| resource.kind == "zone").find_map(|resource| {
             let zone = Zone::decode(&*resource.body).expect("zone");
             (zone.environment == "blue").then_some(zone.domain)
@@ -223,7 +336,7 @@ fn fleet_certificates_are_those_of_their_source_and_for_their_zone_only() {
     let mut world = World::new();
     let apply = |world: &mut World, source: &CertificateSource| {
         let spec = EnvironmentSpec { certificates: source.clone(), ..environment("dev", "dev.example.com") };
-        world.command(Command::Apply { environments: vec![spec], services: Vec::new() });
+        world.command(Command::Apply { environments: vec![spec], services: Vec::new(), access: None });
     };
     let bring = |world: &mut World, source: &CertificateSource, names: &[&str]| {
         let folder = tempfile::tempdir().expect("folder");
@@ -284,8 +397,10 @@ fn fleet_certificates_are_those_of_their_source_and_for_their_zone_only() {
 fn fleet_ticket_keys_rotate_and_old_ones_are_forgotten() {
     let mut world = World::new();
     let tickets = |world: &World| world.publisher.resources[&("tickets".to_owned(), "tickets".to_owned())].body.clone();
-    let (first, names) =
-        (tickets(&world), |world: &World| world.publisher.secrets().into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+    let (first, names) = (tickets(&world), |world: &World| {
+        let secrets = world.publisher.secrets().into_iter().map(|(id, _)| id);
+        secrets.filter(|id| id.starts_with("ticket/")).collect::<Vec<_>>()
+    });
     assert_eq!(names(&world).len(), 2, "the one in use and the next");
     let hour = Duration::from_secs(3_600);
     world.publisher.renew(&world.state, &world.fleet, SystemTime::now() + 11 * hour);
@@ -296,8 +411,35 @@ fn fleet_ticket_keys_rotate_and_old_ones_are_forgotten() {
     assert!(names(&world).len() == 3 && before.iter().all(|name| names(&world).contains(name)));
     world.publisher.renew(&world.state, &world.fleet, SystemTime::now() + 26 * hour);
     let left = names(&world);
-    assert_eq!(world.publisher.certificates().secret_count(), 3, "nothing else is kept");
+    assert_eq!(world.publisher.certificates().secret_count(), 5, "nothing else is kept");
     assert!(left.len() == 3 && before.iter().filter(|name| left.contains(name)).count() == 1, "{before:?} {left:?}");
+}
+
+#[test]
+fn assertion_keys_rotate_and_the_key_of_ids_stays() {
+    let mut world = World::new();
+    let day = Duration::from_secs(86_400);
+    let now = SystemTime::now();
+    let secrets = |world: &World, kind: &str| {
+        let ids = world.publisher.secrets().into_iter().map(|(id, _)| id);
+        ids.filter(|id| id.starts_with(kind)).collect::<Vec<_>>()
+    };
+    let told = |world: &World| {
+        let told = &world.publisher.resources[&("assertion".to_owned(), "assertion".to_owned())];
+        assert_eq!(told.schema, api::SCHEMA_ACCESS);
+        api::fleet::Assertion::decode(&*told.body).expect("keys")
+    };
+    let (first, explain) = (secrets(&world, "assertion/"), secrets(&world, "explain/"));
+    assert_eq!((first.len(), explain.len()), (1, 1));
+    assert_eq!(first, [format!("assertion/{}", told(&world).current)]);
+    for (days, keys, is_first) in [(28, 1, true), (29, 2, true), (30, 2, false), (32, 1, false)] {
+        world.publisher.renew(&world.state, &world.fleet, now + day * days + day / 2);
+        let (told, sealed) = (told(&world), secrets(&world, "assertion/"));
+        assert_eq!((told.keys.len(), sealed.len()), (keys, keys), "day {days}");
+        assert_eq!(first == [format!("assertion/{}", told.current)], is_first, "day {days}");
+        assert!(told.keys.iter().all(|key| sealed.contains(&format!("assertion/{}", key.id))));
+        assert_eq!(secrets(&world, "explain/"), explain, "day {days}");
+    }
 }
 
 #[test]
@@ -361,7 +503,7 @@ fn fleet_a_large_change_goes_in_pieces() {
 #[tokio::test]
 async fn fleet_a_proxy_that_takes_nothing_is_let_go() {
     let mut world = World::new();
-    let name: api::MemberName = "p1".parse().expect("name");
+    let name: MemberName = "p1".parse().expect("name");
     let (sender, mut receiver) = mpsc::channel(QUEUE);
     world.fleet.attach(&name, 1, &world.hello(), sender, 0);
     world.apply("dev", "dev.example.com");

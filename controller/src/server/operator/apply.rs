@@ -5,26 +5,28 @@ use api::{HostTarget, Verb};
 use tonic::Status;
 
 use crate::certificates::take_lists;
-use crate::core::spec::{ClientCertificates, EnvironmentSpec, ServiceSpec, Target};
+use crate::core::spec::{AccessSpec, ClientCertificates, EnvironmentSpec, ServiceSpec, Target};
 use crate::core::{Command, Refusal, State};
 use crate::engine::{Engine, NotDone, Priority, Submission};
-use crate::files::{self, File};
+use crate::files::{self, Attached, File};
 use crate::server::Shared;
 use crate::server::who::{Operator, status, stopping};
 
 impl Shared {
     /// Reads all files, then applies all or none.
     pub(super) async fn apply(&self, who: &Operator, request: ApplyRequest) -> Result<ApplyReply, Status> {
-        let (mut environments, mut services, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
-        if request.files.is_empty() {
+        if request.files.iter().any(|file| !file.named_by.is_empty()) {
+            // Reading policies is work, which nobody asks for who may not apply them.
+            who.may(Verb::Apply, None, None)?;
+        }
+        let (reason, plan) = (request.reason.clone(), request.plan);
+        let read = tokio::task::spawn_blocking(move || read_all(&request.files)).await.map_err(|_| stopping())?;
+        let Read { environments, services, access, mut mistakes } = read;
+        if environments.is_empty() && services.is_empty() && access.is_none() && mistakes.is_empty() {
             return Err(Status::invalid_argument("no file was given: -f FILE"));
         }
-        for file in &request.files {
-            match files::parse(&file.name, &file.text) {
-                Ok(File::Environment(spec)) => environments.push(spec),
-                Ok(File::Service(spec)) => services.push(spec),
-                Err(found) => mistakes.extend(found.into_iter().map(told)),
-            }
+        if access.is_some() {
+            who.may(Verb::Apply, None, None)?;
         }
         for spec in &environments {
             who.may(Verb::Apply, None, Some(&spec.name))?;
@@ -35,11 +37,10 @@ impl Shared {
         self.may_name(who, &environments, &services).await?;
         let lists = named_lists(&environments, &services);
         // Mistakes within files and between them are told together.
-        let command = Command::Apply { environments, services };
-        let ask =
-            |plan| Submission { plan, ..Submission::of(who.name.as_str(), request.reason.clone(), command.clone()) };
+        let command = Command::Apply { environments, services, access };
+        let ask = |plan| Submission { plan, ..Submission::of(who.name.as_str(), reason.clone(), command.clone()) };
         let planned = self.engine.submit(ask(true), Priority::Normal).await;
-        let plan = request.plan || !mistakes.is_empty() || planned.is_err();
+        let plan = plan || !mistakes.is_empty() || planned.is_err();
         // What they name has to be there before they are.
         mistakes.extend(self.take_lists(lists, plan).await);
         let answer = match planned {
@@ -118,6 +119,42 @@ impl Shared {
         };
         self.engine.read(list).await.ok_or_else(stopping)
     }
+}
+
+/// What the files of a request say.
+#[derive(Default)]
+struct Read {
+    environments: Vec<EnvironmentSpec>,
+    services: Vec<ServiceSpec>,
+    access: Option<AccessSpec>,
+    mistakes: Vec<Mistake>,
+}
+
+fn read_all(given: &[api::operator::File]) -> Read {
+    let mut read = Read::default();
+    for file in given.iter().filter(|file| file.named_by.is_empty()) {
+        let attached = |written: &str| {
+            let found = given.iter().find(|other| other.named_by == file.name && other.written == written)?;
+            Some(Attached { name: &found.name, text: &found.text })
+        };
+        match files::parse_with(&file.name, &file.text, &attached) {
+            Ok(File::Environment(spec)) => read.environments.push(spec),
+            Ok(File::Service(spec)) => read.services.push(spec),
+            Ok(File::Access(spec)) => {
+                if read.access.replace(spec).is_some() {
+                    let message =
+                        "who may pass is said by another of these files already: it is one file for the whole fleet";
+                    read.mistakes.push(Mistake {
+                        file: file.name.clone(),
+                        message: message.into(),
+                        ..Mistake::default()
+                    });
+                }
+            }
+            Err(found) => read.mistakes.extend(found.into_iter().map(told)),
+        }
+    }
+    read
 }
 
 /// Files of lists of revoked certificates, each with who names it.
