@@ -4,7 +4,7 @@
 //! sends requests as a client would.
 //!
 //! The rooms: `repository` (a real git repository from the embedded example), `parts` (processes and their end), `load`
-//! (requests and what came back), `tour` (the story), `figures` (what is told at the end).
+//! (requests and what came back), `issuer` (who people are), `tour` (the story), `figures` (what is told at the end).
 
 /// Prints a line of the story. Nobody who reads it is an error as any other: the parts are ended in order then.
 macro_rules! tell {
@@ -14,6 +14,7 @@ macro_rules! tell {
 }
 
 mod figures;
+mod issuer;
 mod load;
 mod parts;
 mod repository;

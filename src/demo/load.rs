@@ -31,6 +31,45 @@ enum Speech {
     Grpc,
 }
 
+/// Through what and for whom requests are sent; the same over HTTP and gRPC.
+#[derive(Debug, Clone)]
+pub(super) struct Credentials {
+    /// An application's key.
+    pub(super) api_key: String,
+    /// A user's token.
+    pub(super) token: String,
+}
+
+/// What a stranger is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) status: u16,
+    /// All fields, in order, but for the request's id.
+    pub(super) fields: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+    /// `x-request-id`.
+    pub(super) id: String,
+}
+
+/// Asks for a host without any credentials.
+pub(super) async fn ask_as_stranger(address: SocketAddr, host: &str, authority_pem: &str) -> Result<Shown, Failure> {
+    let (speech, counted) = (Speech::Http1, Arc::default());
+    let tls = connector(authority_pem, speech)?;
+    let client = Client { address, host: host.to_owned(), speech, tls, credentials: None, counted };
+    let asked = async {
+        let Connection::One(mut sender) = client.connect().await? else { return Err("no connection".to_owned()) };
+        let answer = sender.send_request(client.request()).await.map_err(|error| error.to_string())?;
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes().to_vec();
+        let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let id = head.headers.get("x-request-id").map(text).unwrap_or_default();
+        let fields = head.headers.iter().filter(|(name, _)| *name != "x-request-id");
+        let fields = fields.map(|(name, value)| (name.to_string(), text(value))).collect();
+        Ok(Shown { status: head.status.as_u16(), fields, body, id })
+    };
+    asked.await.map_err(|problem| Failure::refused(format!("{host}: {problem}")))
+}
+
 /// What came back, by release ("r1"); requests that nobody answered count under "none".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Counted {
@@ -48,7 +87,12 @@ pub(super) struct Load {
 
 impl Load {
     /// Starts two clients of each kind at every proxy.
-    pub(super) fn start(proxies: &[(String, SocketAddr)], host: &str, authority_pem: &str) -> Result<Self, Failure> {
+    pub(super) fn start(
+        proxies: &[(String, SocketAddr)],
+        host: &str,
+        authority_pem: &str,
+        credentials: &Credentials,
+    ) -> Result<Self, Failure> {
         let counted = Arc::new(Mutex::new(Counted::default()));
         let mut clients = JoinSet::new();
         for (_, address) in proxies {
@@ -58,6 +102,7 @@ impl Load {
                     host: host.to_owned(),
                     speech,
                     tls: connector(authority_pem, speech)?,
+                    credentials: Some(credentials.clone()),
                     counted: counted.clone(),
                 };
                 clients.spawn(client.clone().run());
@@ -120,6 +165,8 @@ struct Client {
     host: String,
     speech: Speech,
     tls: TlsConnector,
+    /// None: a stranger.
+    credentials: Option<Credentials>,
     counted: Arc<Mutex<Counted>>,
 }
 
@@ -184,7 +231,7 @@ impl Client {
     }
 
     fn request(&self) -> Request<Full<Bytes>> {
-        let request = match self.speech {
+        let mut request = match self.speech {
             Speech::Http1 => Request::get("/").header("host", &self.host).body(Full::default()),
             Speech::Http2 => {
                 Request::get(format!("https://{}/", self.host)).version(Version::HTTP_2).body(Full::default())
@@ -196,6 +243,12 @@ impl Client {
                 // GreetRequest { name: "you" } in its frame.
                 .body(Full::from(&b"\0\0\0\0\x05\x0a\x03you"[..])),
         };
+        if let (Ok(request), Some(Credentials { api_key, token })) = (&mut request, &self.credentials) {
+            let fields = [("x-api-key", api_key.clone()), ("authorization", format!("Bearer {token}"))];
+            for (name, value) in fields {
+                request.headers_mut().insert(name, value.parse().expect("credentials are ASCII"));
+            }
+        }
         request.expect("the host was taken from a certificate")
     }
 

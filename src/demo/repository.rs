@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::exit::Failure;
 
 /// The example's files with their modes.
-const FILES: [(&str, &str, u32); 9] = [
+const FILES: [(&str, &str, u32); 10] = [
     ("Cargo.toml", include_str!("../../examples/hello/Cargo.toml"), 0o644),
     ("Cargo.lock", include_str!("../../examples/hello/Cargo.lock"), 0o644),
     ("build.sh", include_str!("../../examples/hello/build.sh"), 0o755),
@@ -16,6 +16,7 @@ const FILES: [(&str, &str, u32); 9] = [
     ("pointsman.toml", include_str!("../../examples/hello/pointsman.toml"), 0o644),
     ("README.md", include_str!("../../examples/hello/README.md"), 0o644),
     ("src/main.rs", include_str!("../../examples/hello/src/main.rs"), 0o644),
+    ("src/caller.rs", include_str!("../../examples/hello/src/caller.rs"), 0o644),
     ("src/grpc.rs", include_str!("../../examples/hello/src/grpc.rs"), 0o644),
     ("src/settings.rs", include_str!("../../examples/hello/src/settings.rs"), 0o644),
 ];

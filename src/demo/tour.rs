@@ -7,12 +7,23 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::figures::{Figures, Step};
-use super::load::{Counted, Load};
+use super::issuer::{AUDIENCE, Issuer};
+use super::load::{Counted, Credentials, Load, ask_as_stranger};
 use super::parts::Parts;
 use super::repository::Repository;
 use crate::exit::Failure;
 
 const HOST: &str = "hello.production.localhost";
+/// A host of the same zone that does not exist.
+const NOWHERE: &str = "nowhere.production.localhost";
+/// Who may call, as a policy says it.
+const POLICY: &str = "\
+permit (
+  principal in Group::\"staff\",
+  action in [Action::\"discover\", Action::\"call\", Action::\"use\"],
+  resource
+);
+";
 /// Requests by which a step is measured.
 const PER_STEP: u64 = 4_000;
 /// Requests of the whole tour, at least.
@@ -25,6 +36,8 @@ const SEEN: Duration = Duration::from_secs(30);
 /// The demo once everything runs.
 pub(super) struct Tour {
     repository: Repository,
+    issuer: Issuer,
+    credentials: Option<Credentials>,
     load: Option<Load>,
     figures: Figures,
 }
@@ -50,6 +63,7 @@ impl Tour {
         fs::create_dir(&repository).map_err(|error| Failure::file(&repository, &error))?;
         let repository = Repository::make(&repository)?;
         tell!("  a repository with {} commits in {}", repository.commits.len(), repository.folder.display())?;
+        let issuer = Issuer::start().await?;
         parts.controller().await?;
         for proxy in ["p1", "p2"] {
             parts.proxy(proxy).await?;
@@ -57,14 +71,17 @@ impl Tour {
         parts.agent("a1", "demo").await?;
         let places: Vec<_> = parts.proxies.iter().map(|(name, address)| format!("{name} at https {address}")).collect();
         tell!("  controller, {}, agent a1", places.join(", "))?;
-        Ok(Self { repository, load: None, figures: Figures { bad: "r3".into(), ..Figures::default() } })
+        let figures = Figures { bad: "r3".into(), ..Figures::default() };
+        Ok(Self { repository, issuer, credentials: None, load: None, figures })
     }
 
     /// The whole story.
     pub(super) async fn walk(&mut self, parts: &Parts) -> Result<Figures, Failure> {
         self.describe(parts).await?;
+        self.say_who_may_call(parts).await?;
         self.build(parts).await?;
         self.first_release(parts).await?;
+        self.meet_a_stranger(parts).await?;
         self.second_release(parts).await?;
         self.bad_release(parts).await?;
         self.roll_back(parts).await?;
@@ -83,6 +100,47 @@ impl Tour {
         let file = |name: &str| parts.folder.join(name).display().to_string();
         let files = ["dev.toml", "staging.toml", "production.toml", "hello/pointsman.toml"].map(file);
         run(parts, &["apply", "-f", &files[0], "-f", &files[1], "-f", &files[2], "-f", &files[3]]).await
+    }
+
+    async fn say_who_may_call(&mut self, parts: &Parts) -> Result<(), Failure> {
+        say("Who may call: people of the group staff, by a token, through an application, by its key")?;
+        let access = format!(
+            "schema = 1\npolicies = [\"staff.cedar\"]\n\n[issuer.demo]\nissuer = \"{}\"\naudience = [\"{AUDIENCE}\"]\n\
+             groups = [{{ claim = \"groups\" }}]\n",
+            self.issuer.url
+        );
+        for (name, text) in [("access.toml", access.as_str()), ("staff.cedar", POLICY)] {
+            let path = parts.folder.join(name);
+            fs::write(&path, text).map_err(|error| Failure::file(&path, &error))?;
+        }
+        POLICY.lines().try_for_each(|line| tell!("    {line}"))?;
+        run(parts, &["apply", "-f", &parts.folder.join("access.toml").display().to_string()]).await?;
+        tell!("  $ pointsman app create shop")?;
+        let made = parts.ask_json(&["app", "create", "shop"]).await?;
+        let api_key = made["key"].as_str().ok_or_else(|| Failure::refused("`app create` gave no key"))?.to_owned();
+        tell!("    its key, shown once: {api_key}")?;
+        let token = self.issuer.token("alice", &["staff"]);
+        self.credentials = Some(Credentials { api_key, token });
+        Ok(())
+    }
+
+    /// Whoever may not see production cannot tell that it exists; who runs it can tell why somebody was turned away.
+    async fn meet_a_stranger(&self, parts: &Parts) -> Result<(), Failure> {
+        say("Somebody without credentials asks for production, and for a host that does not exist")?;
+        let Some((_, proxy)) = parts.proxies.first() else { return Ok(()) };
+        let authority = authority(parts)?;
+        let hidden = ask_as_stranger(*proxy, HOST, &authority).await?;
+        let unknown = ask_as_stranger(*proxy, NOWHERE, &authority).await?;
+        for (host, shown) in [(HOST, &hidden), (NOWHERE, &unknown)] {
+            tell!("  https://{host}/ answers {}: {}", shown.status, String::from_utf8_lossy(&shown.body).trim_end())?;
+        }
+        if (hidden.status, &hidden.fields, &hidden.body) != (unknown.status, &unknown.fields, &unknown.body)
+            || hidden.id.len() != unknown.id.len()
+        {
+            return Err(Failure::refused(format!("the two can be told apart: {hidden:?}, {unknown:?}")));
+        }
+        tell!("  every other byte is the same, too. The id in x-request-id says more to those who run it:")?;
+        run(parts, &["explain", "request", &hidden.id]).await
     }
 
     async fn build(&self, parts: &Parts) -> Result<(), Failure> {
@@ -107,10 +165,9 @@ impl Tour {
         for environment in ["dev", "staging", "production"] {
             run(parts, &["promote", "hello@r1", "--to", environment]).await?;
         }
-        let authority = parts.folder.join("controller/development-ca.pem");
-        let authority = fs::read_to_string(&authority).map_err(|error| Failure::file(&authority, &error))?;
-        self.load = Some(Load::start(&parts.proxies, HOST, &authority)?);
-        tell!("  and requests begin: HTTP/1.1, HTTP/2 and gRPC to both proxies")?;
+        let credentials = self.credentials.as_ref().ok_or_else(|| Failure::refused("nobody may call"))?;
+        self.load = Some(Load::start(&parts.proxies, HOST, &authority(parts)?, credentials)?);
+        tell!("  and requests begin, for alice through shop: HTTP/1.1, HTTP/2 and gRPC to both proxies")?;
         self.wait_for_requests(PER_STEP, &self.counted()).await
     }
 
@@ -222,19 +279,30 @@ impl Tour {
         tell!("\nIt stays up until Ctrl-C, with its load. To copy:\n")?;
         tell!("  alias pointsman={}", parts.program.display())?;
         tell!("  export POINTSMAN_CONTEXT={}", parts.context().display())?;
+        if let Some(Credentials { api_key, token }) = &self.credentials {
+            tell!("  export KEY={api_key}\n  export TOKEN={token}")?;
+        }
+        let who = "-H \"x-api-key: $KEY\" -H \"authorization: Bearer $TOKEN\"";
         tell!(
-            "  curl --cacert {folder}/controller/development-ca.pem --resolve {HOST}:{port}:127.0.0.1 https://{HOST}:{port}/",
+            "  curl {who} --cacert {folder}/controller/development-ca.pem --resolve {HOST}:{port}:127.0.0.1 https://{HOST}:{port}/",
             port = address.port()
         )?;
         tell!(
-            "  curl --cacert {folder}/controller/development-ca.pem --resolve r1--{HOST}:{port}:127.0.0.1 https://r1--{HOST}:{port}/",
+            "  curl {who} --cacert {folder}/controller/development-ca.pem --resolve r1--{HOST}:{port}:127.0.0.1 https://r1--{HOST}:{port}/",
             port = address.port()
         )?;
+        tell!("  pointsman app revoke shop              # and requests are refused at once")?;
         tell!("  pointsman status --watch")?;
         tell!("  pointsman promote hello@r1 --to production --weight 10%")?;
         tell!("  pointsman rollback hello/production")?;
         tell!("  pointsman history hello/production")
     }
+}
+
+/// Who is trusted for the demo's certificates.
+fn authority(parts: &Parts) -> Result<String, Failure> {
+    let path = parts.folder.join("controller/development-ca.pem");
+    fs::read_to_string(&path).map_err(|error| Failure::file(&path, &error))
 }
 
 /// Share of errors of a release, as `status` has it.

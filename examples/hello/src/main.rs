@@ -1,8 +1,9 @@
 //! A small service to try Pointsman with: HTTP/1.1, HTTP/2 and gRPC on one port.
 //!
-//! `GET /` greets and says which release answers where; `/healthz` says that it is well; `hello.v1.Greeter/Greet` does
+//! `GET /` greets whoever calls and says which release answers where; `/healthz` says that it is well; `hello.v1.Greeter/Greet` does
 //! the same over gRPC. On SIGTERM it stops accepting, finishes what is in flight, and ends.
 
+mod caller;
 mod grpc;
 mod settings;
 
@@ -103,13 +104,14 @@ async fn answer(service: Rc<Service>, request: Request<Incoming>) -> Result<Answ
     }
     let is_grpc =
         request.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let caller = caller::user(request.headers()).unwrap_or_default();
     let fails = service.fails_now();
     let mut answer = match (request.uri().path(), is_grpc) {
         (_, true) if fails => grpc::status(grpc::INTERNAL, "an error on purpose"),
         (grpc::GREET, true) => grpc::greet(request.into_body(), |name| service.greeting(name)).await,
         (_, true) => grpc::unimplemented(),
         (_, false) if fails => text(StatusCode::INTERNAL_SERVER_ERROR, "an error on purpose\n".into()),
-        ("/", false) => text(StatusCode::OK, service.greeting("")),
+        ("/", false) => text(StatusCode::OK, service.greeting(&caller)),
         (_, false) => text(StatusCode::NOT_FOUND, "there is nothing here\n".into()),
     };
     let release = HeaderValue::from_str(&service.release).unwrap_or(HeaderValue::from_static("unknown"));
