@@ -81,6 +81,10 @@ pub(crate) enum Verb {
     Token(verbs::token::TokenArgs),
     Fleet(verbs::fleet::FleetArgs),
     Cert(verbs::cert::CertArgs),
+    App(verbs::app::AppArgs),
+    Access(verbs::access::AccessArgs),
+    Policy(verbs::policy::PolicyArgs),
+    Explain(verbs::explain::ExplainArgs),
 }
 
 /// Show all of it at work on this machine, with nothing to set up.
@@ -108,6 +112,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Describe", &["apply", "environment", "service", "status"]),
     ("Releases", &["release"]),
     ("Traffic", &["promote", "rollout", "rollback", "unhold"]),
+    ("Who may pass", &["app", "access", "policy", "explain"]),
     ("Records and access", &["history", "token", "fleet", "cert"]),
 ];
 

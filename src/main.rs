@@ -85,6 +85,10 @@ async fn ask(verb: Verb, session: &Session) -> Ended {
         Verb::Token(args) => verbs::token::run(args, session).await,
         Verb::Fleet(args) => verbs::fleet::run(args, session).await,
         Verb::Cert(args) => verbs::cert::run(args, session).await,
+        Verb::Access(args) => verbs::access::run(args, session).await,
+        Verb::Explain(args) => verbs::explain::run(args, session).await,
+        Verb::App(args) => verbs::app::run(args, session).await,
+        Verb::Policy(args) => verbs::policy::run(args, session).await,
         Verb::Init(_)
         | Verb::Controller(_)
         | Verb::Proxy(_)

@@ -80,7 +80,11 @@ impl Client {
 
     /// What went wrong, for people.
     pub(crate) fn failure(&self, status: &Status) -> Failure {
-        if let Some(ended) = self.forgotten.filter(|_| connection_problem(status).is_none()) {
+        // What turns it away is an alert behind the handshake (RFC 8446 §4.4.2.4), or the end of the connection, whichever the
+        // library meets first.
+        let is_turned_away =
+            || connection_problem(status).is_none_or(|told| told == CLOSED || told.contains("received fatal alert"));
+        if let Some(ended) = self.forgotten.filter(|_| is_turned_away()) {
             return Failure::refused(format!(
                 "the certificate of the context {} expired at {}, too long ago for the controller to look at it: somebody \
                  who may can make another with `pointsman token create NAME --certificate FILE`",
@@ -276,13 +280,15 @@ fn connection_problem(status: &Status) -> Option<String> {
     told
 }
 
+const CLOSED: &str = "closed the connection: it may be stopping, or something else listens there";
+
 fn io_problem(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     let why = match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         ErrorKind::TimedOut => "no connection within a few seconds".to_owned(),
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
-            return "closed the connection: it may be stopping, or something else listens there".to_owned();
+            return CLOSED.to_owned();
         }
         _ => error.to_string(),
     };

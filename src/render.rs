@@ -6,10 +6,12 @@
 //! Every piece of text is cleaned where it enters a line, so nothing that came from a commit, a log or another machine
 //! can move the cursor, change colours or turn the reading direction.
 
+mod access;
 mod bar;
 mod certificates;
 mod change;
 mod changes;
+mod explain;
 mod history;
 mod line;
 mod lists;
@@ -20,9 +22,11 @@ mod status;
 mod table;
 mod times;
 
+pub(crate) use access::{application, applications, key_made};
 pub(crate) use certificates::{certificate_details, certificates};
 pub(crate) use change::{Manner, Told, change_lines};
 pub(crate) use changes::changes;
+pub(crate) use explain::{policy_explained, request_explained};
 pub(crate) use history::history_line;
 pub(crate) use line::{Line, Style, clean, clean_lines, is_unsafe};
 pub(crate) use lists::{environment, environments, fleet, invitation, resolved, service, services, tokens};

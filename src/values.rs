@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use api::operator::StaticAddress;
-use api::{ComponentName, EnvironmentName, ReleaseName, ServiceName, StageName};
+use api::operator::{ApplicationClient, GivenAttribute, StaticAddress};
+use api::{ComponentName, EnvironmentName, MemberName, ReleaseName, ServiceName, Span, StageName};
 
 /// A value that was not accepted: what is, in words with an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +110,75 @@ impl From<Placed> for StaticAddress {
     }
 }
 
+/// How long something still counts beside what replaces it: a duration, or `0s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overlap(pub(crate) u64);
+
+impl FromStr for Overlap {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        if text == "0s" {
+            return Ok(Self(0));
+        }
+        let wrong = |_| accepted("0s to 366d, such as \"24h\" or \"1h30m\"");
+        text.parse::<Span>().map(|span| Self(span.ms())).map_err(wrong)
+    }
+}
+
+/// A user as policies know it: `ISSUER/SUBJECT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UserName {
+    pub(crate) issuer: String,
+    pub(crate) subject: String,
+}
+
+impl FromStr for UserName {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let wrong = || accepted("ISSUER/SUBJECT, the name of an issuer and `sub`, such as \"corp/alice\"");
+        let (issuer, subject) = text.split_once('/').filter(|(_, subject)| !subject.is_empty()).ok_or_else(wrong)?;
+        let issuer: MemberName = issuer.parse().map_err(|_| wrong())?;
+        Ok(Self { issuer: issuer.to_string(), subject: subject.to_owned() })
+    }
+}
+
+/// An attribute of a user: `NAME=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AttributeGiven(pub(crate) GivenAttribute);
+
+impl FromStr for AttributeGiven {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let wrong = || accepted("NAME=VALUE, with commas between the parts of a list, such as \"department=sales\"");
+        let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+        Ok(Self(GivenAttribute { name: name.to_owned(), value: value.to_owned() }))
+    }
+}
+
+/// The client that tokens were issued to: `ISSUER=ID`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IssuedTo(ApplicationClient);
+
+impl FromStr for IssuedTo {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let wrong = || accepted("ISSUER=ID, the name of an issuer and the client's id there, such as \"corp=abc123\"");
+        let (issuer, client_id) = text.split_once('=').filter(|(_, id)| !id.is_empty()).ok_or_else(wrong)?;
+        let issuer: MemberName = issuer.parse().map_err(|_| wrong())?;
+        Ok(Self(ApplicationClient { issuer: issuer.to_string(), client_id: client_id.to_owned() }))
+    }
+}
+
+impl From<IssuedTo> for ApplicationClient {
+    fn from(client: IssuedTo) -> Self {
+        client.0
+    }
+}
+
 /// A range of ports, both ends included: `20000-20999`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ports(pub(crate) RangeInclusive<u16>);
@@ -165,6 +234,10 @@ mod tests {
                 "web=10.0.0.7",
             ],
         );
+        check::<Overlap>(&["0s", "24h", "1h30m", "366d"], &["", "0", "0h", "-1s", "367d", "never"]);
+        check::<IssuedTo>(&["corp=abc", "corp=a=b"], &["", "corp", "corp=", "=abc", "Corp=abc", "a/b=c"]);
+        check::<UserName>(&["corp/alice", "corp/a/b"], &["", "alice", "corp/", "/alice", "Corp/alice"]);
+        check::<AttributeGiven>(&["department=sales", "a="], &["", "department", "=sales"]);
         check::<Ports>(&["1-65535", "20000-20000"], &["", "5", "9-1", "0-9", "1-65536", "-1-5", "+1-+5", "1-2-3"]);
     }
 

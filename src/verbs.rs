@@ -2,16 +2,20 @@
 //!
 //! Must not know: how anything is drawn (`render`) or reached (`operator`).
 
+pub(crate) mod access;
+pub(crate) mod app;
 pub(crate) mod apply;
 pub(crate) mod cert;
 mod change;
 pub(crate) mod completions;
 pub(crate) mod context;
 pub(crate) mod environment;
+pub(crate) mod explain;
 pub(crate) mod fleet;
 pub(crate) mod history;
 pub(crate) mod join;
 pub(crate) mod login;
+pub(crate) mod policy;
 pub(crate) mod promote;
 pub(crate) mod release;
 pub(crate) mod rollback;

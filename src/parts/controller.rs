@@ -69,8 +69,9 @@ enum ControllerVerb {
     /// Make a data folder from a backup.
     ///
     /// All of the backup is verified first. A folder that has a store already is left as it is. A backup holds the
-    /// events and no keys: put the old folder's fleet-ca.json and development-ca.json beside the store, or every proxy
-    /// and agent has to join again.
+    /// events and no keys. Put the old folder's fleet-ca.json and development-ca.json beside the store, or every proxy and
+    /// agent has to join again; assertion-keys.json, or endpoints refuse callers until they fetch the new keys (`access
+    /// jwks`); and explain-keys.json, or the ids of 404s from before cannot be opened.
     #[command(after_long_help = "Example:\n  pointsman controller restore monday.db --data ./restored")]
     Restore {
         /// The backup.

@@ -18,10 +18,14 @@ const LARGEST: u64 = 1024 * 1024;
 ///
 /// All files count together or not at all: with a mistake in any of them, each mistake is told with its file, line and
 /// column, and nothing is changed.
+///
+/// A file with [issuer.NAME] and `policies = ["staff.cedar"]` says who may pass, for the whole fleet, in place of what was
+/// applied before. The files that it names are read from beside it and sent along.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
   pointsman apply -f pointsman.toml
   pointsman apply -f staging.toml -f production.toml --plan
+  pointsman apply -f access.toml
   generate | pointsman apply -f -")]
 pub(crate) struct ApplyArgs {
     /// The files; - reads from stdin.
@@ -35,7 +39,7 @@ pub(crate) struct ApplyArgs {
 }
 
 pub(crate) async fn run(args: ApplyArgs, session: &Session) -> Ended {
-    let files = read_all(&args.files)?;
+    let files = with_named(read_all(&args.files)?)?;
     let mut client = session.client()?;
     let request = ApplyRequest { files, reason: args.reason.text(), plan: args.plan };
     let reply = client.calls.apply(asking(request)).await.map_err(|status| client.failure(&status))?.into_inner();
@@ -52,7 +56,7 @@ pub(crate) async fn run(args: ApplyArgs, session: &Session) -> Ended {
 }
 
 /// Reads every file, and tells of all that cannot be read.
-fn read_all(paths: &[PathBuf]) -> Result<Vec<File>, Failure> {
+pub(super) fn read_all(paths: &[PathBuf]) -> Result<Vec<File>, Failure> {
     if paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
         return Err(Failure::usage("`-f -` can be given once: stdin can be read only once"));
     }
@@ -64,6 +68,27 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<File>, Failure> {
         }
     }
     if problems.is_empty() { Ok(files) } else { Err(Failure::refused(problems.join("\n"))) }
+}
+
+/// Adds the files that they name, such as policies. Those of stdin are looked for in the current folder.
+pub(super) fn with_named(files: Vec<File>) -> Result<Vec<File>, Failure> {
+    let (mut all, mut problems) = (Vec::new(), Vec::new());
+    for file in files {
+        let folder = Path::new(&file.name).parent().unwrap_or(Path::new("")).to_owned();
+        for written in controller::files::named(&file.text) {
+            let path = folder.join(&written);
+            if matches!(path.try_exists(), Ok(false)) {
+                // Whoever reads the file for good tells of it with its place, together with all other mistakes.
+                continue;
+            }
+            match read(&path) {
+                Ok(named) => all.push(File { named_by: file.name.clone(), written, ..named }),
+                Err(failure) => problems.push(format!("{}: it names {}", file.name, failure.message)),
+            }
+        }
+        all.push(file);
+    }
+    if problems.is_empty() { Ok(all) } else { Err(Failure::refused(problems.join("\n"))) }
 }
 
 fn read(path: &Path) -> Result<File, Failure> {
@@ -79,11 +104,11 @@ fn read(path: &Path) -> Result<File, Failure> {
     if text.len() as u64 > LARGEST {
         return Err(Failure::refused(format!("{name}: it is larger than 1 MiB, which no such file is")));
     }
-    Ok(File { name, text })
+    Ok(File { name, text, ..File::default() })
 }
 
 /// `file:line:column: message`, as editors and other tools read it.
-fn line_of(mistake: &Mistake) -> Line {
+pub(super) fn line_of(mistake: &Mistake) -> Line {
     let place = match (mistake.line, mistake.column) {
         (0, _) => mistake.file.clone(),
         (line, 0) => format!("{}:{line}", mistake.file),
@@ -119,6 +144,21 @@ mod tests {
         }
         let all = Mistake { message: "there is no environment dev".into(), ..Mistake::default() };
         assert_eq!(line_of(&all).text(), "there is no environment dev");
+    }
+
+    #[test]
+    fn hostile_h83_a_named_file_that_is_not_there_is_left_to_who_knows_its_place() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name: &str| folder.path().join(name);
+        let text = "schema = 1\npolicies = [\"a.cedar\", \"none.cedar\"]\nentities = \"huge.json\"\n";
+        std::fs::write(path("access.toml"), text).expect("written");
+        std::fs::write(path("a.cedar"), "permit (principal, action, resource);").expect("written");
+        let all = || with_named(read_all(&[path("access.toml")]).expect("read"));
+        let written = |files: Vec<File>| files.into_iter().map(|file| file.written).collect::<Vec<_>>();
+        assert_eq!(written(all().expect("those that are there")), ["a.cedar", ""]);
+        std::fs::write(path("huge.json"), vec![b' '; 2_000_000]).expect("written");
+        let message = all().expect_err("it cannot be sent").message;
+        assert!(message.contains("access.toml: it names") && message.contains("larger than 1 MiB"), "{message}");
     }
 
     #[test]

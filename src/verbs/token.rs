@@ -34,7 +34,7 @@ enum TokenVerb {
     Create {
         /// Its name, as history shows it.
         name: MemberName,
-        /// What it may: read, apply, release, promote, rollback, fleet, admin.
+        /// What it may: read, apply, release, promote, rollback, fleet, app, admin.
         #[arg(long, value_name = "VERB", required = true, value_delimiter = ',')]
         allow: Vec<Verb>,
         /// For this service only; can be given several times.
