@@ -20,7 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Connection {
     stream: Stream,
     buffer: Vec<u8>,
+    /// Lines that every request has besides its host.
+    fields: String,
 }
+
+/// What requests carry besides their host: names and values.
+pub type Fields = [(&'static str, String)];
 
 #[derive(Debug)]
 enum Stream {
@@ -62,7 +67,7 @@ impl Connection {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream: Stream::Clear(stream), buffer: Vec::new() })
+        Ok(Self { stream: Stream::Clear(stream), buffer: Vec::new(), fields: String::new() })
     }
 
     /// Connects; the handshake goes with the first request. `name` is whose certificate is expected.
@@ -72,8 +77,16 @@ impl Connection {
     pub fn open_tls(address: SocketAddr, tls: &Tls, name: &str) -> io::Result<Self> {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let session = ClientConnection::new(tls.0.clone(), name).map_err(io::Error::other)?;
-        let Self { stream: Stream::Clear(stream), buffer } = Self::open(address)? else { unreachable!("it is clear") };
-        Ok(Self { stream: Stream::Tls(Box::new(StreamOwned::new(session, stream))), buffer })
+        let Self { stream: Stream::Clear(stream), buffer, fields } = Self::open(address)? else {
+            unreachable!("it is clear")
+        };
+        Ok(Self { stream: Stream::Tls(Box::new(StreamOwned::new(session, stream))), buffer, fields })
+    }
+
+    /// Has every request carry these.
+    pub fn with(mut self, fields: &Fields) -> Self {
+        self.fields.extend(fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")));
+        self
     }
 
     /// Asks for `/` at a host and reads the whole answer; returns its status.
@@ -89,7 +102,8 @@ impl Connection {
     /// # Errors
     /// The connection was closed, or what came is no answer with a length.
     pub fn ask(&mut self, host: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
-        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())?;
+        let fields = &self.fields;
+        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n").as_bytes())?;
         self.buffer.clear();
         loop {
             if let Some((status, head, body)) = read_head(&self.buffer)?

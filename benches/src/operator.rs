@@ -7,8 +7,8 @@ use api::operator::change_request::Verb;
 use api::operator::change_update::Kind;
 use api::operator::operator_client::OperatorClient;
 use api::operator::{
-    AddReleaseRequest, ApplyRequest, ChangeRequest, CreateJoinRequest, File, Outcome, Promote, StaticAddress,
-    StatusReply, StatusRequest,
+    AddReleaseRequest, ApplyRequest, ChangeRequest, CreateApplicationRequest, CreateJoinRequest, File, Outcome,
+    Promote, RevokeApplicationRequest, StaticAddress, StatusReply, StatusRequest,
 };
 use serde::Deserialize;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -83,18 +83,41 @@ impl Operator {
         Ok(Self { calls })
     }
 
-    /// Applies files, each with its name.
+    /// Applies files, each with its name; what is no TOML is named by `access.toml` among them.
     ///
     /// # Errors
     /// The mistakes in them.
     pub async fn apply(&self, files: Vec<(String, String)>) -> Result<(), Problem> {
-        let files = files.into_iter().map(|(name, text)| File { name, text }).collect();
+        let named = |(name, text): (String, String)| match name.ends_with(".toml") {
+            true => File { name, text, ..File::default() },
+            false => File { written: name.clone(), named_by: "access.toml".into(), name, text },
+        };
+        let files = files.into_iter().map(named).collect();
         let request = ApplyRequest { files, reason: String::new(), plan: false };
         let reply = self.calls.clone().apply(request).await?.into_inner();
         match reply.mistakes.first() {
             None => Ok(()),
             Some(first) => Err(format!("{}:{}: {}", first.file, first.line, first.message).into()),
         }
+    }
+
+    /// Makes an application of one group; its key.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn create_application(&self, name: &str, group: &str) -> Result<String, Problem> {
+        let request = CreateApplicationRequest { name: name.into(), groups: vec![group.into()], ..Default::default() };
+        Ok(self.calls.clone().create_application(request).await?.into_inner().key)
+    }
+
+    /// Ends an application.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn revoke_application(&self, name: &str) -> Result<(), Problem> {
+        let request = RevokeApplicationRequest { name: name.into(), ..Default::default() };
+        self.calls.clone().revoke_application(request).await?;
+        Ok(())
     }
 
     /// A one-time token for a proxy.

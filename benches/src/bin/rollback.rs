@@ -79,8 +79,7 @@ async fn main() -> Result<(), Problem> {
 async fn set_up(operator: &Operator) -> Result<(), Problem> {
     let environment =
         "schema = 1\nenvironment = \"production\"\nzone = \"production.localhost\"\ntarget = { kind = \"static\" }\n";
-    let service =
-        "schema = 1\nservice = \"hello\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"h1\"\n[stage.production]\n";
+    let service = "schema = 1\nservice = \"hello\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"h1\"\n[stage.production]\npublic = true\n";
     let files = vec![("production.toml".into(), environment.into()), ("pointsman.toml".into(), service.into())];
     operator.apply(files).await?;
     for name in ["r1", "r2"] {

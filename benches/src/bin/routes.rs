@@ -136,7 +136,7 @@ async fn describe(operator: &Operator, services: std::ops::Range<usize>) -> Resu
     operator.apply(vec![("production.toml".into(), environment.into())]).await?;
     let file = |number: usize| {
         let text = format!(
-            "schema = 1\nservice = \"{}\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"h1\"\n[stage.production]\n",
+            "schema = 1\nservice = \"{}\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"h1\"\n[stage.production]\npublic = true\n",
             name(number)
         );
         (format!("{}.toml", name(number)), text)

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use pointsman_benches::Problem;
-use pointsman_benches::client::{Connection, Tls};
+use pointsman_benches::client::{Connection, Fields, Tls};
 use pointsman_benches::distribution::Samples;
 
 use crate::interrupt;
@@ -13,14 +13,20 @@ use crate::load::Found;
 use crate::work::HELLO;
 
 /// For a time; every request must be answered with 200.
-pub(crate) fn run(address: SocketAddr, tls: &Tls, at_once: usize, time: Duration) -> Result<Found, Problem> {
+pub(crate) fn run(
+    address: SocketAddr,
+    tls: &Tls,
+    fields: &Fields,
+    at_once: usize,
+    time: Duration,
+) -> Result<Found, Problem> {
     let (begun, samples) = (Instant::now(), Mutex::new(Samples::default()));
     let one_by_one = || -> Result<u64, Problem> {
         let mut count = 0;
         while begun.elapsed() < time {
             interrupt::check()?;
             let sent = Instant::now();
-            let mut connection = Connection::open_tls(address, tls, HELLO)?;
+            let mut connection = Connection::open_tls(address, tls, HELLO)?.with(fields);
             let status = connection.get(HELLO)?;
             if status != 200 {
                 return Err(format!("a request is answered with {status}").into());

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pointsman_benches::Problem;
+use pointsman_benches::client::Fields;
 use pointsman_benches::distribution::Samples;
 use pointsman_benches::process::{Running, last_words, pinned};
 use serde::Deserialize;
@@ -38,10 +39,11 @@ struct Wrk {
     p99_us: f64,
 }
 
-/// HTTP/1.1 for a time.
+/// HTTP/1.1 for a time. `tokens`: a file of them, a line each, of which every request takes the next.
 pub(crate) fn wrk(
     folder: &Path,
     url: &str,
+    (fields, tokens): (&Fields, Option<&Path>),
     connections: usize,
     body_bytes: u64,
     time: Duration,
@@ -50,6 +52,12 @@ pub(crate) fn wrk(
     command.args(["-t1", "--timeout", "10s", "-H", &format!("Host: {HELLO}")]);
     command.args(["-c", &connections.to_string(), "-d", &format!("{}s", time.as_secs())]);
     command.arg("-s").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/latency.lua")).arg(url);
+    for (name, value) in fields {
+        command.args(["-H", &format!("{name}: {value}")]);
+    }
+    if let Some(tokens) = tokens {
+        command.arg("--").arg(tokens);
+    }
     let said = run(command, &folder.join("wrk.log"), time)?;
     let line = said.lines().find(|line| line.starts_with('{')).ok_or_else(|| format!("wrk says nothing: {said}"))?;
     let Wrk { requests, us, bytes, errors, p50_us, p99_us } = serde_json::from_str(line)?;
@@ -71,25 +79,40 @@ pub(crate) struct H2load {
 
 impl H2load {
     /// `GET /` from the HTTP/1.1 origin.
-    pub(crate) fn http(folder: &Path, url: &str, connections: usize, streams: usize) -> Self {
-        Self::new(folder, url, [connections, streams], HELLO, 100)
+    pub(crate) fn http(folder: &Path, url: &str, fields: &Fields, connections: usize, streams: usize) -> Self {
+        Self::new(folder, url, fields, [connections, streams], (HELLO, 100))
     }
 
     /// A call of the gRPC origin.
-    pub(crate) fn grpc(folder: &Path, url: &str, connections: usize, streams: usize) -> Result<Self, Problem> {
+    pub(crate) fn grpc(
+        folder: &Path,
+        url: &str,
+        fields: &Fields,
+        connections: usize,
+        streams: usize,
+    ) -> Result<Self, Problem> {
         let message = folder.join("message");
         fs::write(&message, [0; 5])?;
-        let mut load = Self::new(folder, url, [connections, streams], GREETER, 5);
+        let mut load = Self::new(folder, url, fields, [connections, streams], (GREETER, 5));
         let fields = ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d"].map(str::to_owned);
         load.arguments.extend(fields);
         load.arguments.push(message.display().to_string());
         Ok(load)
     }
 
-    fn new(folder: &Path, url: &str, [connections, streams]: [usize; 2], host: &str, body_bytes: u64) -> Self {
+    fn new(
+        folder: &Path,
+        url: &str,
+        fields: &Fields,
+        [connections, streams]: [usize; 2],
+        (host, body_bytes): (&str, u64),
+    ) -> Self {
         let arguments = ["-t1", &format!("-c{connections}"), &format!("-m{streams}"), url, "-H"].map(str::to_owned);
         let mut arguments = Vec::from(arguments);
         arguments.push(format!(":authority: {host}"));
+        for (name, value) in fields {
+            arguments.extend(["-H".to_owned(), format!("{name}: {value}")]);
+        }
         Self { folder: folder.to_owned(), arguments, body_bytes, tls: url.starts_with("https") }
     }
 
@@ -192,7 +215,7 @@ mod tests {
                     traffic: 8.58MB (9000000) total, 1.14MB (120) headers (space savings 90.00%), 10B (10) data\n";
         assert_eq!(per_sec(said), Some(48949.59));
         assert_eq!(body_bytes(said), Some(10));
-        let load = |bytes| H2load::new(Path::new("/"), "http://a", [1, 1], "a", bytes);
+        let load = |bytes| H2load::new(Path::new("/"), "http://a", &[], [1, 1], ("a", bytes));
         assert!(load(5).check(said, 2).is_ok());
         assert!(load(4).check(said, 2).is_err());
         assert!(load(5).check(said, 3).is_err());

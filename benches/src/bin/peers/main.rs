@@ -1,4 +1,4 @@
-//! The same work through pointsman, nginx and HAProxy, in one run: processor time per request, and memory.
+//! The same work through pointsman and its peers, in one run: processor time per request, and memory.
 //!
 //! A turn is one work done by one contender that is started for it, with one worker on a core of its own; load and
 //! origin are on the other core. Each round has a turn of every contender, in an order that rotates. See
@@ -6,6 +6,7 @@
 
 mod accounting;
 mod contender;
+mod credentials;
 mod handshakes;
 mod interrupt;
 mod load;
@@ -112,9 +113,11 @@ fn rounds(arguments: &Arguments, work: &Work, stand: &Stand) -> Result<Results, 
 
 /// A contender is started, checked, given the work, and ended.
 fn turn(arguments: &Arguments, work: &Work, kind: Kind, round: u32, stand: &Stand) -> Result<Figures, Problem> {
+    // When one asks who calls, all are sent the same requests.
+    let credentials = arguments.contenders.iter().any(|kind| kind.asks_who());
     let start = |name: &str| {
         let folder = stand.folder.join(name);
-        let contender = Contender::start(kind, stand, &folder, &arguments.common.binary)?;
+        let contender = Contender::start(kind, stand, &folder, &arguments.common.binary, credentials)?;
         let checked = contender.check(work.task, stand);
         checked.map_err(|problem| format!("{problem}{}", contender.last_words()))?;
         Ok::<_, Problem>(contender)
@@ -150,12 +153,14 @@ fn versions(binary: &Path) -> Map<String, Value> {
     let ask = |program: &Path, argument: &str| {
         let output = Command::new(program).arg(argument).output().ok();
         let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().next().unwrap_or("not found").to_owned()
+        let text = String::from_utf8_lossy(&text);
+        text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("not found").to_owned()
     };
     [
         ("pointsman", binary, "--version"),
         ("nginx", Path::new("nginx"), "-v"),
         ("haproxy", Path::new("haproxy"), "-v"),
+        ("envoy", Path::new("envoy"), "--version"),
         ("wrk", Path::new("wrk"), "-v"),
         ("h2load", Path::new("h2load"), "--version"),
     ]

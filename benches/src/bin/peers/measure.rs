@@ -9,6 +9,7 @@ use pointsman_benches::client::Connection;
 
 use crate::accounting::{Cpu, Memory, Spent};
 use crate::contender::Contender;
+use crate::credentials::AUTHORIZATION;
 use crate::load::{Found, H2load, count_for, wrk};
 use crate::origin::Stand;
 use crate::work::{HELLO, Task, Work};
@@ -38,28 +39,38 @@ pub(crate) fn measure(
     time: Duration,
 ) -> Result<Figures, Problem> {
     let clear = format!("http://{}", contender.http);
+    let fields = &contender.fields[..];
     let (clear2, tls) = (format!("http://{}", contender.http2), format!("https://{}", contender.https));
     match work.task {
         Task::Http1 { connections, tls: over_tls, path, body_bytes } => {
             let url = if over_tls { tls } else { clear } + path;
-            let load = |time| wrk(folder, &url, connections, body_bytes, time);
+            let load = |time| wrk(folder, &url, (fields, None), connections, body_bytes, time);
+            load(WARM_UP)?;
+            let (found, books) = with_books(contender.pid, time, || load(time))?;
+            Ok(books.figures(found))
+        }
+        Task::Tokens { connections } => {
+            let (url, tokens) = (clear + "/", stand.tokens()?);
+            // The script adds the token itself.
+            let fields: Vec<_> = fields.iter().filter(|(name, _)| *name != AUTHORIZATION).cloned().collect();
+            let load = |time| wrk(folder, &url, (&fields, Some(&tokens)), connections, 100, time);
             load(WARM_UP)?;
             let (found, books) = with_books(contender.pid, time, || load(time))?;
             Ok(books.figures(found))
         }
         Task::Handshakes { at_once } => {
-            let load = |time| handshakes::run(contender.https, &stand.tls, at_once, time);
+            let load = |time| handshakes::run(contender.https, &stand.tls, fields, at_once, time);
             load(WARM_UP)?;
             let (found, books) = with_books(contender.pid, time, || load(time))?;
             Ok(books.figures(found))
         }
         Task::Http2 { connections, streams, tls: over_tls } => {
             let url = if over_tls { tls } else { clear2 } + "/";
-            by_h2load(contender.pid, &H2load::http(folder, &url, connections, streams), time)
+            by_h2load(contender.pid, &H2load::http(folder, &url, fields, connections, streams), time)
         }
         Task::Grpc { connections, streams } => {
             let url = clear2 + "/bench.Echo/Unary";
-            by_h2load(contender.pid, &H2load::grpc(folder, &url, connections, streams)?, time)
+            by_h2load(contender.pid, &H2load::grpc(folder, &url, fields, connections, streams)?, time)
         }
         Task::Idle { .. } => Err("idle connections have a turn of their own".into()),
     }
@@ -125,8 +136,8 @@ pub(crate) fn idle(
     {
         let contender = start(name)?;
         let open = || match name {
-            "clear" => Connection::open(contender.http),
-            _ => Connection::open_tls(contender.https, &stand.tls, HELLO),
+            "clear" => Ok(Connection::open(contender.http)?.with(&contender.fields)),
+            _ => Ok(Connection::open_tls(contender.https, &stand.tls, HELLO)?.with(&contender.fields)),
         };
         let [before, after] = hold(count, contender.pid, open)
             .map_err(|problem| format!("{name}: {problem}{}", contender.last_words()))?;

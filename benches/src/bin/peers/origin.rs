@@ -12,7 +12,10 @@ use pointsman_benches::client::Tls;
 use pointsman_benches::process::{Running, last_words, pinned};
 
 use crate::LOAD_CORE;
+use crate::credentials::Issuer;
 
+/// More than a contender remembers: each is as good as new when it comes again.
+const TOKENS: usize = 60_000;
 const ZONE: &str = "production.localhost";
 /// Below where the system takes ports for connections, so that none of those is in the way.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
@@ -24,6 +27,8 @@ pub(crate) struct Stand {
     pub(crate) http: SocketAddr,
     /// The origin for gRPC.
     pub(crate) grpc: SocketAddr,
+    /// Who issues tokens.
+    pub(crate) issuer: Issuer,
     /// How clients do TLS.
     pub(crate) tls: Tls,
     /// End with this.
@@ -38,11 +43,13 @@ impl Stand {
         let tls = certificate(folder)?;
         let files = folder.join("files");
         fs::create_dir(&files)?;
+        let issuer = Issuer::new()?;
+        fs::write(files.join("jwks.json"), issuer.jwks())?;
         fs::write(files.join("64k"), vec![b'x'; 64 << 10])?;
         fs::write(files.join("1m"), vec![b'x'; 1 << 20])?;
 
         let [http, grpc] = free_ports()?;
-        let configuration = fill("origin.conf", folder, &[("ORIGIN", http.port())])?;
+        let configuration = fill("origin.conf", folder, &[("ORIGIN", http.port())], &[])?;
         let mut nginx = pinned("nginx", LOAD_CORE);
         nginx.args(["-e", "stderr", "-p"]).arg(folder).arg("-c").arg(configuration);
         let mut grpc_origin = pinned(std::env::current_exe()?.with_file_name("grpc-origin"), LOAD_CORE);
@@ -51,7 +58,16 @@ impl Stand {
             started(Running::start(nginx, &folder.join("origin.log"))?, http)?,
             started(Running::start(grpc_origin, &folder.join("grpc-origin.log"))?, grpc)?,
         ];
-        Ok(Self { folder: folder.to_owned(), http, grpc, tls, _running: running })
+        Ok(Self { folder: folder.to_owned(), http, grpc, issuer, tls, _running: running })
+    }
+
+    /// A file of tokens, more than any contender remembers; made when it is first asked for.
+    pub(crate) fn tokens(&self) -> Result<PathBuf, Problem> {
+        let path = self.folder.join("tokens");
+        if !path.exists() {
+            fs::write(&path, self.issuer.tokens(TOKENS)?.join("\n"))?;
+        }
+        Ok(path)
     }
 
     /// Gives a controller the authority and the certificate that the others have.
@@ -87,15 +103,24 @@ fn certificate(folder: &Path) -> Result<Tls, Problem> {
     Tls::new(pem::parse(authority.certificate_pem())?.into_contents())
 }
 
-/// Writes a configuration of `benches/peers` into the folder, with ports and the folder filled in.
-pub(crate) fn fill(name: &str, folder: &Path, ports: &[(&str, u16)]) -> Result<PathBuf, Problem> {
+/// Writes a configuration of `benches/peers` into the folder, with the folder, ports and words filled in.
+pub(crate) fn fill(
+    name: &str,
+    folder: &Path,
+    ports: &[(&str, u16)],
+    words: &[(&str, &str)],
+) -> Result<PathBuf, Problem> {
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name);
     let text = fs::read_to_string(&template).map_err(|error| format!("{}: {error}", template.display()))?;
     let mut text = text.replace("@WORD@", "A word").replace("@FOLDER@", &folder.display().to_string());
     for (word, port) in ports {
         text = text.replace(&format!("@{word}@"), &port.to_string());
     }
-    if let Some(line) = text.lines().find(|line| line.contains('@')) {
+    for (word, value) in words {
+        text = text.replace(&format!("@{word}@"), value);
+    }
+    let is_word = |rest: &&str| rest.starts_with(|first: char| first.is_ascii_uppercase());
+    if let Some(line) = text.lines().find(|line| line.split('@').skip(1).any(|rest| is_word(&rest))) {
         return Err(format!("{}: nothing to fill in here: {line}", template.display()).into());
     }
     let path = folder.join(name);

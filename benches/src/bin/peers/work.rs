@@ -20,6 +20,8 @@ pub(crate) struct Work {
 pub(crate) enum Task {
     /// Requests over HTTP/1.1 connections that are kept, one at a time on each.
     Http1 { connections: usize, tls: bool, path: &'static str, body_bytes: u64 },
+    /// The same, each request with an ES256 token of its own.
+    Tokens { connections: usize },
     /// Requests over HTTP/2, so many streams at a time on each connection, to the HTTP/1.1 origin.
     Http2 { connections: usize, streams: usize, tls: bool },
     /// gRPC calls without TLS, to the gRPC origin.
@@ -31,7 +33,7 @@ pub(crate) enum Task {
 }
 
 /// All of them, in the order of the table.
-pub(crate) const WORKS: [Work; 10] = [
+pub(crate) const WORKS: [Work; 11] = [
     Work {
         name: "W1",
         title: "HTTP/1.1 keep-alive, 100 B, 64 connections",
@@ -82,6 +84,11 @@ pub(crate) const WORKS: [Work; 10] = [
         title: "memory of 10,000 idle connections, clear and TLS 1.3",
         task: Task::Idle { connections: 10_000 },
     },
+    Work {
+        name: "W8",
+        title: "W1, each request with an ES256 token of its own",
+        task: Task::Tokens { connections: 64 },
+    },
 ];
 
 impl Task {
@@ -98,16 +105,29 @@ impl Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     Pointsman,
+    /// With both credentials asked for, and policies.
+    PointsmanPolicy,
     Nginx,
     Haproxy,
+    /// With both credentials asked for, and a rule.
+    EnvoyPolicy,
+}
+
+impl Kind {
+    /// Whether it looks at who asks.
+    pub(crate) fn asks_who(self) -> bool {
+        matches!(self, Self::PointsmanPolicy | Self::EnvoyPolicy)
+    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Pointsman => "pointsman",
+            Self::PointsmanPolicy => "pointsman-policy",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::EnvoyPolicy => "envoy-policy",
         })
     }
 }
