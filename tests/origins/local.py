@@ -39,6 +39,7 @@ folder = "dist"
 protocol = "h1"
 health = { every = "1s" }
 [stage.production]
+public = true
 """
 
 

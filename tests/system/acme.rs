@@ -87,12 +87,14 @@ async fn pebble_hosts_of_public_stages_are_proved_by_any_proxy() {
         // The authority comes to the second one.
         let first = house.proxy("p1", 1).await;
         let second = house.proxy_at("p2", 1, Proxy { http: at(HTTP_PORT), https: at(TLS_PORT) }).await;
-        house.apply(&[("production.toml", &environment(&pebble, &format!("challenge = {challenge:?}")))]).await;
-        let service = |public: &str| SERVICE.replace("[stage.production]", &format!("[stage.production]\n{public}"));
+        let hidden = SERVICE.replace("public = true\n", "");
+        assert_ne!(hidden, SERVICE);
+        let environment = environment(&pebble, &format!("challenge = {challenge:?}"));
+        house.apply(&[("pointsman.toml", &hidden), ("production.toml", &environment)]).await;
         // Nothing is asked for as long as nobody may know the host.
         let shown = certificates(&house).await;
         assert!(shown.iter().all(|one| one["sha256"] == "" || one["source"] == "development"), "{shown:?}");
-        house.apply(&[("pointsman.toml", &service("public = true"))]).await;
+        house.apply(&[("pointsman.toml", SERVICE)]).await;
         let one = until("it is served by both", async || {
             certificates(&house)
                 .await

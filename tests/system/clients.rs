@@ -15,7 +15,7 @@ async fn serving_stage(house: &mut House, protocol: &str, address: &str, stage: 
         target = { kind = \"static\" }\n";
     let service = format!(
         "schema = 1\nservice = \"hello\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"{protocol}\"\n\
-         health = {{ every = \"1s\" }}\n[stage.production]\n{stage}"
+         health = {{ every = \"1s\" }}\n[stage.production]\npublic = true\n{stage}"
     );
     house.apply(&[("production.toml", environment), ("pointsman.toml", &service)]).await;
     let address = format!("web={address}");

@@ -145,6 +145,7 @@ async fn healthy_endpoints(house: &House) -> u64 {
 async fn crash_of_the_agent_leaves_releases_running_and_finds_them_again() {
     let mut house = House::with_controller().await;
     let repository = on_an_agent(&mut house).await;
+    house.shows_releases().await;
     let proxy = house.proxy("p1", 2).await;
     let load = Load::start(&[proxy.https], &house.authority());
     let mut client = Client::plain(proxy.http, Speech::Http1);

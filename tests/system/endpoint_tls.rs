@@ -89,7 +89,7 @@ http {{
 async fn release(house: &House, nginx: &Nginx, component: &str) -> String {
     let service = format!(
         "schema = 1\nservice = \"hello\"\n[component.web]\nfolder = \"dist\"\n{component}\n\
-         health = {{ http = \"/\", every = \"1s\" }}\n[stage.production]\n"
+         health = {{ http = \"/\", every = \"1s\" }}\n[stage.production]\npublic = true\n"
     );
     house.apply(&[("production.toml", ENVIRONMENT), ("pointsman.toml", &service)]).await;
     let address = format!("web={}", nginx.address);

@@ -53,6 +53,13 @@ async fn opens_nothing(channel: Channel, token: Option<&str>) {
         create_join(CreateJoinRequest),
         list_fleet(ListRequest),
         revoke_member(RevokeMemberRequest),
+        create_application(CreateApplicationRequest),
+        list_applications(ListRequest),
+        rotate_application(RotateApplicationRequest),
+        revoke_application(RevokeApplicationRequest),
+        assertion_keys(ListRequest),
+        explain_request(ExplainRequestRequest),
+        explain_policy(ExplainPolicyRequest),
         backup(ListRequest),
     );
 }

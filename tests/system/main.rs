@@ -5,11 +5,13 @@
 // As the tests of that crate call it, whose Pebble is used here too.
 extern crate certs as pointsman_certs;
 
+mod access;
 mod acme;
 mod certificates;
 mod clients;
 mod crash;
 mod crash_points;
+mod credentials;
 mod differential;
 mod endpoint_tls;
 mod fleet;
@@ -29,3 +31,4 @@ mod regressions;
 mod rollout;
 mod soak;
 mod story;
+mod timing;

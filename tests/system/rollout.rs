@@ -143,6 +143,12 @@ async fn rollout_every_release_has_a_host_of_its_own_and_others_do_not_exist() {
     let (_r1, _r2) = house.two_releases().await;
     let proxy = house.proxy("p1", 2).await;
     house.run(&["promote", "hello@r2", "--to", "production", "--weight", "0%"]).await.ends(0);
+    // That anybody may call the stage does not show its releases.
+    for (host, status) in [(HOST, 200), ("r1--hello.production.localhost", 404)] {
+        assert_eq!(Client::plain(proxy.http, Speech::Http1).to(host).asks().await.status, status, "{host}");
+    }
+    house.shows_releases().await;
+    house.follows("p1").await;
     for (host, status, release) in [
         (HOST, 200, "r1"),
         ("r1--hello.production.localhost", 200, "r1"),

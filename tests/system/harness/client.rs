@@ -38,6 +38,10 @@ pub(crate) struct Answer {
     pub(crate) release: String,
     pub(crate) body: String,
     pub(crate) pid: String,
+    /// `x-request-id`.
+    pub(crate) id: String,
+    /// `www-authenticate`.
+    pub(crate) challenge: String,
 }
 
 /// One client with one connection at a time.
@@ -46,6 +50,8 @@ pub(crate) struct Client {
     host: String,
     speech: Speech,
     tls: Option<TlsConnector>,
+    /// What every request carries besides its host.
+    fields: Vec<(&'static str, String)>,
     kept: Option<Connection>,
 }
 
@@ -57,7 +63,7 @@ enum Connection {
 impl Client {
     /// In clear.
     pub(crate) fn plain(address: SocketAddr, speech: Speech) -> Self {
-        Self { address, host: HOST.to_owned(), speech, tls: None, kept: None }
+        Self { address, host: HOST.to_owned(), speech, tls: None, fields: Vec::new(), kept: None }
     }
 
     /// Over TLS; trusts `authority` (PEM).
@@ -67,6 +73,24 @@ impl Client {
 
     pub(crate) fn to(mut self, host: &str) -> Self {
         host.clone_into(&mut self.host);
+        self
+    }
+
+    /// Has every request carry these, in place of what it carried before.
+    pub(crate) fn by(mut self, key: Option<&str>, token: Option<&str>) -> Self {
+        self.carry(key, token);
+        self
+    }
+
+    /// The same from now on, on the same connection.
+    pub(crate) fn carry(&mut self, key: Option<&str>, token: Option<&str>) {
+        let token = token.map(|token| ("authorization", format!("Bearer {token}")));
+        self.fields = key.map(|key| ("x-api-key", key.to_owned())).into_iter().chain(token).collect();
+    }
+
+    /// Sends a field with every request from now on.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.fields.push((name, value.to_owned()));
         self
     }
 
@@ -118,10 +142,13 @@ impl Client {
     }
 
     fn request(&self) -> Request<Full<Bytes>> {
-        let request = match self.speech {
+        let mut request = match self.speech {
             Speech::Http1 => Request::get("/").header("host", &self.host),
             Speech::Http2 => Request::get(format!("https://{}/", self.host)).version(Version::HTTP_2),
         };
+        for (name, value) in &self.fields {
+            request = request.header(*name, value);
+        }
         request.body(Full::default()).expect("a request")
     }
 
@@ -154,7 +181,9 @@ async fn read(answer: Response<Incoming>) -> Result<Answer, String> {
     };
     let body = body.collect().await.map_err(|error| format!("the body broke off: {error:?}"))?.to_bytes();
     let (release, pid) = (text("x-release"), text("x-pid"));
-    Ok(Answer { status: head.status.as_u16(), release, pid, body: String::from_utf8_lossy(&body).into_owned() })
+    let (id, challenge) = (text("x-request-id"), text("www-authenticate"));
+    let (status, body) = (head.status.as_u16(), String::from_utf8_lossy(&body).into_owned());
+    Ok(Answer { status, release, pid, id, challenge, body })
 }
 
 fn connector(authority: &str, speech: Speech) -> TlsConnector {

@@ -30,6 +30,7 @@ folder = "dist"
 protocol = "h1"
 health = { every = "1s" }
 [stage.production]
+public = true
 "#;
 
 /// All processes of a test and their folder.
@@ -113,6 +114,13 @@ impl House {
             arguments.extend(["-f", name]);
         }
         self.run(&arguments).await.ends(0);
+    }
+
+    /// Lets anybody ask a release by its own host: that a stage is public does not say so.
+    pub(crate) async fn shows_releases(&self) {
+        fs::write(self.path("releases.cedar"), "permit (principal, action == Action::\"use\", resource);")
+            .expect("written");
+        self.apply(&[("access.toml", "schema = 1\npolicies = [\"releases.cedar\"]\n")]).await;
     }
 
     // === The command ===

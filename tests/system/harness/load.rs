@@ -35,6 +35,11 @@ impl Load {
         Self::of(addresses, Client::plain)
     }
 
+    /// Over TLS, with credentials.
+    pub(crate) fn with(addresses: &[SocketAddr], authority: &str, key: &str, token: &str) -> Self {
+        Self::of(addresses, |address, speech| Client::tls(address, speech, authority).by(Some(key), Some(token)))
+    }
+
     fn of(addresses: &[SocketAddr], client: impl Fn(SocketAddr, Speech) -> Client) -> Self {
         let (counted, mut clients) = (Arc::<Mutex<Counted>>::default(), JoinSet::new());
         for address in addresses {

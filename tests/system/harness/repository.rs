@@ -66,6 +66,7 @@ protocol = "h1"
 health = {{ http = "/healthz", every = "500ms" }}
 stop = "2s"
 [stage.production]
+public = true
 "#,
             self.folder.display()
         )
