@@ -91,9 +91,9 @@ async fn hostile_h45_ten_thousand_unknown_keys_cost_one_fetch_and_harm_nobody() 
     const CLIENTS: usize = 4;
     const EACH: usize = 2_500;
     let (folder, upstream) = (tempfile::tempdir().expect("folder"), Recorder::ok().await);
+    let begun = std::time::Instant::now();
     let gates = Gates::start(settings(folder.path(), 1), upstream.address, Protocol::H1).await;
     gates.serves_staff().await;
-    let (before, begun) = (gates.issuer.asked.load(Relaxed), std::time::Instant::now());
     let mut floods = Vec::new();
     for client in 0..CLIENTS {
         let mut wire = Wire::connect(gates.proxy.http).await;
@@ -123,10 +123,10 @@ async fn hostile_h45_ten_thousand_unknown_keys_cost_one_fetch_and_harm_nobody() 
         flood.await.expect("each was answered");
     }
     assert!(served > 0);
-    // One unknown key asks for newer keys, unless one did at the start; then none may for 30 s, and a slow machine takes
-    // longer than that.
-    let (asked, took) = (gates.issuer.asked.load(Relaxed) - before, begun.elapsed().as_secs());
-    assert!(asked <= 1 + took / 30, "{asked} fetches in {took} s");
+    // The first fetch of all, and the one that the first unknown key asked for: be it here, or while the first keys were on
+    // their way. Nobody else may for 30 s, and a slow machine takes longer than that.
+    let (asked, took) = (gates.issuer.asked.load(Relaxed), begun.elapsed().as_secs());
+    assert!((2..=2 + took / 30).contains(&asked), "{asked} fetches in {took} s");
     gates.is_as_before().await;
 }
 
