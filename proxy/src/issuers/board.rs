@@ -199,6 +199,8 @@ impl Board {
     /// Answers those who waited for this fetch; of a source before, nobody does.
     pub(super) fn tell(&self, turn: &Turn) {
         if let Some(entry) = self.issuers.get(&turn.name).filter(|entry| entry.number == turn.number) {
+            // Whoever knocked while it was under way has what it brought: that takes nobody the fetch of the next 30 s.
+            entry.door.take_knock();
             entry.door.answer();
         }
     }
