@@ -130,9 +130,9 @@ async fn pass(worker: &Worker, inbound: Box<Inbound>, flight: &mut Flight, diale
     let newer;
     let mut snapshot = &*first;
     let mut next = choose_release(worker, snapshot, inbound, flight, Patience::Some)?;
-    if let Next::Wait(issuer, inbound) = next {
+    if let Next::Wait(issuer, generation, inbound) = next {
         // Allocates: somebody has a token that nobody could verify yet.
-        Box::pin(worker.newer_keys(&issuer)).await;
+        Box::pin(worker.newer_keys(&issuer, generation)).await;
         // Nothing was decided by the one from before.
         newer = worker.snapshot();
         snapshot = &newer;
@@ -175,8 +175,8 @@ enum Next<'a> {
     Forward(Chosen<'a>),
     /// We answer it, though nothing is wrong.
     Say(Notice),
-    /// This issuer may have newer keys: the request comes back then.
-    Wait(Arc<str>, Box<Inbound>),
+    /// This issuer may have newer keys than in the ring with this generation: the request comes back then.
+    Wait(Arc<str>, u64, Box<Inbound>),
 }
 
 /// The release that answers.
@@ -216,7 +216,7 @@ fn choose_release<'a>(
     let basis = Basis::of(worker, snapshot);
     let caller = match identify(worker, gate, view, flight, patience) {
         Identified::As(caller) => caller,
-        Identified::Perhaps(issuer) => return Ok(Next::Wait(issuer, inbound)),
+        Identified::Perhaps(issuer, generation) => return Ok(Next::Wait(issuer, generation, inbound)),
     };
     let routed = route(snapshot, &head.host);
     let request = asked(&inbound, flight);

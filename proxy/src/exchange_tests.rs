@@ -236,7 +236,7 @@ async fn a_denial_says_why_to_who_can_open_it() {
     let key = api_key::draw(&[7; 40]);
     let seal = denial::Seal::new([1; 8], &[2; 32]);
     let (worker, _folder) = worker(&resources(&key));
-    let nobody =
+    let (nobody, _) =
         worker.identify(&worker.snapshot().access, &callers::presented(head("GET / HTTP/1.1\nhost: a").view(), &[]));
     let id = denied::name(&seal, &nobody, (5, Why::MayNotUse), &[9; 16], 1_234);
     let (opened, own) = seal.open(std::str::from_utf8(id.as_bytes()).expect("text")).expect("it opens");
@@ -250,7 +250,8 @@ fn only_a_post_is_a_grpc_call() {
     let (worker, _folder) = worker(&resources(&key));
     let snapshot = worker.snapshot();
     let routed = route(&snapshot, "hello.staging.example.com");
-    let caller = worker.identify(&snapshot.access, &callers::presented(head("GET / HTTP/1.1\nhost: a").view(), &[]));
+    let (caller, _) =
+        worker.identify(&snapshot.access, &callers::presented(head("GET / HTTP/1.1\nhost: a").view(), &[]));
     for (method, is_upgrade, expected) in [
         ("POST", false, Action::Rpc),
         ("GET", false, Action::Read),

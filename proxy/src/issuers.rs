@@ -111,24 +111,23 @@ impl Issuers {
     /// # Cancel safety
     /// A fetch that was begun goes on.
     pub(crate) async fn newer(&self, issuer: &str, seen_generation: u64) -> bool {
-        let is_newer = || self.keys.load().generation != seen_generation;
-        if is_newer() {
+        let Some(door) = self.doors.load().get(issuer).cloned() else { return false };
+        if door.has_newer(seen_generation) {
             return true;
         }
-        let Some(door) = self.doors.load().get(issuer).cloned() else { return false };
         // A flood of unknown keys ends here: one word is read, and nothing is written.
         if !door.is_open(Instant::now()) {
             return false;
         }
-        let (mut answers, is_first) = door.knock();
+        let (mut answers, is_first) = door.knock(seen_generation);
         if is_first {
             self.changed.notify_one();
         }
-        // What ended before the knock was not waited for, but has changed the ring.
-        if !is_newer() {
+        // What ended before the knock was not waited for, but may have brought them.
+        if !door.has_newer(seen_generation) {
             let _ = tokio::time::timeout(PATIENCE, answers.changed()).await;
         }
-        is_newer()
+        door.has_newer(seen_generation)
     }
 
     /// Fetches whenever it is time, until it is dropped. Runs once, on the admin runtime.
@@ -181,8 +180,10 @@ impl Issuers {
 
     /// Swaps the ring if it is another one.
     fn publish(&self, board: &mut Board) {
-        if let Some(ring) = board.ring(self.keys.load().generation + 1) {
+        let generation = self.keys.load().generation + 1;
+        if let Some(ring) = board.ring(generation) {
             self.keys.store(Arc::new(ring));
+            board.published(generation);
         }
     }
 

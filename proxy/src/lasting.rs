@@ -255,7 +255,7 @@ impl Watch {
             return self.end(Own::Refused(Refusal::Misdirected));
         }
         let names = connection.admission.names();
-        let caller = worker.identify(gate, &again(&before, &names));
+        let (caller, _) = worker.identify(gate, &again(&before, &names));
         let mut routed = route(&snapshot, host);
         if let Release::Missing(_) = routed.release {
             // A release that is no longer there lets what it serves finish.

@@ -147,10 +147,11 @@ impl Worker {
         held.clone()
     }
 
-    /// Who presents this.
-    pub(crate) fn identify(&self, gate: &Gate, presented: &Presented<'_>) -> Rc<Caller> {
+    /// Who presents this, and the generation of the keys by which that was told.
+    pub(crate) fn identify(&self, gate: &Gate, presented: &Presented<'_>) -> (Rc<Caller>, u64) {
         let mut keys = self.keys.borrow_mut();
-        self.callers.borrow_mut().identify(gate, keys.load(), presented, now_s)
+        let keys = keys.load();
+        (self.callers.borrow_mut().identify(gate, keys, presented, now_s), keys.generation)
     }
 
     /// Of the keys with which users are known now.
@@ -159,8 +160,8 @@ impl Worker {
     }
 
     /// Waits until an issuer has newer keys, if it may have some. See [`Issuers::newer`].
-    pub(crate) async fn newer_keys(&self, issuer: &str) {
-        self.issuers.newer(issuer, self.keys_generation()).await;
+    pub(crate) async fn newer_keys(&self, issuer: &str, seen_generation: u64) {
+        self.issuers.newer(issuer, seen_generation).await;
     }
 
     /// What happens to a request.

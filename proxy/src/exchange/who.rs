@@ -32,8 +32,8 @@ pub(super) enum Patience {
 /// Who asks.
 pub(super) enum Identified {
     As(Rc<Caller>),
-    /// It cannot be told with the keys that this issuer had last.
-    Perhaps(Arc<str>),
+    /// It cannot be told with the keys that this issuer had in the ring with this generation.
+    Perhaps(Arc<str>, u64),
 }
 
 /// Reads what the request presents, and says who that is.
@@ -48,10 +48,10 @@ pub(super) fn identify(
     let (names, certificate_until_s) = (admission.names(), admission.until_s());
     let presented = callers::presented(view, names.as_deref().unwrap_or_default());
     let presented = Presented { certificate_until_s, ..presented };
-    let caller = worker.identify(gate, &presented);
+    let (caller, generation) = worker.identify(gate, &presented);
     let may_change = patience == Patience::Some && caller.lacks_keys();
     match callers::token(&presented).filter(|_| may_change).and_then(|token| gate.access.issuers.named_by(token)) {
-        Some(issuer) => Identified::Perhaps(issuer.clone()),
+        Some(issuer) => Identified::Perhaps(issuer.clone(), generation),
         None => Identified::As(caller),
     }
 }

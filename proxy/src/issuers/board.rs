@@ -39,6 +39,8 @@ struct Entry {
     plan: Plan,
     door: Arc<Door>,
     held: Option<Held>,
+    /// `held` is other than what was published.
+    is_newer: bool,
     /// Since when it has failed, in milliseconds since the Unix epoch, and why it did last.
     failing: Option<(u64, Failure)>,
     counts: Counts,
@@ -119,8 +121,8 @@ impl Board {
         self.is_changed = true;
         let door = door.unwrap_or_else(|| Arc::new(Door::new(now)));
         door.open_from(Some(now));
-        let plan = Plan::new(refresh, now);
-        Entry { source: Arc::new(source), number: self.last, plan, door, held, failing: None, counts }
+        let (plan, is_newer) = (Plan::new(refresh, now), held.is_some());
+        Entry { source: Arc::new(source), number: self.last, plan, door, held, is_newer, failing: None, counts }
     }
 
     /// What is on disk of this very issuer.
@@ -151,10 +153,20 @@ impl Board {
         Some(KeyRing { issuers: self.issuers.iter().filter_map(keys).collect(), generation })
     }
 
+    /// After the ring with this generation can be read.
+    pub(super) fn published(&mut self, generation: u64) {
+        for entry in self.issuers.values_mut() {
+            if std::mem::take(&mut entry.is_newer) {
+                entry.door.bring(generation);
+            }
+        }
+    }
+
     /// Has keys fetched for those who knocked, where that is allowed; the others have their answer at once.
     pub(super) fn answer_knocks(&mut self, now: Instant) {
         for entry in self.issuers.values_mut() {
-            if entry.door.take_knock() && !entry.plan.ask(now) {
+            let Some(lacks_newer) = entry.door.take_knock() else { continue };
+            if !(lacks_newer && entry.plan.ask(now)) {
                 entry.door.answer();
             }
         }
@@ -245,6 +257,7 @@ impl Entry {
             held => {
                 tracing::info!(issuer = name, first = held.is_none(), "keys were fetched that are other ones");
                 *held = Some(Held { keys: Arc::new(keys), text, at_ms: now_ms });
+                self.is_newer = true;
                 true
             }
         }

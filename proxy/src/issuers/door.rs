@@ -4,7 +4,8 @@
 //!
 //! Main type: [`Door`].
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -15,8 +16,12 @@ pub(super) struct Door {
     base: Instant,
     /// From when on a knock is heard, in microseconds since `base`. Written by the admin runtime, read by workers.
     open_us: AtomicU64,
-    /// Somebody has knocked since it was last asked. Written by both.
-    knocked: AtomicBool,
+    /// The generation of the ring with which this issuer's keys last became other ones. Written by the admin runtime after
+    /// the ring is there, read by both.
+    brought: AtomicU64,
+    /// The newest generation of the ring that somebody who knocked has seen, plus one; 0: nobody has since this was last
+    /// asked. Written by both.
+    knocked: AtomicU64,
     /// Fetches that have ended, and knocks that began none.
     answers: watch::Sender<u64>,
 }
@@ -24,7 +29,7 @@ pub(super) struct Door {
 impl Door {
     pub(super) fn new(now: Instant) -> Self {
         let (answers, _) = watch::channel(0);
-        Self { base: now, open_us: AtomicU64::new(0), knocked: AtomicBool::new(false), answers }
+        Self { base: now, open_us: AtomicU64::new(0), brought: AtomicU64::new(0), knocked: AtomicU64::new(0), answers }
     }
 
     /// Whether there may be something to wait for.
@@ -32,15 +37,28 @@ impl Door {
         self.us(now) >= self.open_us.load(Relaxed)
     }
 
-    /// Asks for newer keys. The next change of what is given back is the answer; true: nobody else waits to be heard.
-    pub(super) fn knock(&self) -> (watch::Receiver<u64>, bool) {
-        let answers = self.answers.subscribe();
-        (answers, !self.knocked.swap(true, Relaxed))
+    /// Whether this issuer has other keys than in the ring with this generation.
+    pub(super) fn has_newer(&self, seen_generation: u64) -> bool {
+        self.brought.load(Acquire) > seen_generation
     }
 
-    /// Whether somebody has knocked since this was last asked.
-    pub(super) fn take_knock(&self) -> bool {
-        self.knocked.swap(false, Relaxed)
+    /// The ring with this generation, which has other keys of this issuer than the one before, can be read.
+    pub(super) fn bring(&self, generation: u64) {
+        self.brought.store(generation, Release);
+    }
+
+    /// Asks for newer keys than those of the ring with this generation. The next change of what is given back is the
+    /// answer; true: nobody else waits to be heard.
+    pub(super) fn knock(&self, seen_generation: u64) -> (watch::Receiver<u64>, bool) {
+        let answers = self.answers.subscribe();
+        let knock = seen_generation.saturating_add(1);
+        (answers, self.knocked.fetch_max(knock, Relaxed) < knock)
+    }
+
+    /// Whether somebody has knocked since this was last asked, and if so, whether there are no newer keys yet.
+    pub(super) fn take_knock(&self) -> Option<bool> {
+        let knock = self.knocked.swap(0, Relaxed);
+        knock.checked_sub(1).map(|seen| !self.has_newer(seen))
     }
 
     /// Opens it from `at` on; `None`: until further notice it stays shut.

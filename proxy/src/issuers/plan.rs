@@ -57,7 +57,8 @@ impl Plan {
     ///
     /// Not while fetches fail: those have a pace of their own.
     pub(super) fn ask(&mut self, now: Instant) -> bool {
-        if self.under_way {
+        // One that is due anyway is not one that an unknown key asked for.
+        if self.under_way || self.due <= now {
             return true;
         }
         if self.asks_from().is_none_or(|from| now < from) {
@@ -178,6 +179,18 @@ mod tests {
         }
         assert_eq!(fetches, 4);
         assert_eq!(waited, 4 * 5_000, "those that came while one was under way");
+    }
+
+    #[test]
+    fn hostile_h45_a_key_asked_for_before_the_first_fetch_takes_nobody_the_one_of_the_next_thirty_seconds() {
+        let start = Instant::now();
+        let mut plan = Plan::new(REFRESH, start);
+        assert!(plan.ask(start), "the first of all is awaited");
+        assert!(plan.begin(start));
+        plan.ended(true, start, MIDDLE);
+        assert!(plan.ask(at(start, 1)) && plan.begin(at(start, 1)), "a key rotated right after a start");
+        plan.ended(true, at(start, 1), MIDDLE);
+        assert!(!plan.ask(at(start, 2)));
     }
 
     #[test]

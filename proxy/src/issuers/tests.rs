@@ -392,6 +392,41 @@ async fn issuers_that_rotate_are_fetched_when_a_token_names_the_new_key() {
 }
 
 #[tokio::test]
+async fn hostile_h45_a_key_rotated_right_after_a_start_is_fetched_whoever_knocked_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(|_| Said::Text(set_of("one"))).await;
+    let running = run_in(folder.path(), &[("corp", &server.issuer())]);
+    // Before the first fetch has begun: it is awaited.
+    assert!(running.newer("corp", running.generation()).await && server.asked() == 1);
+    // By somebody who has not seen what it brought.
+    running.doors.load()["corp"].knock(running.generation() - 1);
+    running.changed.notify_one();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(server.asked(), 1);
+    let newer = set_of("two");
+    let said = newer.clone();
+    server.says(move |_| Said::Text(said.clone()));
+    assert!(running.newer("corp", running.generation()).await);
+    assert_eq!((server.asked(), running.text("corp")), (2, newer));
+}
+
+#[tokio::test]
+async fn issuers_that_rotate_at_once_are_each_fetched() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, two) =
+        (Server::start(|_| Said::Text(set_of("one"))).await, Server::start(|_| Said::Text(set_of("two"))).await);
+    let running = run_in(folder.path(), &[("one", &one.issuer()), ("two", &two.issuer())]);
+    running.until("fetched", |running| running.has("one") && running.has("two")).await;
+    let seen = running.generation();
+    for server in [&one, &two] {
+        server.says(|_| Said::Text(set_of("newer")));
+    }
+    // The ring is another one then, and says nothing of the other issuer.
+    assert!(running.newer("one", seen).await && (one.asked(), two.asked()) == (2, 1));
+    assert!(running.newer("two", seen).await && (one.asked(), two.asked()) == (2, 2));
+}
+
+#[tokio::test]
 async fn hostile_h45_a_flood_of_unknown_keys_has_them_fetched_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let keys = set_of("one");
