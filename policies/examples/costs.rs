@@ -1,6 +1,7 @@
 //! What policies cost: `cargo run --release -p pointsman-policies --example costs`.
 //!
-//! Reads policies, cuts them, and asks as a proxy does when it has nothing in its cache; prints medians on one core.
+//! Verifies and signs tokens, reads policies, cuts them, and asks as a proxy does when it has nothing in its cache; prints
+//! medians on one core.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -8,12 +9,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman_policies::credential::{Application, Attribute, Identity, Standing, User};
+use api::fleet;
+use pointsman_policies::credential::assertion::{Key, Signer, jwks};
+use pointsman_policies::credential::{Application, Attribute, Identity, Issuers, KeyRing, KeySet, Standing, User};
 use pointsman_policies::policy::{
     Action, AttributeTypes, Cut, Document, Policies, Question, StageFacts, StagePolicies,
 };
 
 fn main() {
+    tokens();
     let attributes = attributes();
     println!("{:<58} {:>10}", "one decision, user with 5 groups, application with 1", "µs");
     println!("{:<58} {:>10.1}", "  prepared only", us(ask(&policies_of(0).stages["service0"], &[])));
@@ -46,8 +50,36 @@ fn main() {
     println!("{:<58} {:>10.1}", "  of a stage that does not exist: discover", us(none));
 }
 
+fn tokens() {
+    const NOW_S: u64 = 1_800_000_000;
+    const ISSUER: &str = "https://login.example.com";
+    let key = Key::draw();
+    let signer = Signer::new(ISSUER, "first", &key.pkcs8).expect("the key is right");
+    let written = fleet::Issuer {
+        issuer: ISSUER.to_owned(),
+        audiences: vec!["orders".to_owned()],
+        algorithms: vec!["ES256".to_owned()],
+        refresh_ms: 300_000,
+        ..fleet::Issuer::default()
+    };
+    let issuers = Issuers::new([("corp", &written)].into_iter()).expect("the issuer is right");
+    let keys = KeySet::read(jwks(&[("first".to_owned(), key.public)]).as_bytes()).expect("the key is right");
+    let ring = KeyRing { issuers: BTreeMap::from([("corp".into(), Arc::new(keys))]), generation: 1 };
+    let token = signer.sign_json(&serde_json::json!({
+        "iss": ISSUER, "aud": "orders", "sub": "248289761001", "iat": NOW_S, "exp": NOW_S + 300,
+        "groups": ["bench", "engineering", "payments"], "email": "somebody@example.com",
+    }));
+    let verify = || issuers.user(token.as_bytes(), &ring, NOW_S);
+    assert!(matches!(verify(), Standing::Valid(_)), "{:?}", verify());
+    println!("{:<58} {:>10}", "ES256", "µs");
+    println!("{:<58} {:>10.1}", "  a user's token verified", us(median(2_001, verify)));
+    let identity = identity();
+    let sign = || signer.sign(&identity, "orders/staging", "00000000000000000000000000000000", NOW_S);
+    println!("{:<58} {:>10.1}", "  an assertion signed", us(median(2_001, sign)));
+}
+
 fn attributes() -> AttributeTypes {
-    AttributeTypes::from([("department".to_owned(), api::fleet::claim_attribute::Type::String)])
+    AttributeTypes::from([("department".to_owned(), fleet::claim_attribute::Type::String)])
 }
 
 /// All of them for one stage.

@@ -7,6 +7,7 @@
 //! Main types: [`Policies`], [`StagePolicies`], [`Question`], [`Decision`].
 
 mod ask;
+mod asked;
 mod cut;
 mod groups;
 mod read;
@@ -20,7 +21,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::ask::{Prepared, Stage};
-use self::cut::Asked;
+use self::asked::Asked;
 use self::groups::Groups;
 use self::read::{Checker, ReadDocument};
 use crate::Problem;
@@ -264,9 +265,9 @@ impl StagePolicies {
         }
     }
 
-    /// How many policies are evaluated for such a question.
+    /// How many policies are evaluated for such a question; for those that only who may discover the stage has put, at most.
     pub fn count(&self, action: Action) -> usize {
-        self.asked[action.index()].policies.num_of_policies()
+        self.asked[action.index()].count()
     }
 }
 

@@ -8,13 +8,11 @@
 //! Main type: [`Prepared`].
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use cedar_policy::{
-    AuthorizationError, Authorizer, Context, Entities, Entity, EntityUid, Request, RestrictedExpression,
-};
+use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
 
-use super::cut::Asked;
+use super::asked::Asked;
 use super::groups::Groups;
 use super::words::{TYPES, uid};
 use super::{Action, Decision, Question, StageFacts};
@@ -50,6 +48,8 @@ impl Stage {
 #[derive(Debug)]
 pub(super) struct Prepared {
     principal: EntityUid,
+    /// That it is in.
+    groups: HashSet<EntityUid>,
     application: Option<EntityUid>,
     /// Who calls, through what, the stage, and what the group "call" holds.
     entities: Entities,
@@ -59,9 +59,12 @@ impl Prepared {
     /// # Errors
     /// Something is no value in Cedar; nothing can be decided then.
     pub(super) fn new(stage: &Stage, groups: &Groups, identity: &Identity) -> Result<Self, String> {
-        let principal = match &identity.user {
-            Standing::Valid(user) => principal(user, groups)?,
-            Standing::Absent | Standing::Refused(_) | Standing::Unavailable(_) => ANONYMOUS.clone(),
+        let (principal, within) = match &identity.user {
+            Standing::Valid(user) => {
+                let within = groups.closure(user.groups.iter().map(AsRef::as_ref));
+                (principal(user, within.clone())?, within)
+            }
+            Standing::Absent | Standing::Refused(_) | Standing::Unavailable(_) => (ANONYMOUS.clone(), HashSet::new()),
         };
         let application = match &identity.application {
             Standing::Valid(known) => Some(application(known, groups)?),
@@ -70,7 +73,7 @@ impl Prepared {
         let (principal_id, application_id) = (principal.uid(), application.as_ref().map(Entity::uid));
         let who = [principal].into_iter().chain(application);
         let entities = stage.entities.clone().add_entities(who, None).map_err(text)?;
-        Ok(Self { principal: principal_id, application: application_id, entities })
+        Ok(Self { principal: principal_id, groups: within, application: application_id, entities })
     }
 
     /// Asks. Never allows when anything failed.
@@ -87,32 +90,16 @@ impl Prepared {
                 let release = release(&stage.entity, number)?;
                 let request = request(release.uid())?;
                 let entities = self.entities.clone().add_entities([release], None).map_err(text)?;
-                Ok(answer(asked, &request, &entities))
+                Ok(asked.answer(&request, &entities, &self.groups))
             }
             // What is asked for is not there.
             (Action::Use, None) => Ok(Decision::default()),
-            _ => Ok(answer(asked, &request(stage.entity.uid())?, &self.entities)),
+            _ => Ok(asked.answer(&request(stage.entity.uid())?, &self.entities, &self.groups)),
         }
     }
 }
 
-fn answer(asked: &Asked, request: &Request, entities: &Entities) -> Decision {
-    let response = Authorizer::new().is_authorized(request, &asked.policies, entities);
-    let mut policies: Vec<Arc<str>> = response.diagnostics().reason().map(|id| asked.name(id)).collect();
-    policies.sort_unstable();
-    let failed = |error: &AuthorizationError| match error {
-        AuthorizationError::PolicyEvaluationError(failed) => {
-            format!("{}: {}", asked.name(failed.policy_id()), failed.inner())
-        }
-    };
-    let mut errors: Vec<String> = response.diagnostics().errors().map(failed).collect();
-    errors.sort_unstable();
-    // INVARIANT: Cedar leaves out what fails, also a policy that forbids. Here nothing that failed ends in a yes.
-    let is_allowed = errors.is_empty() && response.decision() == cedar_policy::Decision::Allow;
-    Decision { is_allowed, policies, errors }
-}
-
-fn principal(user: &User, groups: &Groups) -> Result<Entity, String> {
+fn principal(user: &User, groups: HashSet<EntityUid>) -> Result<Entity, String> {
     let mut attributes = HashMap::with_capacity(3 + user.attributes.len());
     for (name, value) in &user.attributes {
         attributes.insert(name.to_string(), expression(value));
@@ -126,7 +113,7 @@ fn principal(user: &User, groups: &Groups) -> Result<Entity, String> {
         attributes.remove("client");
     }
     let id = uid(&TYPES.user, &format!("{}/{}", user.issuer, user.subject));
-    Entity::new(id, attributes, groups.closure(user.groups.iter().map(AsRef::as_ref))).map_err(text)
+    Entity::new(id, attributes, groups).map_err(text)
 }
 
 fn expression(value: &Attribute) -> RestrictedExpression {

@@ -6,30 +6,22 @@
 //!
 //! Main function: [`cut`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
-use cedar_policy::{Policy, PolicyId, PolicySet};
+use cedar_policy::{Policy, PolicyId};
 
+use super::asked::Asked;
 use super::groups::Groups;
 use super::read::Written;
 use super::scope::Stages;
 use super::{Action, Cut, Reads, StageFacts, StagePolicies};
 
-/// Policies that are asked together.
-#[derive(Debug, Default)]
-pub(super) struct Asked {
-    pub(super) policies: PolicySet,
-    /// How each is shown.
-    names: HashMap<PolicyId, Arc<str>>,
-    pub(super) reads: Reads,
-}
-
 /// Questions that are put before it is known whether the caller may know of the stage.
 ///
 /// INVARIANT: for each of these, all stages of an environment and the stage that does not exist have the same number of
-/// policies, and count as reading the same of a request. Otherwise the time of an answer, also of one that is remembered,
+/// policies, all of which are evaluated, and count as reading the same of a request. Otherwise the time of an answer, also of one that is remembered,
 /// would tell a hidden stage from none. Stages with fewer get policies that never match and are built like those that people
 /// write.
 const EQUAL: [Action; 3] = [Action::Discover, Action::Preflight, Action::Check];
@@ -37,10 +29,9 @@ const EQUAL: [Action; 3] = [Action::Discover, Action::Preflight, Action::Check];
 /// The service of the stage that does not exist. No service can have this name.
 const NOWHERE: &str = "~";
 
-/// Never matches: no stage has this name, whatever groups a token brings.
+/// Never matches, whatever groups a token brings.
 static PADDING: LazyLock<Policy> = LazyLock::new(|| {
-    Policy::from_str(r#"permit (principal in Group::"~", action == Action::"discover", resource == Stage::"~");"#)
-        .expect("it is ours")
+    Policy::from_str(r#"permit (principal in Group::"~", action, resource) when { false };"#).expect("it is ours")
 });
 
 /// What `public = true` means: `permit (principal, action, resource == Stage::"hello/staging")`. It stands in the sets of its
@@ -54,6 +45,8 @@ struct Pick {
     /// By place among all.
     policies: Vec<usize>,
     is_public: bool,
+    /// See [`EQUAL`].
+    is_equal: bool,
     padding: usize,
     /// What it counts as reading, whatever its policies do.
     reads: Reads,
@@ -115,6 +108,7 @@ impl<'a> ByStages<'a> {
             policies: all().filter(|place| self.written[*place].scope.has(action)).collect(),
             // Of releases it says nothing: they are no stages.
             is_public: facts.public && action != Action::Use,
+            is_equal: EQUAL.contains(&action),
             padding: 0,
             reads: Reads::default(),
         })
@@ -134,34 +128,18 @@ impl Pick {
     }
 
     fn asked(&self, written: &[&Written]) -> Asked {
-        let mut asked = Asked { reads: self.reads.or(self.read(written)), ..Asked::default() };
+        let mut asked = Asked::new(self.reads.or(self.read(written)), self.is_equal);
         for place in &self.policies {
             let Written { name, policy, .. } = written[*place];
-            asked.names.insert(policy.id().clone(), Arc::clone(name));
-            asked.add(policy.clone());
+            asked.add(policy.clone(), Some(Arc::clone(name)));
         }
         if self.is_public {
-            let policy = PUBLIC.new_id(PolicyId::new("public"));
-            asked.names.insert(policy.id().clone(), "public".into());
-            asked.add(policy);
+            asked.add(PUBLIC.new_id(PolicyId::new("public")), Some("public".into()));
         }
         for number in 0..self.padding {
-            asked.add(PADDING.new_id(PolicyId::new(format!("~{number}"))));
+            asked.add(PADDING.new_id(PolicyId::new(format!("~{number}"))), None);
         }
         asked
-    }
-}
-
-// === impl Asked ===
-
-impl Asked {
-    /// How a policy of this set is shown.
-    pub(super) fn name(&self, id: &PolicyId) -> Arc<str> {
-        self.names.get(id).cloned().unwrap_or_else(|| id.to_string().into())
-    }
-
-    fn add(&mut self, policy: Policy) {
-        self.policies.add(policy).expect("ids are a document's name with a number, `public`, and `~` with a number");
     }
 }
 

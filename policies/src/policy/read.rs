@@ -12,7 +12,7 @@ use cedar_policy::ffi::DetailedError;
 use cedar_policy::{Entities, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
 use super::reads::reads;
-use super::scope::Scope;
+use super::scope::{self, Scope};
 use super::words::TYPES;
 use super::{AttributeTypes, Document, Place, Reads, text, words};
 use crate::Problem;
@@ -41,6 +41,7 @@ pub(super) struct ReadDocument {
 pub(super) struct Written {
     /// As it is shown: "staff.cedar:12", or by its `@id`.
     pub(super) name: Arc<str>,
+    /// What is evaluated: nothing of its head is left that is true wherever `scope` lets it stand.
     pub(super) policy: Policy,
     pub(super) scope: Scope,
     pub(super) reads: Reads,
@@ -136,6 +137,7 @@ impl Written {
             None => format!("{document}:{}", place.line),
         };
         let (scope, reads, environments) = (Scope::of(&policy), reads(&policy), environments(&policy));
+        let policy = scope::without_head(policy);
         Self { name: name.into(), policy, scope, reads, place, environments }
     }
 }
