@@ -17,8 +17,8 @@ const TICKS_APART: Duration = Duration::from_millis(50);
 pub(crate) struct Cpu {
     /// By process and thread, from `schedstat`, in nanoseconds: how long it ran, and how long it waited to.
     threads: HashMap<(u32, u32), [u64; 2]>,
-    /// The same by process in clock ticks, with threads that have ended.
-    processes: HashMap<u32, u64>,
+    /// The same by process in clock ticks, with threads that have ended: user and system.
+    processes: HashMap<u32, [u64; 2]>,
 }
 
 /// What a contender took between two looks.
@@ -26,6 +26,8 @@ pub(crate) struct Cpu {
 pub(crate) struct Spent {
     /// User and system time of all threads.
     pub(crate) ran: Duration,
+    /// The user's part of it, as the kernel divides it.
+    pub(crate) user: Duration,
     /// Threads were ready while others had the core, be it each other.
     pub(crate) waited: Duration,
 }
@@ -70,12 +72,16 @@ impl Cpu {
             Duration::from_nanos(self.threads.iter().map(|(thread, times)| times[which] - earlier(thread)).sum())
         };
         let (ran, waited) = (sum(0), sum(1));
-        let ticks = self.processes.iter().map(|(pid, ticks)| ticks - before.processes.get(pid).unwrap_or(&0));
-        let ticked = TICK * u32::try_from(ticks.sum::<u64>())?;
+        let ticks = |which: usize| {
+            let earlier = |pid| before.processes.get(pid).map_or(0, |ticks| ticks[which]);
+            self.processes.iter().map(|(pid, ticks)| ticks[which] - earlier(pid)).sum::<u64>()
+        };
+        let (user, system) = (ticks(0), ticks(1));
+        let ticked = TICK * u32::try_from(user + system)?;
         if ran.abs_diff(ticked) > TICKS_APART + ran / 50 {
             return Err(format!("the kernel's books differ: threads ran {ran:?}, processes {ticked:?}").into());
         }
-        Ok(Spent { ran, waited })
+        Ok(Spent { ran, user: ran.mul_f64(user as f64 / (user + system).max(1) as f64), waited })
     }
 }
 
@@ -102,7 +108,7 @@ fn kib(text: &str, key: &str) -> Result<u32, Problem> {
 struct Stat {
     parent: u32,
     /// User and system time, with threads that have ended.
-    ticks: u64,
+    ticks: [u64; 2],
 }
 
 fn stat(pid: u32) -> Result<Stat, Problem> {
@@ -113,7 +119,7 @@ fn stat(pid: u32) -> Result<Stat, Problem> {
 fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |place: usize| fields.get(place)?.parse::<u64>().ok();
-    Some(Stat { parent: number(1)?.try_into().ok()?, ticks: number(11)? + number(12)? })
+    Some(Stat { parent: number(1)?.try_into().ok()?, ticks: [number(11)?, number(12)?] })
 }
 
 /// A process and its descendants.
@@ -141,7 +147,7 @@ mod tests {
     fn names_may_hold_brackets() {
         let text = "7 (a) b (c)) S 3 7 7 0 -1 4194560 1 0 0 0 12 5 0 0 20 0 1 0 9 9 9";
         let stat = parse_stat(text).expect("fields");
-        assert_eq!((stat.parent, stat.ticks), (3, 17));
+        assert_eq!((stat.parent, stat.ticks), (3, [12, 5]));
     }
 
     #[test]

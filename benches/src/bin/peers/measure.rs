@@ -98,6 +98,7 @@ impl Books {
         let percent = |time: Duration| time.as_secs_f64() / wall.as_secs_f64() * 100.0;
         vec![
             ("cpu_us", spent.ran.as_secs_f64() * 1e6 / found.requests as f64),
+            ("user_us", spent.user.as_secs_f64() * 1e6 / found.requests as f64),
             ("busy_percent", percent(spent.ran)),
             ("waited_percent", percent(spent.waited)),
             ("rps", found.per_sec),
