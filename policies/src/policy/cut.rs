@@ -29,9 +29,10 @@ const EQUAL: [Action; 3] = [Action::Discover, Action::Preflight, Action::Check];
 /// The service of the stage that does not exist. No service can have this name.
 const NOWHERE: &str = "~";
 
-/// Never matches, whatever groups a token brings.
+/// Never matches, whatever groups a token brings: nobody who calls is in an environment.
 static PADDING: LazyLock<Policy> = LazyLock::new(|| {
-    Policy::from_str(r#"permit (principal in Group::"~", action, resource) when { false };"#).expect("it is ours")
+    Policy::from_str(r#"permit (principal in Environment::"~", action, resource) when { !false };"#)
+        .expect("it is ours")
 });
 
 /// What `public = true` means: `permit (principal, action, resource == Stage::"hello/staging")`. It stands in the sets of its
