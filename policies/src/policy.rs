@@ -265,7 +265,8 @@ impl StagePolicies {
         }
     }
 
-    /// How many policies are evaluated for such a question; for those that only who may discover the stage has put, at most.
+    /// How many policies are evaluated for such a question: all of them before it is known whether the caller may know of the
+    /// stage, afterwards at most so many.
     pub fn count(&self, action: Action) -> usize {
         self.asked[action.index()].count()
     }

@@ -85,7 +85,7 @@ pub(crate) struct Work {
     pub(crate) found: u64,
     /// Questions that policies were asked.
     pub(crate) asked: u64,
-    /// Policies that were evaluated for them.
+    /// Policies that were evaluated for them, at most: see `StagePolicies::count`.
     pub(crate) evaluated: u64,
 }
 

@@ -3,7 +3,7 @@
 //! Must not know: stages, or what is asked.
 //!
 //! Cedar evaluates every policy of a set, one after the other. A company has policies for many groups, and a caller is in few
-//! of them: where it does not matter who can measure that, the others are not evaluated.
+//! of them. Once it may be seen in the time of an answer which those are, the others are not evaluated.
 //!
 //! Main type: [`Asked`].
 
@@ -18,8 +18,8 @@ use cedar_policy::{
 use super::words::TYPES;
 use super::{Decision, Reads};
 
-/// With more sets than these that can match, one evaluation of all costs less.
-const MOST_SETS: usize = 3;
+/// Asking one more set costs as much as evaluating so many policies, in round numbers (`examples/costs.rs`).
+const SET_COSTS: usize = 3;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -68,11 +68,12 @@ impl Asked {
         let ask = |set: &PolicySet| Authorizer::new().is_authorized(request, set, entities);
         let answers: Vec<Response> = match &self.apart {
             Some(Apart { by_group, others }) => {
-                let own: Vec<_> = groups.iter().filter_map(|group| by_group.get(group)).take(MOST_SETS + 1).collect();
-                if own.len() > MOST_SETS {
-                    vec![ask(&self.all)]
+                let own = groups.iter().filter_map(|group| by_group.get(group));
+                let sets: Vec<_> = own.chain((!others.is_empty()).then_some(others)).collect();
+                if sets.iter().map(|set| set.num_of_policies() + SET_COSTS).sum::<usize>() < self.count() + SET_COSTS {
+                    sets.into_iter().map(ask).collect()
                 } else {
-                    own.into_iter().chain((!others.is_empty()).then_some(others)).map(ask).collect()
+                    vec![ask(&self.all)]
                 }
             }
             None => vec![ask(&self.all)],

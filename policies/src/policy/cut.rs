@@ -21,9 +21,9 @@ use super::{Action, Cut, Reads, StageFacts, StagePolicies};
 /// Questions that are put before it is known whether the caller may know of the stage.
 ///
 /// INVARIANT: for each of these, all stages of an environment and the stage that does not exist have the same number of
-/// policies, all of which are evaluated, and count as reading the same of a request. Otherwise the time of an answer, also of one that is remembered,
-/// would tell a hidden stage from none. Stages with fewer get policies that never match and are built like those that people
-/// write.
+/// policies, all of which are evaluated, and count as reading the same of a request. Otherwise the time of an answer, also
+/// of one that is remembered, would tell a hidden stage from none. Stages with fewer get policies that never match and are
+/// built like those that people write.
 const EQUAL: [Action; 3] = [Action::Discover, Action::Preflight, Action::Check];
 
 /// The service of the stage that does not exist. No service can have this name.
