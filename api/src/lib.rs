@@ -7,6 +7,7 @@
 //! [`Version`], [`Scope`], and the messages in [`fleet`], [`agent`] and [`operator`].
 
 mod digest;
+mod field;
 mod fingerprint;
 mod histogram;
 mod host;
@@ -18,6 +19,7 @@ mod span;
 mod version;
 
 pub use digest::Digest;
+pub use field::{OUR_FIELDS, is_the_services};
 pub use fingerprint::Fingerprint;
 pub use histogram::Histogram;
 pub use host::{Host, HostTarget};
@@ -27,6 +29,10 @@ pub use scope::{Scope, Verb};
 pub use share::{Share, Weight};
 pub use span::Span;
 pub use version::Version;
+
+/// Metadata of a refused change that goes past releases marked not reversible: the number of the highest, which has to be
+/// named.
+pub const PAST_KEY: &str = "pointsman-past";
 
 /// What a text should have been: the error of every value type that is parsed from text.
 ///
@@ -112,7 +118,7 @@ pub mod operator {
 /// The highest resource schema that this software understands (see `Resource.schema`).
 ///
 /// It writes the least that a resource needs, so that a proxy of an earlier version goes on as long as it can.
-pub const RESOURCE_SCHEMA: u32 = SCHEMA_ACCESS;
+pub const RESOURCE_SCHEMA: u32 = SCHEMA_ROLLOUT;
 
 /// The schema of a stage with endpoints behind TLS: a proxy that passed over it would speak to them in clear.
 pub const SCHEMA_ENDPOINT_TLS: u32 = 2;
@@ -127,6 +133,20 @@ pub const SCHEMA_SEALED: u32 = 3;
 /// Schema of resources that say who may pass: [`fleet::StageAccess`] in a stage, issuers, applications, policies, entities,
 /// and the keys of assertions and explanations.
 pub const SCHEMA_ACCESS: u32 = 4;
+
+/// Schema of a split whose callers keep their release, or that some requests pass by: a proxy that passed over it would deal
+/// them out anew.
+pub const SCHEMA_ROLLOUT: u32 = 5;
+
+/// Most header rules of a split that a proxy accepts.
+pub const HEADER_RULES_MOST: usize = 16;
+
+/// Most requests that a tripwire looks back on: a bit of one word for each.
+pub const TRIPWIRE_MOST: u32 = 64;
+
+/// Most epochs of a rollout that a proxy counts and reports, and the judge listens to: the newest. What began so long ago has
+/// ended, or is a stream.
+pub const EPOCHS_MOST: usize = 8;
 
 /// Most issuers that a proxy accepts. Each may cost a fetch of keys and a place to keep them.
 pub const ISSUERS_MOST: usize = 256;
