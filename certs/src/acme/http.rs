@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::renewal::LONGEST_RETRY_AFTER;
-use crate::call::{Caller, is_plain};
+use crate::call::{Caller, Clear, Excess, is_plain};
 use crate::endpoint::Authorities;
 
 /// What a request may take, as long as nobody says otherwise.
@@ -97,9 +97,11 @@ impl Client {
         https(&request.uri().to_string())?;
         let caller = Caller {
             authorities: self.roots.clone(),
-            clear_on_loopback: false,
+            clear: Clear::Never,
+            may_reach: |_| true,
             deadline: self.deadline,
             most_bytes: LONGEST_ANSWER,
+            excess: Excess::Refused,
         };
         caller.call(request).await
     }

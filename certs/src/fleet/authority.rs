@@ -128,7 +128,8 @@ impl FleetCa {
         Ok(params.signed_by(&request.public_key, &self.issuer()?)?.der().to_vec())
     }
 
-    /// How the controller serves: HTTP/2 only, client certificates verified when there is one, no resumption.
+    /// How the controller serves: HTTP/2, or HTTP/1.1 for who speaks no other; client certificates verified when there is
+    /// one, no resumption.
     ///
     /// A fresh key and certificate are made each time, good for 36 hours from now; members verify them by the
     /// authority. `hosts` are names under which others (a browser, say) reach the controller.
@@ -161,7 +162,7 @@ impl FleetCa {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config =
             rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Arc::new(config))

@@ -51,7 +51,7 @@ async fn hostile_acme_servers_that_say_nothing_are_given_up() {
     }
     for (what, asked) in waiting {
         let Err(error) = asked.await.expect("asked") else { panic!("answered: {what}") };
-        assert!(error.to_string().contains("localhost took longer than 3 s"), "{what}: {error}");
+        assert!(error.to_string().contains("localhost took longer than 3s"), "{what}: {error}");
     }
 }
 
