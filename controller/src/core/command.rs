@@ -9,6 +9,7 @@ use api::{
 use certs::fleet::Role;
 
 use super::event::{Event, KeyMade};
+use super::observe::RolloutSeen;
 use super::spec::{AccessSpec, ComponentSpec, EnvironmentSpec, ServiceSpec};
 use super::state::{Addresses, Artifact, CertificateRecord};
 
@@ -25,10 +26,20 @@ pub enum Command {
     Build { service: ServiceName, version: String, commit: String, subject: String },
     /// Take over what was made elsewhere.
     AddRelease { service: ServiceName, version: String, commit: String, addresses: Vec<Addresses> },
+    /// Say that what the release does can, or cannot, be taken back by running an older one; the reason is what it does.
+    MarkRelease { release: ReleaseName, reversible: bool },
     /// Let a release into a stage.
     Promote { release: ReleaseName, environment: EnvironmentName, share: Option<Share>, bypass: bool },
     /// Change the share of the entering release.
     Weigh { stage: StageName, share: Share },
+    /// Let nothing move by itself in the rollout under way.
+    PauseRollout { stage: StageName },
+    /// Let it go on: after a pause, of a step that waits for it, or although it froze.
+    ResumeRollout { stage: StageName },
+    /// Take the next step now, whatever the rest of this one asks for.
+    SkipStep { stage: StageName },
+    /// Take the entering release out. `bad`: mark it so even if it was not frozen as worse.
+    AbortRollout { stage: StageName, bad: bool },
     /// Everything back to an earlier release.
     Rollback { stage: StageName, to: Option<ReleaseNumber> },
     /// Take away the mark "bad".
@@ -73,6 +84,10 @@ pub enum Command {
     Enter { stage: StageName, release: ReleaseNumber },
     /// Driver: it did not become so in time.
     FailPromotion { stage: StageName, release: ReleaseNumber, problem: String },
+    /// Driver: this was seen of a rollout, and something follows from it.
+    MoveRollout { stage: StageName, seen: Box<RolloutSeen> },
+    /// Driver: the rollout that it waits for has ended.
+    EnterQueued { stage: StageName, release: ReleaseNumber },
     /// Driver: the time of a warm release is over.
     EndWarmth { stage: StageName, release: ReleaseNumber },
     /// Driver: a draining release serves nobody any more, or its time is over.
@@ -114,6 +129,8 @@ pub struct Context {
     pub reason: String,
     /// Milliseconds since the Unix epoch; never before the last event.
     pub now_ms: u64,
+    /// The highest release, marked not reversible, that may be left behind by this; none: no such one.
+    pub past: Option<ReleaseNumber>,
 }
 
 /// The answer to a command that is carried out. Without events, all was so already.
@@ -132,6 +149,8 @@ pub enum Refusal {
     Unknown(String),
     /// It cannot be done as things are; says what can be done instead.
     Refused(String),
+    /// It goes past releases that are marked not reversible, of which this is the highest, and nobody said so.
+    Marked(ReleaseNumber, String),
     /// The input is wrong: every mistake, a sentence each.
     Wrong(Vec<String>),
 }
@@ -139,7 +158,7 @@ pub enum Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unknown(sentence) | Self::Refused(sentence) => f.write_str(sentence),
+            Self::Unknown(sentence) | Self::Refused(sentence) | Self::Marked(_, sentence) => f.write_str(sentence),
             Self::Wrong(mistakes) => f.write_str(&mistakes.join("\n")),
         }
     }

@@ -3,13 +3,16 @@
 mod access;
 mod application;
 mod apply;
+mod marks;
 mod release;
+mod rollout;
 mod traffic;
 
 #[cfg(test)]
 pub(super) use traffic::START_DEADLINE_MS;
 
 pub use apply::is_within;
+pub(super) use traffic::must_start;
 
 use super::command::{Command, Context, Decision, Refusal};
 use super::event::Event;
@@ -38,14 +41,26 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
         Command::AddRelease { service, version, commit, addresses } => {
             release::add(state, service, version, commit, addresses)
         }
+        Command::MarkRelease { release, reversible } => marks::mark(state, release, *reversible, context),
         Command::BeginBuild { release } => release::begin_build(state, release),
         Command::EndBuild { release, outcome } => release::end_build(state, release, outcome),
 
         Command::Promote { release, environment, share, bypass } => {
-            traffic::Promotion { state, context, release, environment, share: *share, bypass: *bypass }.decide()
+            let bypass = *bypass;
+            traffic::Promotion { state, context, release, environment, share: *share, bypass, was_queued: false }
+                .decide()
         }
         Command::Weigh { stage, share } => traffic::weigh(state, stage, *share, context),
-        Command::Rollback { stage, to } => traffic::rollback(state, stage, *to, context),
+        Command::PauseRollout { stage } => rollout::pause(state, stage, context),
+        Command::ResumeRollout { stage } => rollout::resume(state, stage, context),
+        Command::SkipStep { stage } => rollout::skip(state, stage, context),
+        Command::AbortRollout { stage, bad } => {
+            traffic::abort(state, stage, *bad, context).map(|decision| traffic::nobody_waits(state, command, decision))
+        }
+        Command::MoveRollout { stage, seen } => rollout::go_on(state, stage, seen, context),
+        Command::EnterQueued { stage, release } => traffic::enter_queued(state, stage, *release, context),
+        Command::Rollback { stage, to } => traffic::rollback(state, stage, *to, context)
+            .map(|decision| traffic::nobody_waits(state, command, decision)),
         Command::Unhold { stage, release } => traffic::unhold(state, stage, *release, context),
         Command::Enter { stage, release } => traffic::enter(state, stage, *release, context),
         Command::FailPromotion { stage, release, problem } => traffic::fail(state, stage, *release, problem, context),

@@ -6,7 +6,8 @@ use api::{MemberName, ReleaseName, ReleaseNumber, StageName};
 
 use super::command::Command;
 use super::desired;
-use super::observe::{InstanceSeen, Observations};
+use super::observe::{InstanceSeen, Observations, RolloutSeen};
+use super::rollout;
 use super::state::{Entering, Leaving, ReleaseProgress, Stage, State};
 
 /// Something to do now.
@@ -28,6 +29,7 @@ pub fn due(state: &State, seen: &Observations, now_ms: u64) -> Vec<Due> {
         if let Some(entering) = &stage.entering {
             all.extend(starting(state, seen, &name, entering, now_ms).map(Due::Command));
         }
+        all.extend(rolling(state, seen, &name, stage, now_ms).map(Due::Command));
         let leaving = stage.leaving.iter().filter_map(|(release, why)| leave(seen, &name, *release, *why, now_ms));
         all.extend(leaving.map(Due::Command));
         let end = |release| Due::Command(Command::EndWarmth { stage: name.clone(), release });
@@ -90,6 +92,20 @@ fn starting(state: &State, seen: &Observations, name: &StageName, entering: &Ent
         Some(problem) if until_ms <= now_ms => Some(Command::FailPromotion { stage, release, problem }),
         Some(_) => None,
     }
+}
+
+/// What a rollout asks for by itself, and the release that waits for its end. One thing at a time.
+fn rolling(state: &State, seen: &Observations, name: &StageName, stage: &Stage, now_ms: u64) -> Option<Command> {
+    if let Some(queued) = stage.queued.as_ref().filter(|_| stage.busy().is_none()) {
+        return Some(Command::EnterQueued { stage: name.clone(), release: queued.release });
+    }
+    let (number, step) = rollout::seen_as(stage)?;
+    let seen = match seen.rollouts.get(name) {
+        Some(seen) if seen.rollout == number => seen.clone(),
+        _ => RolloutSeen::nothing(number, step),
+    };
+    rollout::next(state, name, &seen, now_ms)?;
+    Some(Command::MoveRollout { stage: name.clone(), seen: Box::new(seen) })
 }
 
 /// What keeps a starting release from serving: a sentence; `None` when nothing does.

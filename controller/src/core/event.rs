@@ -1,5 +1,10 @@
 //! What happened: the only thing that is ever written down, and never changed afterwards.
 
+mod marks;
+pub(crate) mod odds;
+mod rollout;
+mod sentence;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{ComponentName, Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, Share, StageName};
@@ -7,7 +12,7 @@ use certs::fleet::Role;
 use serde::{Deserialize, Serialize};
 
 use super::spec::{AccessSpec, ComponentSpec, EnvironmentSpec, ServiceSpec};
-use super::state::{Addresses, Artifact, CertificateRecord};
+use super::state::{Addresses, Artifact, Begun, CertificateRecord, Earned, Marked, WatchEnd, Watching, Why};
 
 /// Schema of the events written now; older ones are upcast when they are read.
 pub const EVENT_SCHEMA: u32 = 1;
@@ -46,8 +51,15 @@ pub enum Event {
     },
     /// Its build failed.
     ReleaseFailed { release: ReleaseName, problem: String },
+    /// What it does cannot be taken back by running an older one: nothing goes back past it unasked.
+    ReleaseMarked { release: ReleaseName, reason: String },
+    /// That mark was taken away.
+    ReleaseUnmarked { release: ReleaseName },
+    /// Somebody lets `to` serve in the stage although these ran there, which are marked not reversible. What that does follows.
+    MarksPassed { stage: StageName, to: ReleaseNumber, marks: Vec<Marked> },
 
-    /// A release was let into a stage; it has to start first when `starting_until_ms` is given.
+    /// A release was let into a stage; it has to start first when `starting_until_ms` is given. `past`: it may go past
+    /// releases that are marked not reversible, up to this one.
     Promoted {
         stage: StageName,
         release: ReleaseNumber,
@@ -55,6 +67,10 @@ pub enum Event {
         starting_until_ms: Option<u64>,
         rollback: bool,
         bypass: bool,
+        #[serde(default)]
+        rollout: Option<Box<Begun>>,
+        #[serde(default)]
+        past: Option<ReleaseNumber>,
     },
     /// It could not be started; the stage is as it was.
     PromotionFailed { stage: StageName, release: ReleaseNumber, problem: String, until_ms: u64 },
@@ -62,10 +78,93 @@ pub enum Event {
     Entered { stage: StageName, release: ReleaseNumber },
     /// The share of the entering release.
     ShareSet { stage: StageName, release: ReleaseNumber, share: Share },
-    /// The entering release serves everything; the one before is kept warm.
-    Completed { stage: StageName, release: ReleaseNumber, warm_until_ms: u64 },
-    /// Everything goes to `to` again; `from` is kept warm, and marked bad when it had served.
-    RolledBack { stage: StageName, from: ReleaseNumber, to: ReleaseNumber, warm_until_ms: u64, bad: bool },
+    /// The entering release serves everything; the one before is kept warm, and perhaps something is watched meanwhile.
+    Completed {
+        stage: StageName,
+        release: ReleaseNumber,
+        warm_until_ms: u64,
+        #[serde(default)]
+        watching: Option<Box<Watching>>,
+    },
+    /// Everything goes to `to` again; `from` is kept warm, and may be marked bad. `why`: what the controller saw that did it
+    /// by itself.
+    RolledBack {
+        stage: StageName,
+        from: ReleaseNumber,
+        to: ReleaseNumber,
+        warm_until_ms: u64,
+        bad: bool,
+        #[serde(default)]
+        why: Option<Box<Why>>,
+    },
+    /// A canary takes the step `step` (from 0) of `of`, by what the one before earned; none: somebody skipped its rest.
+    StepTaken {
+        stage: StageName,
+        release: ReleaseNumber,
+        rollout: u64,
+        step: u32,
+        of: u32,
+        share: Share,
+        earned: Option<Box<Earned>>,
+    },
+    /// Blue-green: all was well before the flip; none: somebody skipped that.
+    Flipped { stage: StageName, release: ReleaseNumber, earned: Option<Box<Earned>> },
+    /// The step is over but for the canary's latency, which has to be flat first.
+    WarmingUp { stage: StageName, release: ReleaseNumber, rollout: u64 },
+    /// From now on an answer that takes longer is slow: what is dealt out from here on is judged by that.
+    SlowBoundSet { stage: StageName, release: ReleaseNumber, rollout: u64, slow_us: u64 },
+    /// Nothing moves by itself until it is resumed.
+    RolloutPaused { stage: StageName, release: ReleaseNumber },
+    /// It goes on, with this share. Under another number it was frozen, and all counts begin anew.
+    RolloutResumed { stage: StageName, release: ReleaseNumber, rollout: u64, share: Share },
+    /// It is worse, and somebody has to say what becomes of it. `held`: it would have gone out by itself, but for this
+    /// release, which is marked not reversible.
+    RolloutFrozen {
+        stage: StageName,
+        release: ReleaseNumber,
+        rollout: u64,
+        share: Share,
+        why: Box<Why>,
+        #[serde(default)]
+        held: Option<Marked>,
+    },
+    /// From now on somebody moves the share; the rollout's steps count no more.
+    TakenOver { stage: StageName, release: ReleaseNumber, rollout: u64 },
+    /// It left for another one that was promoted meanwhile; no mark.
+    Replaced { stage: StageName, release: ReleaseNumber, by: ReleaseNumber, warm_until_ms: u64 },
+    /// It waits until the rollout under way has ended. `past`: as of [`Event::Promoted`].
+    Queued {
+        stage: StageName,
+        release: ReleaseNumber,
+        share: Option<Share>,
+        bypass: bool,
+        #[serde(default)]
+        past: Option<ReleaseNumber>,
+    },
+    /// It waits no more and does not enter.
+    Dropped { stage: StageName, release: ReleaseNumber, because: String },
+    /// The stage's objective is broken, and nothing was done about it: as the stage says, or because of `problem`. Or a
+    /// release is fetched back, which takes its time.
+    Breached {
+        stage: StageName,
+        release: ReleaseNumber,
+        rollout: u64,
+        why: Box<Why>,
+        problem: String,
+        #[serde(default)]
+        fetched_back: Option<ReleaseNumber>,
+    },
+    /// Blue-green: the watch after the flip is over, after so long, with what it saw; none: nobody looked, as somebody ended it.
+    WatchEnded {
+        stage: StageName,
+        release: ReleaseNumber,
+        rollout: u64,
+        earned: Option<Box<Earned>>,
+        #[serde(default)]
+        took_ms: u64,
+        #[serde(default)]
+        cause: WatchEnd,
+    },
     /// The mark "bad" was taken away.
     Unheld { stage: StageName, release: ReleaseNumber },
     /// A release is no longer kept warm.
@@ -139,12 +238,28 @@ impl Event {
             Self::BuildStarted { .. } => "build_started",
             Self::ReleaseBuilt { .. } => "release_built",
             Self::ReleaseFailed { .. } => "release_failed",
+            Self::ReleaseMarked { .. } => "release_marked",
+            Self::ReleaseUnmarked { .. } => "release_unmarked",
+            Self::MarksPassed { .. } => "marks_passed",
             Self::Promoted { .. } => "promoted",
             Self::PromotionFailed { .. } => "promotion_failed",
             Self::Entered { .. } => "entered",
             Self::ShareSet { .. } => "share_set",
             Self::Completed { .. } => "completed",
             Self::RolledBack { .. } => "rolled_back",
+            Self::StepTaken { .. } => "step_taken",
+            Self::Flipped { .. } => "flipped",
+            Self::WarmingUp { .. } => "warming_up",
+            Self::SlowBoundSet { .. } => "slow_bound_set",
+            Self::RolloutPaused { .. } => "rollout_paused",
+            Self::RolloutResumed { .. } => "rollout_resumed",
+            Self::RolloutFrozen { .. } => "rollout_frozen",
+            Self::TakenOver { .. } => "taken_over",
+            Self::Replaced { .. } => "replaced",
+            Self::Queued { .. } => "queued",
+            Self::Dropped { .. } => "dropped",
+            Self::Breached { .. } => "breached",
+            Self::WatchEnded { .. } => "watch_ended",
             Self::Unheld { .. } => "unheld",
             Self::WarmthEnded { .. } => "warmth_ended",
             Self::Retired { .. } => "retired",
@@ -177,7 +292,9 @@ impl Event {
             | Self::ReleaseAdded { release, .. }
             | Self::BuildStarted { release }
             | Self::ReleaseBuilt { release, .. }
-            | Self::ReleaseFailed { release, .. } => release.to_string(),
+            | Self::ReleaseFailed { release, .. }
+            | Self::ReleaseMarked { release, .. }
+            | Self::ReleaseUnmarked { release } => release.to_string(),
             Self::MemberInvited { name, .. }
             | Self::MemberJoined { name, .. }
             | Self::MemberRenewed { name, .. }
@@ -202,6 +319,20 @@ impl Event {
             | Self::ShareSet { stage, .. }
             | Self::Completed { stage, .. }
             | Self::RolledBack { stage, .. }
+            | Self::StepTaken { stage, .. }
+            | Self::Flipped { stage, .. }
+            | Self::WarmingUp { stage, .. }
+            | Self::SlowBoundSet { stage, .. }
+            | Self::RolloutPaused { stage, .. }
+            | Self::RolloutResumed { stage, .. }
+            | Self::RolloutFrozen { stage, .. }
+            | Self::TakenOver { stage, .. }
+            | Self::Replaced { stage, .. }
+            | Self::Queued { stage, .. }
+            | Self::Dropped { stage, .. }
+            | Self::Breached { stage, .. }
+            | Self::WatchEnded { stage, .. }
+            | Self::MarksPassed { stage, .. }
             | Self::Unheld { stage, .. }
             | Self::WarmthEnded { stage, .. }
             | Self::Retired { stage, .. }
@@ -210,91 +341,6 @@ impl Event {
             _ => None,
         }
     }
-
-    /// What happened, as a person says it.
-    pub fn sentence(&self) -> String {
-        match self {
-            Self::Started { term } => format!("the controller started (term {term})"),
-            Self::EnvironmentApplied { spec } => format!("environment {} in zone {} was applied", spec.name, spec.zone),
-            Self::ServiceApplied { spec } => {
-                let stages: Vec<_> = spec.stages.keys().map(ToString::to_string).collect();
-                format!("service {} with stages {} was applied", spec.name, stages.join(", "))
-            }
-            Self::ReleaseRequested { release, commit, subject, .. } => {
-                format!("{release} was asked for from {} ({subject})", short(commit))
-            }
-            Self::ReleaseAdded { release, version, .. } => format!("{release} {version} was added").replace("  ", " "),
-            Self::BuildStarted { release } => format!("the build of {release} began"),
-            Self::ReleaseBuilt { release, artifacts, .. } => {
-                let digests: Vec<_> =
-                    artifacts.iter().map(|(name, artifact)| format!("{name} {}", artifact.digest.short())).collect();
-                format!("{release} was built: {}", digests.join(", "))
-            }
-            Self::ReleaseFailed { release, problem } => format!("{release} failed: {problem}"),
-            Self::Promoted { stage, release, share, starting_until_ms, rollback, bypass } => {
-                let verb = if *rollback { "is fetched back into" } else { "was promoted to" };
-                let starts = if starting_until_ms.is_some() { "; it starts first" } else { "" };
-                let bypass = if *bypass { "; it has not run upstream" } else { "" };
-                format!("{release} {verb} {stage} for {share}{starts}{bypass}")
-            }
-            Self::PromotionFailed { stage, release, problem, .. } => {
-                format!("{release} did not get into {stage}: {problem}")
-            }
-            Self::Entered { stage, release } => format!("{release} has started in {stage}"),
-            Self::ShareSet { stage, release, share } => format!("{release} gets {share} of {stage}"),
-            Self::Completed { stage, release, .. } => format!("{release} serves all of {stage}"),
-            Self::RolledBack { stage, from, to, .. } => format!("{stage} was rolled back from {from} to {to}"),
-            Self::Unheld { stage, release } => format!("{release} is no longer marked bad in {stage}"),
-            Self::WarmthEnded { stage, release, .. } => format!("{release} is no longer kept warm in {stage}"),
-            Self::Retired { stage, release } => format!("{release} has left {stage}"),
-            Self::Placed { stage, release, agent, address } => {
-                format!("{release} of {stage} runs on {agent} at {address}")
-            }
-            Self::CertificatesReplaced { environment, source, certificates, .. } => {
-                let names: Vec<_> = certificates.iter().flat_map(|one| one.names.first()).map(String::as_str).collect();
-                format!("{environment} has a new certificate from {source}: {}", names.join(", "))
-            }
-            Self::MemberInvited { name, role, .. } => format!("{role} {name} was invited"),
-            Self::MemberJoined { name, .. } => format!("{name} joined the fleet"),
-            Self::MemberRenewed { name, .. } => format!("the certificate of {name} was renewed"),
-            Self::MemberRevoked { name } => format!("{name} was revoked"),
-            Self::TokenCreated { name, scope, .. } => format!("token {name} was made for {}", verbs(scope)),
-            Self::OperatorCertified { name, scope, .. } => {
-                format!("token {name} was made for {}, opened by a certificate", verbs(scope))
-            }
-            Self::TokenRevoked { name } => format!("token {name} was revoked"),
-            Self::AccessApplied { spec } => {
-                let (issuers, documents) = (names(spec.issuers.keys()), names(spec.documents.keys()));
-                format!("who may pass was applied: issuers {issuers}; policies {documents}")
-            }
-            Self::ApplicationCreated { name, key, groups, .. } => {
-                let key =
-                    key.as_ref().map_or_else(|| "without a key".to_owned(), |key| format!("with the key {}", key.id));
-                format!("application {name} was made {key}, in groups {}", names(groups.iter()))
-            }
-            Self::ApplicationRotated { name, key, .. } => format!("application {name} has the new key {}", key.id),
-            Self::ApplicationKeysEnded { name, keys } => {
-                format!("the time of keys of application {name} is over: {}", names(keys.iter()))
-            }
-            Self::ApplicationRevoked { name } => format!("application {name} was revoked"),
-            Self::OverrideTold { proxy, stage, release: Some(release), .. } => {
-                format!("{proxy} was told on the spot to send {stage} to {release}")
-            }
-            Self::OverrideTold { proxy, stage, release: None, .. } => {
-                format!("the override of {stage} on {proxy} ended")
-            }
-        }
-    }
-}
-
-/// Names with commas between them, or "none".
-fn names<T: ToString>(names: impl Iterator<Item = T>) -> String {
-    let names: Vec<_> = names.map(|name| name.to_string()).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
-fn verbs(scope: &Scope) -> String {
-    scope.verbs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The first 12 digits of a commit hash, or "nowhere".

@@ -1,13 +1,15 @@
 //! Event in, next state out. Never refuses and never asks: what is on record has happened.
 
 mod application;
+mod marks;
+mod rollout;
+mod stage;
 
-use api::{Digest, ReleaseName, ReleaseNumber, Scope, Share, StageName};
+use api::{Digest, ReleaseName, Scope, StageName};
 
 use super::event::Event;
 use super::state::{
-    Brought, Entering, Leaving, Member, MemberProgress, Override, Release, ReleaseProgress, RolledBack, Service, Stage,
-    State, Token,
+    Brought, Member, MemberProgress, NotReversible, Override, Release, ReleaseProgress, Service, Stage, State, Token,
 };
 
 /// Who, when and why an event happened.
@@ -83,7 +85,9 @@ impl State {
             | Event::ReleaseAdded { .. }
             | Event::BuildStarted { .. }
             | Event::ReleaseBuilt { .. }
-            | Event::ReleaseFailed { .. } => {
+            | Event::ReleaseFailed { .. }
+            | Event::ReleaseMarked { .. }
+            | Event::ReleaseUnmarked { .. } => {
                 self.evolve_release(event, mark);
             }
             _ => {
@@ -114,6 +118,7 @@ impl State {
             components: Default::default(),
             artifacts: Default::default(),
             addresses: Vec::new(),
+            not_reversible: None,
         };
         match event {
             Event::ReleaseRequested { release, version, commit, subject } => {
@@ -144,6 +149,17 @@ impl State {
             Event::ReleaseFailed { release, problem } => {
                 if let Some(release) = self.release_mut(release) {
                     release.progress = ReleaseProgress::Failed { at_ms: mark.at_ms, problem: problem.clone() };
+                }
+            }
+            Event::ReleaseMarked { release, reason } => {
+                if let Some(release) = self.release_mut(release) {
+                    let (reason, by) = (reason.clone(), mark.by.to_owned());
+                    release.not_reversible = Some(NotReversible { reason, by, at_ms: mark.at_ms });
+                }
+            }
+            Event::ReleaseUnmarked { release } => {
+                if let Some(release) = self.release_mut(release) {
+                    release.not_reversible = None;
                 }
             }
             _ => {}
@@ -184,87 +200,4 @@ impl State {
 fn token(secret: Option<Digest>, certificate: Option<String>, scope: &Scope, mark: Mark<'_>) -> Token {
     let (created_ms, by) = (mark.at_ms, mark.by.to_owned());
     Token { secret, certificate, scope: scope.clone(), created_ms, by, revoked: false }
-}
-
-// === impl Stage ===
-
-impl Stage {
-    fn evolve(&mut self, event: &Event, at_ms: u64) {
-        match event {
-            Event::Promoted { release, share, starting_until_ms, rollback, .. } => {
-                self.entering = Some(Entering {
-                    release: *release,
-                    share: *share,
-                    starting_until_ms: *starting_until_ms,
-                    rollback: *rollback,
-                    since_ms: at_ms,
-                });
-                self.leaving.remove(release);
-                self.rolled_back = None;
-            }
-            Event::PromotionFailed { release, until_ms, .. } => {
-                self.entering = None;
-                self.leaving.insert(*release, Leaving::Draining { until_ms: *until_ms });
-            }
-            Event::Entered { .. } => {
-                if let Some(entering) = &mut self.entering {
-                    entering.starting_until_ms = None;
-                }
-            }
-            Event::ShareSet { release, share, .. } => self.set_share(*release, *share),
-            Event::Completed { release, warm_until_ms, .. } => self.complete(*release, *warm_until_ms),
-            Event::RolledBack { from, to, warm_until_ms, bad, .. } => {
-                self.roll_back(*from, *to, *warm_until_ms, *bad, at_ms)
-            }
-            Event::Unheld { release, .. } => {
-                self.bad.remove(release);
-            }
-            Event::WarmthEnded { release, until_ms, .. } => {
-                self.leaving.insert(*release, Leaving::Draining { until_ms: *until_ms });
-            }
-            Event::Retired { release, .. } => {
-                self.leaving.remove(release);
-                self.placed.remove(release);
-            }
-            Event::Placed { release, agent, address, .. } => {
-                self.placed.entry(*release).or_default().insert(agent.clone(), *address);
-            }
-            _ => {}
-        }
-    }
-
-    fn set_share(&mut self, release: ReleaseNumber, share: Share) {
-        if let Some(entering) = &mut self.entering {
-            entering.share = share;
-            if entering.starting_until_ms.is_none() && share > Share::NONE {
-                self.served.insert(release);
-            }
-        }
-    }
-
-    fn complete(&mut self, release: ReleaseNumber, warm_until_ms: u64) {
-        self.entering = None;
-        if let Some(before) = self.stable.replace(release).filter(|before| *before != release) {
-            self.leaving.insert(before, Leaving::Warm { until_ms: warm_until_ms });
-        }
-        self.became_stable(release);
-    }
-
-    fn roll_back(&mut self, from: ReleaseNumber, to: ReleaseNumber, warm_until_ms: u64, bad: bool, at_ms: u64) {
-        self.entering = None;
-        self.stable = Some(to);
-        self.leaving.insert(from, Leaving::Warm { until_ms: warm_until_ms });
-        if bad {
-            self.bad.insert(from);
-        }
-        self.rolled_back = Some(RolledBack { from, to, at_ms });
-        self.became_stable(to);
-    }
-
-    fn became_stable(&mut self, release: ReleaseNumber) {
-        self.leaving.remove(&release);
-        self.served.insert(release);
-        self.past.retain(|past| *past != release);
-        self.past.push(release);
-    }
 }

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use api::{MemberName, ReleaseNumber, Span, StageName};
 
 use super::evolve::Mark;
-use super::observe::InstanceSeen;
+use super::observe::{InstanceSeen, RolloutSeen};
 use super::spec::{
-    ComponentSpec, EnvironmentSpec, HealthSpec, HttpsSpec, KEEP_WARM, Protocol, ServiceSpec, Source, StageSpec, Target,
+    ComponentSpec, EnvironmentSpec, HealthSpec, HttpsSpec, KEEP_WARM, Protocol, RolloutSpec, ServiceSpec, Source,
+    StageSpec, Target,
 };
 use super::state::{Addresses, Artifact};
 use super::*;
@@ -18,6 +19,8 @@ pub(crate) struct World {
     pub(crate) seen: Observations,
     pub(crate) now_ms: u64,
     pub(crate) log: Vec<(Event, u64)>,
+    /// With which people's next commands say what they go past.
+    pub(crate) past: Option<ReleaseNumber>,
 }
 
 fn span(ms: u64) -> Span {
@@ -71,8 +74,13 @@ impl World {
             components: [("web".parse().expect("name"), component())].into(),
             stages: names.iter().enumerate().map(stage).collect(),
         };
-        let mut world =
-            Self { state: State::default(), seen: Observations::default(), now_ms: 1_000_000, log: Vec::new() };
+        let mut world = Self {
+            state: State::default(),
+            seen: Observations::default(),
+            now_ms: 1_000_000,
+            log: Vec::new(),
+            past: None,
+        };
         world.command(Command::Start { above: 0 }, "").expect("starts");
         let apply = Command::Apply {
             environments: names.iter().map(environment).collect(),
@@ -138,6 +146,24 @@ impl World {
         world
     }
 
+    /// So many releases are built; r2 serves hello/dev on the agent a1, after r1.
+    pub(crate) fn with_two_of(count: u32) -> Self {
+        Self::with_two_of_by(count, RolloutSpec::default())
+    }
+
+    /// As `with_two_of`; they enter by `spec`.
+    pub(crate) fn with_two_of_by(count: u32, spec: RolloutSpec) -> Self {
+        let mut world = Self::with_built_releases(count);
+        world.join_agent("a1");
+        world.enter_by("dev", spec);
+        for release in ["hello@r1", "hello@r2"] {
+            world.promote(release, "dev", None).expect("starts");
+            world.report_healthy("a1");
+            world.run_due();
+        }
+        world
+    }
+
     pub(crate) fn promoted_everywhere(mut self, release: &str) -> Self {
         self.promote_down(release);
         self.promote(release, "production", None).expect("production");
@@ -151,7 +177,7 @@ impl World {
     }
 
     pub(crate) fn context(&self, reason: &str) -> Context {
-        Context { by: "test".into(), reason: reason.into(), now_ms: self.now_ms }
+        Context { by: "test".into(), reason: reason.into(), now_ms: self.now_ms, past: self.past }
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "a test hands a command over and is done with it")]
@@ -178,6 +204,25 @@ impl World {
             bypass: false,
         };
         self.command(command, "")
+    }
+
+    /// From now on releases enter the stage in this way.
+    pub(crate) fn enter_by(&mut self, environment: &str, rollout: RolloutSpec) {
+        let mut spec = self.state.services.values().next().expect("hello").spec.clone();
+        spec.stages.get_mut(&environment.parse().expect("name")).expect("a stage").rollout = rollout;
+        let apply = Command::Apply { environments: Vec::new(), services: vec![spec], access: None };
+        self.command(apply, "other ways").expect("applied");
+    }
+
+    /// Sees this of the rollout as it is now, or of what is watched, and does what follows.
+    pub(crate) fn see(&mut self, stage: &str, change: impl FnOnce(&mut RolloutSeen)) {
+        let name: StageName = stage.parse().expect("name");
+        let found = self.state.stage(&name).and_then(rollout::seen_as);
+        let (number, step) = found.expect("something is looked at");
+        let mut seen = RolloutSeen::nothing(number, step);
+        change(&mut seen);
+        self.seen.rollouts.insert(name, seen);
+        self.run_due();
     }
 
     pub(crate) fn weigh(&mut self, stage: &str, share: &str) -> Result<Decision, Refusal> {
@@ -221,11 +266,25 @@ impl World {
 
     /// Carries out what is due until nothing is; builds are left to the test.
     pub(crate) fn run_due(&mut self) {
+        let past = self.past.take();
+        self.run_all_due();
+        self.past = past;
+    }
+
+    fn run_all_due(&mut self) {
         for _ in 0..100 {
             let mut moved = false;
             for due in due(&self.state, &self.seen, self.now_ms) {
                 if let Due::Command(command) = due {
-                    moved |= self.command(command, "").is_ok_and(|decision| !decision.events.is_empty());
+                    let moves = matches!(command, Command::MoveRollout { .. } | Command::EnterQueued { .. });
+                    let done = self.command(command, "");
+                    // A refusal would come again with each look.
+                    assert!(done.is_ok() || !moves, "{done:?}");
+                    let passes = |decision: &Decision| {
+                        decision.events.iter().any(|event| matches!(event, Event::MarksPassed { .. }))
+                    };
+                    assert!(!done.as_ref().is_ok_and(passes), "nothing passes a mark by itself: {done:?}");
+                    moved |= done.is_ok_and(|decision| !decision.events.is_empty());
                 }
             }
             if !moved {

@@ -4,6 +4,7 @@
 //! fingerprint.
 
 pub mod access;
+mod split;
 
 use std::collections::BTreeSet;
 
@@ -109,12 +110,7 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
     if backends.is_empty() {
         return Vec::new();
     }
-    let weights = backends.iter().filter_map(|backend| {
-        let share = stage.share(ReleaseNumber::new(backend.release)?);
-        Some(fleet::WeightedRelease { release: backend.release, weight: share.weight().get() })
-            .filter(|weighted| weighted.weight > 0)
-    });
-    resources.push(resource("split", name.to_string(), &fleet::Split { weights: weights.collect() }));
+    resources.push(split::of(name, stage, &backends));
     let spec = state.service(&name.service).and_then(|service| service.spec.stages.get(&name.environment));
     let body = fleet::Stage {
         service: name.service.to_string(),
@@ -180,12 +176,7 @@ fn backend(
 ) -> Option<(fleet::Backend, fleet::Endpoints)> {
     let release = state.release(&ReleaseName::new(name.service.clone(), number))?;
     let (component, spec) = release.routed()?;
-    let addresses = match state.environments.get(&name.environment)?.group() {
-        Some(group) => placed(state, stage, group, number),
-        None => release.static_addresses(&name.environment),
-    };
-    // Port 0 was accepted by hand once, and is none.
-    let addresses = addresses.iter().filter(|address| address.port() != 0);
+    let addresses = addresses(state, name, stage, number).into_iter();
     let endpoints = addresses.map(|address| fleet::Endpoint { address: address.to_string() }).collect();
     let protocol = match spec.protocol? {
         Protocol::H1 => fleet::Protocol::H1,
@@ -201,6 +192,26 @@ fn backend(
         tls: endpoint_tls(state, name, spec),
     };
     Some((backend, fleet::Endpoints { endpoints }))
+}
+
+/// Where the routed component of a release can be reached in a stage, as agents reported or somebody gave it.
+pub(crate) fn addresses(
+    state: &State,
+    name: &StageName,
+    stage: &Stage,
+    number: ReleaseNumber,
+) -> Vec<std::net::SocketAddr> {
+    let release = state.release(&ReleaseName::new(name.service.clone(), number));
+    let Some((environment, release)) = state.environments.get(&name.environment).zip(release) else {
+        return Vec::new();
+    };
+    let mut addresses = match environment.group() {
+        Some(group) => placed(state, stage, group, number),
+        None => release.static_addresses(&name.environment),
+    };
+    // Port 0 was accepted by hand once, and is none.
+    addresses.retain(|address| address.port() != 0);
+    addresses
 }
 
 /// Where agents that still belong to the group run the release.

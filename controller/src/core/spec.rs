@@ -5,6 +5,7 @@
 
 mod access;
 mod certificates;
+mod rollout;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -19,6 +20,13 @@ pub use access::{
 pub use certificates::{
     ACME_DIRECTORY, AcmeSpec, CertificateSource, ChallengeSpec, ClientCertificates, ExternalAccount, HOOK_TIMEOUT,
 };
+
+pub use rollout::{
+    BlueGreen, Bounds, Breach, CHECK_EVERY, CHECK_FALL, CHECK_TIMEOUT, CHECKS_MOST, Check, CheckKind, INSIDERS_BYTES,
+    Insiders, Limits, Meanwhile, Objective, OnWorse, RolloutSpec, SHARE_LEAST, STEP_REQUESTS_MOST, STEP_TIME_MOST,
+    STEPS_MOST, Step, Sticky, Strategy, WORDS, WrongWord, check_words, fill,
+};
+pub(crate) use rollout::{is_near, names_near, sample};
 
 /// How long a release that left is kept ready when nobody says otherwise.
 pub const KEEP_WARM: Span = Span::from_ms(3_600_000).expect("an hour is a span");
@@ -60,17 +68,42 @@ pub struct EnvironmentSpec {
 
 impl EnvironmentSpec {
     /// Files and programs of the controller's machine that it names: whoever may name them may do there what it may.
-    pub fn on_machine(&self) -> Vec<&str> {
+    pub fn on_machine(&self) -> Vec<OnMachine> {
         let lists = self.client_certificates.iter().filter_map(|clients| clients.crl_file.as_deref());
+        let lists = lists.map(|list| OnMachine::of("list", [list]));
         self.certificates.on_machine().into_iter().chain(lists).collect()
     }
 }
 
 impl ServiceSpec {
-    /// As for environments.
-    pub fn on_machine(&self) -> Vec<&str> {
-        let clients = self.stages.values().filter_map(|stage| stage.client_certificates.as_ref());
-        clients.filter_map(|clients| clients.crl_file.as_deref()).collect()
+    /// As for environments, and servers there.
+    pub fn on_machine(&self) -> Vec<OnMachine> {
+        let of_stage = |(name, stage): (&EnvironmentName, &StageSpec)| {
+            let list = stage.client_certificates.as_ref().and_then(|clients| clients.crl_file.as_deref());
+            let list = list.map(|list| OnMachine::of("list", [list]));
+            let named = list.into_iter().chain(stage.rollout.on_machine());
+            let stage = name.clone();
+            named.map(move |named| OnMachine { stage: Some(stage.clone()), ..named }).collect::<Vec<_>>()
+        };
+        self.stages.iter().flat_map(of_stage).collect()
+    }
+}
+
+/// One thing of the controller's machine that a file names. Two are the same only where all of it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnMachine {
+    /// Which stage names it; none: an environment, or the service as a whole.
+    pub stage: Option<EnvironmentName>,
+    /// As what: "list" of revoked certificates, "certificate" with its key, "hook", "account" key, "command", "http" or
+    /// "prometheus" server.
+    pub kind: &'static str,
+    /// Paths, a program with its arguments, or a URL.
+    pub words: Vec<String>,
+}
+
+impl OnMachine {
+    fn of<'w>(kind: &'static str, words: impl IntoIterator<Item = &'w str>) -> Self {
+        Self { stage: None, kind, words: words.into_iter().map(str::to_owned).collect() }
     }
 }
 
@@ -236,4 +269,7 @@ pub struct StageSpec {
     /// As the environment's, in place of it; none: as it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
+    /// How a release enters; default all at once.
+    #[serde(default)]
+    pub rollout: RolloutSpec,
 }

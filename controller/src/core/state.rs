@@ -1,19 +1,22 @@
 //! What is true now: the fold of all events.
 
 mod application;
+mod release;
+pub(crate) mod rollout;
+mod stage;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use api::{
-    ComponentName, Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, ServiceName, Share, Span,
-    StageName,
-};
+use api::{Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, ServiceName, Span, StageName};
 use certs::fleet::Role;
 use serde::{Deserialize, Serialize};
 
-use super::spec::{AccessSpec, ComponentSpec, EnvironmentSpec, ServiceSpec, StageSpec, Target};
+use super::spec::{AccessSpec, EnvironmentSpec, ServiceSpec, StageSpec, Target};
 
 pub use application::{ApiKey, Application};
+pub use release::{Addresses, Artifact, Marked, NotReversible, Release, ReleaseProgress};
+pub use rollout::{Asked, Begun, CheckSeen, Earned, Frozen, Phase, Queued, Rollout, WatchEnd, Watching, Why};
+pub use stage::{Entering, Leaving, RolledBack, Stage, StartTakes, WARM_MOST};
 
 /// Everything the controller knows for good. Serialised as a checkpoint; its shape is versioned by
 /// [`State::SCHEMA`].
@@ -63,9 +66,6 @@ pub struct CertificateRecord {
     pub expires_ms: u64,
 }
 
-/// Warm releases of one stage: half of the backends that proxies accept, and more than anybody goes back.
-pub const WARM_MOST: usize = 32;
-
 /// A service with its releases and stages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
@@ -75,136 +75,6 @@ pub struct Service {
     pub releases: BTreeMap<ReleaseNumber, Release>,
     /// Stages in which something ever ran.
     pub stages: BTreeMap<EnvironmentName, Stage>,
-}
-
-/// An immutable, numbered thing that can serve.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Release {
-    /// Tag or version given by hand; may be empty.
-    pub version: String,
-    /// Full commit hash; may be empty for one added by hand.
-    pub commit: String,
-    /// First line of the commit's message.
-    pub subject: String,
-    /// How far it is.
-    pub progress: ReleaseProgress,
-    /// When it was asked for.
-    pub created_ms: u64,
-    /// Who asked for it.
-    pub by: String,
-    /// Why.
-    pub reason: String,
-    /// Frozen when it became ready.
-    pub components: BTreeMap<ComponentName, ComponentSpec>,
-    /// What was built.
-    pub artifacts: BTreeMap<ComponentName, Artifact>,
-    /// Where it runs in environments with a static target.
-    pub addresses: Vec<Addresses>,
-}
-
-/// How far a release is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReleaseProgress {
-    /// Waits for its build.
-    Queued,
-    /// Is being built.
-    Building,
-    /// Can be promoted. Terminal.
-    Ready {
-        /// Since when.
-        at_ms: u64,
-    },
-    /// Cannot be promoted. Terminal.
-    Failed {
-        /// Since when.
-        at_ms: u64,
-        /// Why, a sentence.
-        problem: String,
-    },
-}
-
-/// A built component.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artifact {
-    /// Digest of its manifest.
-    pub digest: Digest,
-    /// Size of its layer.
-    pub bytes: u64,
-}
-
-/// Addresses given by hand for a component of a release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Addresses {
-    /// Only there; none: in every environment with a static target.
-    pub environment: Option<EnvironmentName>,
-    /// The component.
-    pub component: ComponentName,
-    /// IP addresses with ports.
-    pub addresses: Vec<std::net::SocketAddr>,
-}
-
-/// One service in one environment.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Stage {
-    /// Serves what `entering` does not.
-    pub stable: Option<ReleaseNumber>,
-    /// The one release that is on its way in.
-    pub entering: Option<Entering>,
-    /// Releases that left and still run.
-    pub leaving: BTreeMap<ReleaseNumber, Leaving>,
-    /// Rolled back from: never a default target until `unhold`.
-    pub bad: BTreeSet<ReleaseNumber>,
-    /// Releases that were stable here, oldest first, each once at its last time.
-    pub past: Vec<ReleaseNumber>,
-    /// Releases that ever had weight here: what may go on downstream.
-    pub served: BTreeSet<ReleaseNumber>,
-    /// Where routed components run, as agents reported.
-    pub placed: BTreeMap<ReleaseNumber, BTreeMap<MemberName, std::net::SocketAddr>>,
-    /// The last rollback, until something is promoted again.
-    pub rolled_back: Option<RolledBack>,
-}
-
-/// A release on its way into a stage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entering {
-    /// Which.
-    pub release: ReleaseNumber,
-    /// Its share now, or once it has started.
-    pub share: Share,
-    /// Until when it must have started; none: it has.
-    pub starting_until_ms: Option<u64>,
-    /// It is an old release that is fetched back.
-    pub rollback: bool,
-    /// Since when.
-    pub since_ms: u64,
-}
-
-/// Why a release that has no weight still runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Leaving {
-    /// Ready to take over at once.
-    Warm {
-        /// Until when.
-        until_ms: u64,
-    },
-    /// No new requests; ends when those in flight have ended, or at the deadline.
-    Draining {
-        /// Until when at most.
-        until_ms: u64,
-    },
-}
-
-/// A rollback that nothing followed yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RolledBack {
-    /// From this release.
-    pub from: ReleaseNumber,
-    /// To this one.
-    pub to: ReleaseNumber,
-    /// When.
-    pub at_ms: u64,
 }
 
 /// A proxy or an agent.
@@ -275,7 +145,7 @@ pub struct Token {
 
 impl State {
     /// Version of the serialised shape: a checkpoint of another one is not read, the events are folded anew.
-    pub const SCHEMA: u32 = 6;
+    pub const SCHEMA: u32 = 9;
 
     /// A service, if there is one of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {
@@ -308,6 +178,14 @@ impl State {
             .unwrap_or(super::spec::KEEP_WARM)
     }
 
+    /// Whether a release of the stage has nobody who could answer: all agents that ran it were revoked.
+    pub fn has_lost(&self, name: &StageName, release: ReleaseNumber) -> bool {
+        let group = self.environments.get(&name.environment).and_then(EnvironmentSpec::group);
+        let Some((stage, group)) = self.stage(name).zip(group) else { return false };
+        let placed = stage.placed.get(&release);
+        !self.agents(group).any(|agent| placed.is_some_and(|placed| placed.contains_key(agent)))
+    }
+
     /// Agents that have joined the group.
     pub fn agents<'a>(&'a self, group: &'a MemberName) -> impl Iterator<Item = &'a MemberName> + 'a {
         self.members.iter().filter_map(move |(name, member)| {
@@ -328,107 +206,6 @@ impl MemberProgress {
             }
             Self::Invited { .. } | Self::Revoked => false,
         }
-    }
-}
-
-// === impl Stage ===
-
-impl Stage {
-    /// Share of a release now; what is not running has none.
-    pub fn share(&self, release: ReleaseNumber) -> Share {
-        let entering = self.entering.as_ref().filter(|entering| entering.starting_until_ms.is_none());
-        let taken = entering.map_or(Share::NONE, |entering| entering.share);
-        if entering.is_some_and(|entering| entering.release == release) {
-            taken
-        } else if self.stable == Some(release) {
-            taken.rest()
-        } else {
-            Share::NONE
-        }
-    }
-
-    /// Every release that should be running: stable, entering, warm and draining.
-    pub fn running(&self) -> BTreeSet<ReleaseNumber> {
-        let entering = self.entering.as_ref().map(|entering| entering.release);
-        self.stable.into_iter().chain(entering).chain(self.leaving.keys().copied()).collect()
-    }
-
-    /// Releases that proxies know: those that run and do not drain.
-    pub fn routed(&self) -> BTreeSet<ReleaseNumber> {
-        let draining = |release: &ReleaseNumber| matches!(self.leaving.get(release), Some(Leaving::Draining { .. }));
-        self.running().into_iter().filter(|release| !draining(release)).collect()
-    }
-
-    /// Whether the release runs and could take weight at once.
-    pub fn is_warm(&self, release: ReleaseNumber) -> bool {
-        matches!(self.leaving.get(&release), Some(Leaving::Warm { .. }))
-    }
-
-    /// Warm releases, the first to end first.
-    pub fn warm(&self) -> Vec<ReleaseNumber> {
-        let until = |(release, why): (&ReleaseNumber, &Leaving)| match why {
-            Leaving::Warm { until_ms } => Some((*until_ms, *release)),
-            Leaving::Draining { .. } => None,
-        };
-        let mut warm: Vec<_> = self.leaving.iter().filter_map(until).collect();
-        warm.sort_unstable();
-        warm.into_iter().map(|(_, release)| release).collect()
-    }
-
-    /// Warm releases beyond [`WARM_MOST`], the oldest.
-    pub fn too_many_warm(&self) -> Vec<ReleaseNumber> {
-        let mut warm = self.warm();
-        warm.truncate(warm.len().saturating_sub(WARM_MOST));
-        warm
-    }
-
-    /// The release that a rollback without further words goes to: the last stable before that is not bad.
-    pub fn rollback_target(&self) -> Option<ReleaseNumber> {
-        let now = self.stable;
-        if self.entering.as_ref().is_some_and(|entering| !entering.rollback) {
-            return now;
-        }
-        self.past.iter().rev().copied().find(|release| Some(*release) != now && !self.bad.contains(release))
-    }
-}
-
-// === impl Release ===
-
-impl Release {
-    /// The component that is routed to, with how it is spoken to.
-    pub fn routed(&self) -> Option<(&ComponentName, &ComponentSpec)> {
-        self.components.iter().find(|(_, component)| component.protocol.is_some())
-    }
-
-    /// Whether an agent could run what is routed to.
-    pub fn can_run(&self) -> bool {
-        self.routed().is_some_and(|(name, spec)| !spec.run.is_empty() && self.artifacts.contains_key(name))
-    }
-
-    /// Its addresses in an environment with a static target: those given for it, else those given for all.
-    pub fn static_addresses(&self, environment: &EnvironmentName) -> Vec<std::net::SocketAddr> {
-        let Some((routed, _)) = self.routed() else { return Vec::new() };
-        let given = |wanted: Option<&EnvironmentName>| -> Vec<_> {
-            let entries = self
-                .addresses
-                .iter()
-                .filter(|entry| &entry.component == routed && entry.environment.as_ref() == wanted);
-            entries.flat_map(|entry| entry.addresses.iter().copied()).collect()
-        };
-        let own = given(Some(environment));
-        if own.is_empty() { given(None) } else { own }
-    }
-
-    /// Whether it can be promoted.
-    pub fn is_ready(&self) -> bool {
-        matches!(self.progress, ReleaseProgress::Ready { .. })
-    }
-}
-
-impl ReleaseProgress {
-    /// Whether nothing changes any more.
-    pub fn is_terminal(&self) -> bool {
-        matches!(self, Self::Ready { .. } | Self::Failed { .. })
     }
 }
 

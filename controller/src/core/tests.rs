@@ -270,13 +270,7 @@ fn a_release_that_no_agent_can_run_is_refused() {
 
 #[test]
 fn a_warm_release_ends_in_its_time_and_only_then() {
-    let mut world = World::with_built_releases(2);
-    world.join_agent("a1");
-    for release in ["hello@r1", "hello@r2"] {
-        world.promote(release, "dev", None).expect("starts");
-        world.report_healthy("a1");
-        world.run_due();
-    }
+    let mut world = World::with_two_of(2);
     let dev = stage("hello/dev");
     assert!(world.state.stage(&dev).expect("stage").is_warm(r(1)));
     world.pass_ms(3_599_000);
@@ -291,10 +285,50 @@ fn a_warm_release_ends_in_its_time_and_only_then() {
     assert!(!world.state.stage(&dev).expect("stage").running().contains(&r(1)));
 
     let back = world.rollback("hello/dev", None).expect("needs a start");
-    assert!(back.lines[0].contains("has to start first"), "{back:?}");
+    assert!(back.lines[0].contains("it needs about 1s to start (as long as last time)"), "{back:?}");
     world.report_healthy("a1");
     world.run_due();
     assert_eq!(shares(&world, "hello/dev"), map(&[(1, "100%")]));
+}
+
+#[test]
+fn rollback_to_a_cold_release_says_how_long_it_needs() {
+    for (r1_took, r2_took, expected) in [
+        (
+            Some(11_200),
+            Some(3_000),
+            "r1 is no longer warm in hello/dev: it needs about 12s to start (as long as last time)",
+        ),
+        (None, Some(3_000), "it needs about 3s to start (as long as r2); r2 serves until then"),
+        (None, None, "it needs to start first, and nobody knows how long that takes; r2 serves until then"),
+    ] {
+        let mut world = World::with_built_releases(2);
+        world.join_agent("a1");
+        for (release, took_ms) in [("hello@r1", 11_200), ("hello@r2", 3_000)] {
+            world.promote(release, "dev", None).expect("starts");
+            world.pass_ms(took_ms);
+            world.report_healthy("a1");
+            world.run_due();
+        }
+        let (service, dev) = ("hello".parse().expect("name"), "dev".parse().expect("name"));
+        let found = world.state.services.get_mut(&service).and_then(|service| service.stages.get_mut(&dev));
+        let known = &mut found.expect("serves").start_took_ms;
+        assert_eq!(known.values().copied().collect::<Vec<_>>(), [11_200, 3_000]);
+        // What a release took that was started by an earlier controller is not known.
+        for (number, took) in [(1, r1_took), (2, r2_took)] {
+            if took.is_none() {
+                known.remove(&r(number));
+            }
+        }
+        let way = back::back(&world.state, &stage("hello/dev")).expect("a way back");
+        assert_eq!((way.to, way.start), (r(1), None), "warm");
+        world.pass_ms(3_600_000);
+        world.run_due();
+        let way = back::back(&world.state, &stage("hello/dev")).expect("a way back");
+        assert_eq!(way.start.and_then(state::StartTakes::ms), r1_took.or(r2_took), "cold");
+        let said = world.rollback("hello/dev", None).expect("fetched back");
+        assert!(said.lines[0].contains(expected), "{said:?}");
+    }
 }
 
 #[test]

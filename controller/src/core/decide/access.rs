@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn does_at(state: &mut State, command: &Command, now_ms: u64) -> Result<(), String> {
-        let context = Context { by: "test".into(), reason: String::new(), now_ms };
+        let context = Context { by: "test".into(), reason: String::new(), now_ms, past: None };
         let decision = decide(state, command, &context).map_err(|refusal| refusal.to_string())?;
         let mark = Mark { seq: 1, at_ms: now_ms, by: "test", reason: "", request: "" };
         for event in &decision.events {

@@ -1,20 +1,27 @@
 //! Who serves how much of a stage: promotion, weight, rollback, and what drivers tell of it on the way.
 
+mod abort;
 mod driven;
 mod promote;
+mod queue;
 mod rollback;
 
-use api::{MemberName, ReleaseNumber, Share, StageName};
+use api::{ReleaseName, ReleaseNumber, Share, StageName};
 
+use super::marks::{Passes, pass};
 use super::require_reason;
+use super::rollout::{kept_until_ms, lost, watching};
+use crate::core::back::held;
 use crate::core::command::{Context, Decision, Refusal};
 use crate::core::event::Event;
 use crate::core::spec::{EnvironmentSpec, Target};
-use crate::core::state::{Entering, Release, Stage, State};
+use crate::core::state::{Entering, Phase, Release, Rollout, Stage, State};
 
+pub(super) use abort::abort;
 pub(super) use driven::{end_warmth, enter, fail, place, retire};
 pub(super) use promote::Promotion;
-pub(super) use rollback::rollback;
+pub(super) use queue::{enter_queued, nobody_waits};
+pub(super) use rollback::{cancel, go_back_to, rollback};
 
 /// Longest time between a promotion and its release being healthy everywhere: fetching an artifact over a slow line
 /// takes minutes; after this somebody has to look anyway.
@@ -27,9 +34,8 @@ pub(crate) const DRAIN_DEADLINE_MS: u64 = 45_000;
 /// Whether the release has to be started before it can serve; refuses when it cannot be.
 fn needs_start(
     state: &State,
-    environment: &EnvironmentSpec,
-    release: &Release,
-    stage: &Stage,
+    name: &StageName,
+    (environment, release, stage): (&EnvironmentSpec, &Release, &Stage),
     number: ReleaseNumber,
 ) -> Result<bool, Refusal> {
     match &environment.target {
@@ -47,39 +53,64 @@ fn needs_start(
              `release build` makes",
             environment.name
         ))),
-        Target::Agent { group } => Ok(!(stage.is_warm(number) && runs(state, group, stage, number))),
+        Target::Agent { .. } => Ok(!stage.is_warm(number) || state.has_lost(name, number)),
     }
 }
 
-/// Whether an agent of the fleet runs the release: those that did may all have been revoked.
-fn runs(state: &State, group: &MemberName, stage: &Stage, number: ReleaseNumber) -> bool {
-    let placed = stage.placed.get(&number);
-    state.agents(group).any(|agent| placed.is_some_and(|placed| placed.contains_key(agent)))
+/// The same by its number alone.
+pub(in crate::core) fn must_start(state: &State, name: &StageName, number: ReleaseNumber) -> Result<bool, Refusal> {
+    let release = state.release(&ReleaseName::new(name.service.clone(), number));
+    let environment = state.environments.get(&name.environment);
+    let (Some(release), Some(environment), Some(stage)) = (release, environment, state.stage(name)) else {
+        return Err(Refusal::Unknown(format!("there is no release {number} of {}", name.service)));
+    };
+    needs_start(state, name, (environment, release, stage), number)
+}
+
+/// An entering release that can serve now.
+pub(super) struct Taking<'a> {
+    pub(super) release: ReleaseNumber,
+    pub(super) share: Share,
+    pub(super) rollback: bool,
+    pub(super) rollout: Option<&'a Rollout>,
 }
 
 /// What follows once the entering release can serve.
-fn take_share(
-    state: &State,
-    name: &StageName,
-    release: ReleaseNumber,
-    share: Share,
-    rollback: bool,
-    context: &Context,
-) -> Vec<Event> {
-    let warm_until_ms = context.now_ms + state.keep_warm(name).ms();
+pub(super) fn take_share(state: &State, name: &StageName, taking: &Taking<'_>, context: &Context) -> Vec<Event> {
+    let Taking { release, share, rollback, rollout } = *taking;
+    let stage = name.clone();
     let stable = state.stage(name).and_then(|stage| stage.stable);
-    match stable.filter(|_| rollback) {
-        Some(from) => vec![Event::RolledBack { stage: name.clone(), from, to: release, warm_until_ms, bad: true }],
-        None if share == Share::ALL => vec![Event::Completed { stage: name.clone(), release, warm_until_ms }],
-        None => vec![Event::ShareSet { stage: name.clone(), release, share }],
+    if let Some(from) = stable.filter(|_| rollback) {
+        let warm_until_ms = warm_until_ms(state, name, context);
+        return vec![Event::RolledBack { stage, from, to: release, warm_until_ms, bad: true, why: None }];
     }
+    if share == Share::ALL {
+        let warm_until_ms = kept_until_ms(state, name, rollout, context);
+        let watching = rollout.and_then(|rollout| watching(state, name, release, rollout, context));
+        return vec![Event::Completed { stage, release, warm_until_ms, watching }];
+    }
+    match rollout.map(|rollout| rollout.phase) {
+        // Without a share of its own: reachable at its own host, or for insiders.
+        Some(Phase::BeforeFlip | Phase::Step(_)) if share == Share::NONE => Vec::new(),
+        _ => vec![Event::ShareSet { stage, release, share }],
+    }
+}
+
+/// Until when a release that leaves now is kept warm.
+pub(super) fn warm_until_ms(state: &State, name: &StageName, context: &Context) -> u64 {
+    context.now_ms + state.keep_warm(name).ms()
+}
+
+/// The next number of a rollout in the stage.
+pub(super) fn number_after(state: &State, name: &StageName) -> u64 {
+    state.stage(name).map_or(0, |stage| stage.rollouts).saturating_add(1)
 }
 
 fn entering<'a>(state: &'a State, name: &StageName) -> Option<&'a Entering> {
     state.stage(name)?.entering.as_ref()
 }
 
-fn known(state: &State, name: &StageName) -> Result<(), Refusal> {
+pub(super) fn known(state: &State, name: &StageName) -> Result<(), Refusal> {
     let declared =
         state.service(&name.service).is_some_and(|service| service.spec.stages.contains_key(&name.environment));
     if declared { Ok(()) } else { Err(Refusal::Unknown(format!("there is no stage {name}"))) }
@@ -94,29 +125,65 @@ pub(super) fn weigh(state: &State, name: &StageName, share: Share, context: &Con
     if entering.rollback {
         return Err(Refusal::Refused(format!("{} is being fetched back into {name} for everything", entering.release)));
     }
-    if entering.share == share && share != Share::ALL {
-        return Ok(Decision::already(format!("{} has {share} of {name} already", entering.release)));
-    }
     let stable = state.stage(name).and_then(|stage| stage.stable);
+    let (number, starts) = (entering.release, entering.starting_until_ms.is_some());
+    let over = takes_over(state, name, entering, share);
+    if entering.share == share && over.is_none() && (share != Share::ALL || starts) {
+        return Ok(Decision::already(format!("{number} has {share} of {name} already")));
+    }
     if stable.is_none() && share != Share::ALL {
         return Err(Refusal::Refused(format!(
-            "{} is the first release of {name}: there is nobody else to take the rest",
-            entering.release
+            "{number} is the first release of {name}: there is nobody else to take the rest"
         )));
     }
-    let (number, starts) = (entering.release, entering.starting_until_ms.is_some());
-    let group = state.environments.get(&name.environment).and_then(|environment| environment.group());
-    let lost = state.stage(name).zip(group).is_some_and(|(stage, group)| !runs(state, group, stage, number));
-    if lost && !starts && share > entering.share {
-        return Err(Refusal::Refused(format!(
-            "{number} runs on no agent of {name} any more: wait until it does, or `pointsman rollback {name}`"
-        )));
+    if !starts && share > entering.share && state.has_lost(name, number) {
+        return Err(Refusal::Refused(lost(name, number)));
     }
-    let events = match entering.starting_until_ms {
-        Some(_) => vec![Event::ShareSet { stage: name.clone(), release: entering.release, share }],
-        None => take_share(state, name, entering.release, share, false, context),
+    let passes = if share > entering.share { further(state, name, entering, context)? } else { Passes::default() };
+    let way = entering.rollout.as_ref().map(|rollout| by_hand(rollout, over.as_ref()));
+    let taking = Taking { release: number, share, rollback: false, rollout: way.as_ref() };
+    let mut events: Vec<_> = over.into_iter().collect();
+    events.extend(match entering.starting_until_ms {
+        Some(_) => vec![Event::ShareSet { stage: name.clone(), release: number, share }],
+        None => take_share(state, name, &taking, context),
+    });
+    Ok(passes.before(Decision { lines: events.iter().map(Event::sentence).collect(), events }))
+}
+
+/// What is said before an older release takes more of a stage, where something is marked by now that it leaves behind.
+pub(super) fn further(
+    state: &State,
+    name: &StageName,
+    entering: &Entering,
+    context: &Context,
+) -> Result<Passes, Refusal> {
+    let stable = state.stage(name).and_then(|stage| stage.stable);
+    let Some(stable) = stable.filter(|_| held(state, name, entering).is_some()) else { return Ok(Passes::default()) };
+    pass(state, name, &[stable], entering.release, context)
+}
+
+/// A rollout that moved by itself, or could not move, becomes one by hand.
+fn takes_over(state: &State, name: &StageName, entering: &Entering, share: Share) -> Option<Event> {
+    let rollout = entering.rollout.as_ref()?;
+    let is_so = match rollout.phase {
+        Phase::ByHand => true,
+        Phase::AtOnce => share == Share::ALL,
+        Phase::BeforeFlip | Phase::Step(_) => false,
     };
-    Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
+    if is_so && rollout.frozen.is_none() {
+        return None;
+    }
+    let number = if rollout.frozen.is_some() { number_after(state, name) } else { rollout.number };
+    Some(Event::TakenOver { stage: name.clone(), release: entering.release, rollout: number })
+}
+
+/// The rollout as it is once somebody has taken it over.
+fn by_hand(rollout: &Rollout, over: Option<&Event>) -> Rollout {
+    let number = match over {
+        Some(Event::TakenOver { rollout, .. }) => *rollout,
+        _ => rollout.number,
+    };
+    Rollout { number, phase: Phase::ByHand, ..rollout.clone() }
 }
 
 pub(super) fn unhold(

@@ -3,6 +3,8 @@
 use api::Span;
 use serde::{Deserialize, Serialize};
 
+use super::OnMachine;
+
 /// Let's Encrypt: public, free, and what people mean when they say no more than "acme".
 pub const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
@@ -94,16 +96,17 @@ impl CertificateSource {
     }
 
     /// Files and programs of the controller's machine that it names.
-    pub fn on_machine(&self) -> Vec<&str> {
+    pub fn on_machine(&self) -> Vec<OnMachine> {
         match self {
-            Self::Files { chain, key } => vec![chain, key],
+            Self::Files { chain, key } => vec![OnMachine::of("certificate", [chain.as_str(), key])],
             Self::Acme(acme) => {
                 let hook = match &acme.challenge {
-                    ChallengeSpec::Dns { hook, .. } => hook.as_slice(),
-                    ChallengeSpec::Http | ChallengeSpec::TlsAlpn => &[],
+                    ChallengeSpec::Dns { hook, .. } => Some(OnMachine::of("hook", hook.iter().map(String::as_str))),
+                    ChallengeSpec::Http | ChallengeSpec::TlsAlpn => None,
                 };
-                let external = acme.external_account.iter().map(|external| external.key_file.as_str());
-                hook.iter().map(String::as_str).chain(external).collect()
+                let external = acme.external_account.iter();
+                let external = external.map(|external| OnMachine::of("account", [external.key_file.as_str()]));
+                hook.into_iter().chain(external).collect()
             }
             Self::Development | Self::Imported => Vec::new(),
         }

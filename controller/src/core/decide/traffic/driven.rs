@@ -2,10 +2,12 @@
 
 use api::{MemberName, ReleaseNumber, StageName};
 
-use super::{DRAIN_DEADLINE_MS, entering, take_share};
+use super::{DRAIN_DEADLINE_MS, Taking, entering, take_share};
+use crate::core::back::{held, named};
 use crate::core::command::{Context, Decision, Refusal};
+use crate::core::decide::rollout::end_watch;
 use crate::core::event::Event;
-use crate::core::state::{Leaving, State};
+use crate::core::state::{Leaving, State, WatchEnd};
 
 pub(in crate::core::decide) fn enter(
     state: &State,
@@ -18,8 +20,16 @@ pub(in crate::core::decide) fn enter(
     else {
         return Ok(Decision::default());
     };
+    if let Some(mark) = held(state, name, entering) {
+        // The mark came while it started: nobody has agreed to go past it.
+        let problem =
+            format!("it is behind {}: `--past {}` lets it in", named(std::slice::from_ref(&mark)), mark.release);
+        return fail(state, name, release, &problem, context);
+    }
     let mut events = vec![Event::Entered { stage: name.clone(), release }];
-    events.extend(take_share(state, name, release, entering.share, entering.rollback, context));
+    let (share, rollback) = (entering.share, entering.rollback);
+    let taking = Taking { release, share, rollback, rollout: entering.rollout.as_ref() };
+    events.extend(take_share(state, name, &taking, context));
     Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
 }
 
@@ -49,7 +59,13 @@ pub(in crate::core::decide) fn end_warmth(
     if *until_ms > context.now_ms && !stage.too_many_warm().contains(&release) {
         return Err(Refusal::Refused(format!("{release} is kept warm in {name} for longer")));
     }
-    Ok(Decision::one(Event::WarmthEnded { stage: name.clone(), release, until_ms: context.now_ms + DRAIN_DEADLINE_MS }))
+    // A watch that would flip back to it ends first: usually that was seen before, with what the watch saw.
+    let watching = stage.watching.as_ref().filter(|watching| watching.before == release && watching.until_ms.is_some());
+    let ended = watching.map(|watching| end_watch(name, watching, None, WatchEnd::WarmthEnded, context));
+    let until_ms = context.now_ms + DRAIN_DEADLINE_MS;
+    let cold = Event::WarmthEnded { stage: name.clone(), release, until_ms };
+    let events: Vec<_> = ended.into_iter().chain([cold]).collect();
+    Ok(Decision { lines: events.iter().map(Event::sentence).collect(), events })
 }
 
 pub(in crate::core::decide) fn retire(

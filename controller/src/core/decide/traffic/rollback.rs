@@ -2,11 +2,12 @@
 
 use api::{ReleaseName, ReleaseNumber, Share, StageName};
 
-use super::{DRAIN_DEADLINE_MS, START_DEADLINE_MS, known, needs_start};
+use super::{DRAIN_DEADLINE_MS, START_DEADLINE_MS, known, must_start, warm_until_ms};
 use crate::core::command::{Context, Decision, Refusal};
+use crate::core::decide::marks::pass;
 use crate::core::decide::require_reason;
 use crate::core::event::Event;
-use crate::core::state::{Entering, Stage, State};
+use crate::core::state::{Entering, Stage, State, Why};
 
 pub(in crate::core::decide) fn rollback(
     state: &State,
@@ -38,7 +39,6 @@ pub(in crate::core::decide) fn rollback(
     if state.release(&ReleaseName::new(name.service.clone(), target)).is_none() {
         return Err(Refusal::Unknown(format!("there is no release {target} of {}", name.service)));
     }
-    let warm_until_ms = context.now_ms + state.keep_warm(name).ms();
     if let Some(entering) = &stage.entering {
         if entering.release == target {
             return Err(Refusal::Refused(format!(
@@ -49,7 +49,16 @@ pub(in crate::core::decide) fn rollback(
             .stable
             .ok_or_else(|| Refusal::Refused(format!("{} is the first release of {name}", entering.release)))?;
         if stable == target {
-            return Ok(cancel(name, entering, stable, warm_until_ms, context));
+            let bad = entering.starting_until_ms.is_none() && !entering.rollback && !entering.waited;
+            let passes = pass(state, name, &[entering.release], stable, context)?;
+            let mut decision = passes.before(cancel(state, name, entering, stable, bad, None, context));
+            if entering.waited {
+                decision.lines.push(format!(
+                    "{} had waited for another's rollout and has not moved since it entered: it is not marked bad",
+                    entering.release
+                ));
+            }
+            return Ok(decision);
         }
         return Err(Refusal::Refused(format!(
             "{} is on its way into {name}: roll back to {stable} first",
@@ -60,21 +69,30 @@ pub(in crate::core::decide) fn rollback(
     if stable == target {
         return Ok(Decision::already(format!("{target} serves all of {name} already")));
     }
-    back_to(state, name, stage, stable, target, context)
+    go_back_to(state, name, stage, (stable, target), None, context)
 }
 
 /// Takes the entering release out again. One that has not started serves nowhere, so that it cannot be kept warm.
-fn cancel(
+pub(in crate::core::decide) fn cancel(
+    state: &State,
     name: &StageName,
     entering: &Entering,
     stable: ReleaseNumber,
-    warm_until_ms: u64,
+    bad: bool,
+    why: Option<Why>,
     context: &Context,
 ) -> Decision {
     let (stage, from, now_ms) = (name.clone(), entering.release, context.now_ms);
+    if entering.rollback {
+        // Nobody left: what serves was to be left, and now is not.
+        let problem = format!("it is not fetched back any more, {stable} goes on serving");
+        let until_ms = now_ms + DRAIN_DEADLINE_MS;
+        return Decision::one(Event::PromotionFailed { stage, release: from, problem, until_ms });
+    }
     let started = entering.starting_until_ms.is_none();
-    let (warm_until_ms, bad) = (if started { warm_until_ms } else { now_ms }, started && !entering.rollback);
-    let back = Event::RolledBack { stage: stage.clone(), from, to: stable, warm_until_ms, bad };
+    let warm_until_ms = if started { warm_until_ms(state, name, context) } else { now_ms };
+    let why = why.map(Box::new);
+    let back = Event::RolledBack { stage: stage.clone(), from, to: stable, warm_until_ms, bad, why };
     let lines = vec![back.sentence()];
     let mut events = vec![back];
     if !started {
@@ -84,12 +102,12 @@ fn cancel(
 }
 
 /// Back to a release that is not stable now: at once when it is warm, else after it has started.
-fn back_to(
+pub(in crate::core::decide) fn go_back_to(
     state: &State,
     name: &StageName,
     stage: &Stage,
-    from: ReleaseNumber,
-    to: ReleaseNumber,
+    (from, to): (ReleaseNumber, ReleaseNumber),
+    why: Option<Why>,
     context: &Context,
 ) -> Result<Decision, Refusal> {
     if !stage.past.contains(&to) {
@@ -100,12 +118,9 @@ fn back_to(
             "{to} is marked bad in {name}: `pointsman unhold {name} {to}` takes the mark away"
         )));
     }
-    let release = state.release(&ReleaseName::new(name.service.clone(), to));
-    let environment = state.environments.get(&name.environment);
-    let (Some(release), Some(environment)) = (release, environment) else {
-        return Err(Refusal::Unknown(format!("there is no release {to} of {}", name.service)));
-    };
-    if needs_start(state, environment, release, stage, to)? {
+    let must_start = must_start(state, name, to)?;
+    let passes = pass(state, name, &[from], to, context)?;
+    if must_start {
         let event = Event::Promoted {
             stage: name.clone(),
             release: to,
@@ -113,10 +128,14 @@ fn back_to(
             starting_until_ms: Some(context.now_ms + START_DEADLINE_MS),
             rollback: true,
             bypass: false,
+            rollout: None,
+            past: passes.past(context),
         };
-        let line = format!("{to} is no longer warm in {name}: it has to start first; {from} serves until then");
-        return Ok(Decision { events: vec![event], lines: vec![line] });
+        let takes = stage.start_takes(to);
+        let line = format!("{to} is no longer warm in {name}: it needs {takes}; {from} serves until then");
+        return Ok(passes.before(Decision { events: vec![event], lines: vec![line] }));
     }
-    let warm_until_ms = context.now_ms + state.keep_warm(name).ms();
-    Ok(Decision::one(Event::RolledBack { stage: name.clone(), from, to, warm_until_ms, bad: true }))
+    let (warm_until_ms, why) = (warm_until_ms(state, name, context), why.map(Box::new));
+    let back = Event::RolledBack { stage: name.clone(), from, to, warm_until_ms, bad: true, why };
+    Ok(passes.before(Decision::one(back)))
 }
