@@ -11,6 +11,7 @@
 mod access;
 mod certificates;
 mod environment;
+mod rollout;
 mod service;
 mod source;
 mod stages;

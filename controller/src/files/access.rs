@@ -9,8 +9,8 @@ use policies::policy::{Document, Policies};
 use crate::core::spec::{ACCESS_BYTES, AccessSpec, Credentials, DOCUMENT_BYTES, DOCUMENTS_MOST, Denial};
 
 use super::environment::schema;
-use super::value::stays_within;
-use super::walk::{Section, Walk, nearest, shown};
+use super::value::{not_one_of, stays_within};
+use super::walk::{Section, Walk, shown};
 use super::{Attached, File, Mistake};
 
 /// Keys that tell the file from others.
@@ -56,13 +56,6 @@ pub(super) fn credentials(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<
         *asked = true;
     }
     Some(read)
-}
-
-/// A word that is none of a few.
-fn not_one_of(walk: &mut Walk<'_>, at: usize, what: &str, word: &str, accepted: &[&str]) {
-    let near = nearest(word, accepted).map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
-    let list = accepted.join("\", \"");
-    walk.wrong(at, format!("\"{}\" is not {what}{near} (accepted: \"{list}\")", shown(word)));
 }
 
 /// See [`super::named`].

@@ -16,6 +16,7 @@ const BUILD_TIMEOUT: Span = Span::from_ms(15 * 60_000).expect("15 minutes");
 const STOP: Span = Span::from_ms(30_000).expect("30 seconds");
 const HEALTH_EVERY: Span = Span::from_ms(2_000).expect("2 seconds");
 const HEALTH_TIMEOUT: Span = Span::from_ms(1_000).expect("1 second");
+const HEALTH_LEAST: Span = Span::from_ms(1).expect("1 millisecond");
 const HEALTH_FALL: u32 = 3;
 const HEALTH_RISE: u32 = 1;
 
@@ -173,17 +174,9 @@ fn health(walk: &mut Walk<'_>, section: &Section<'_>) -> HealthSpec {
     });
     HealthSpec {
         http,
-        every: interval(walk, &section, "every").unwrap_or(HEALTH_EVERY),
-        timeout: interval(walk, &section, "timeout").unwrap_or(HEALTH_TIMEOUT),
+        every: section.within(walk, "every", HEALTH_LEAST, HEALTH_MOST).unwrap_or(HEALTH_EVERY),
+        timeout: section.within(walk, "timeout", HEALTH_LEAST, HEALTH_MOST).unwrap_or(HEALTH_TIMEOUT),
         fall: section.number(walk, "fall", 1..=100).unwrap_or(HEALTH_FALL),
         rise: section.number(walk, "rise", 1..=100).unwrap_or(HEALTH_RISE),
     }
-}
-
-fn interval(walk: &mut Walk<'_>, section: &Section<'_>, key: &str) -> Option<Span> {
-    let span: Span = section.parsed(walk, key)?;
-    if span > HEALTH_MOST {
-        walk.wrong(section.place(key), format!("`{key}` is {span}: accepted is 1ms to {HEALTH_MOST}"));
-    }
-    Some(span)
 }

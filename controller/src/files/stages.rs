@@ -8,11 +8,10 @@ use toml::de::DeValue;
 use crate::core::spec::StageSpec;
 
 use super::walk::{Section, Walk, nearest, shown};
-use super::{access, certificates};
+use super::{access, certificates, rollout};
 
 const KEYS: [&str; 7] = ["from", "keep_warm", "cors", "public", "client_certificates", "denial", "credentials"];
-const LATER: [&str; 9] =
-    ["enter", "strategy", "sticky", "steps", "objective", "on_worse", "approvals", "windows", "at_close"];
+const LATER: [&str; 4] = ["enter", "approvals", "windows", "at_close"];
 
 /// Most origins of a stage.
 const CORS_MOST: usize = 32;
@@ -26,7 +25,7 @@ type Sources = BTreeMap<EnvironmentName, Vec<(EnvironmentName, usize)>>;
 pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> BTreeMap<EnvironmentName, StageSpec> {
     let (mut stages, mut sources) = (BTreeMap::new(), Sources::new());
     for (name, section) in root.named::<EnvironmentName>(walk, "stage") {
-        section.check_keys(walk, &KEYS, &LATER);
+        section.check_keys(walk, &[&KEYS[..], &rollout::KEYS].concat(), &LATER);
         let keep_warm = section.parsed(walk, "keep_warm");
         let cors = cors(walk, &section);
         let from = from(walk, &section);
@@ -43,7 +42,9 @@ pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> BTreeMap<Environm
             walk.wrong(section.place(key), message);
         }
         let names = from.iter().map(|(from, _)| from.clone()).collect();
-        let stage = StageSpec { from: names, keep_warm, cors, public, client_certificates, denial, credentials };
+        let rollout = rollout::read(walk, &section);
+        let stage =
+            StageSpec { from: names, keep_warm, cors, public, client_certificates, denial, credentials, rollout };
         stages.insert(name.clone(), stage);
         sources.insert(name, from);
     }

@@ -48,4 +48,28 @@ from = "staging"
 keep_warm = "24h"                         # how long a rollback stays a matter of milliseconds
 # public = true
 # cors = ["https://app.example.com"]      # whose pages may call it from a browser, also with gRPC-Web
+
+# How a release enters: "all-at-once" (the default), "blue-green" (checked at its own host, then everything), or in steps.
+# A step is over when its time and its requests have passed, checks are well, and the proxies' counts say that the release
+# is no worse than the stable one was at the same time.
+# strategy = "canary"
+# steps = [
+#   { insiders = "x-insider: yes", pause = true },   # whoever sends this field, until `pointsman rollout resume`
+#   { share = "0.1%", requests = 500 },
+#   { share = "10%", for = "10m" },
+#   { share = "50%" },                    # until it is known to be no worse
+#   { share = "100%" },
+# ]
+# sticky = "identity"                     # none | identity | cookie: whose release stays the same while shares move
+# meanwhile = "queue"                     # finish | replace | queue: what becomes of another one that is promoted meanwhile
+# on_worse = "rollback"                   # rollback | freeze
+# margin = { errors = "0.1%", slow = "300ms", slow_share = "5%" }    # how much worse than the stable one is accepted
+# failure_header = "x-app-failed"         # an answer with it has failed, unless its value is "0" or "false"
+# objective = { errors = "0.1%", slow = "300ms", slow_share = "1%", on_breach = "ask" }    # ask | rollback; watched afterwards
+#
+# [[stage.production.check]]              # asked as long as the rollout lasts; {host} is the release's own, {release} its number
+# name = "smoke"
+# http = "https://{host}/smoke"           # or command = ["./smoke", "{release}"], or prometheus = { url, query, least, most }
+# app = "smoke"                           # asks as this application: its key is in checks/keys/SERVICE/ENVIRONMENT/smoke of the controller's data
+# every = "30s"                           # and timeout = "10s"; it has failed after fall = 3 in a row
 "#;

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::spec::{
-    ACME_DIRECTORY, CertificateSource, ChallengeSpec, Credentials, Denial, HOOK_TIMEOUT, Protocol, Target,
+    ACME_DIRECTORY, CertificateSource, ChallengeSpec, Credentials, Denial, HOOK_TIMEOUT, Meanwhile, Protocol, Sticky,
+    Target,
 };
 
 const SERVICE: &str = r#"schema = 1
@@ -140,6 +141,19 @@ fn the_template_parses_as_it_is_and_with_its_comments_switched_on() {
     let all = all.replace("\"h1\" ", "\"tls\" ").replace("# tls =", "tls =");
     let spec = service(&all);
     assert_eq!(spec.build.expect("build").environment["PROFILE"], "release");
+}
+
+#[test]
+fn rollout_keys_of_the_template_parse_when_they_are_switched_on() {
+    let text = template(&"hello".parse().expect("name"));
+    let (before, keys) = text.split_at(text.find("# strategy").expect("the first of them"));
+    let switched: Vec<&str> = keys.lines().map(|line| line.trim_start_matches('#').trim_start()).collect();
+    let spec = service(&format!("{before}{}", switched.join("\n")));
+    let rollout = &spec.stages[&"production".parse::<EnvironmentName>().expect("name")].rollout;
+    assert!(rollout.is_sound());
+    assert_eq!((rollout.strategy.steps().len(), rollout.checks.len(), rollout.objective.is_some()), (5, 1, true));
+    assert_eq!((rollout.sticky, rollout.meanwhile), (Sticky::Identity, Meanwhile::Queue));
+    assert_eq!(rollout.failure_header.as_deref(), Some("x-app-failed"));
 }
 
 #[test]
@@ -413,7 +427,7 @@ fn hostile_h83_tls_that_verifies_nothing_is_refused_with_the_accepted_form() {
 
 #[test]
 fn hostile_h83_what_this_version_does_not_act_on_is_refused() {
-    for key in ["strategy", "sticky", "steps", "objective", "on_worse", "enter", "approvals", "windows", "at_close"] {
+    for key in ["enter", "approvals", "windows", "at_close"] {
         let found = mistakes(&format!("{SERVICE}{key} = \"x\"\n"));
         assert_eq!(found, [format!("24:1: `{key}` is not supported by this version")]);
     }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use api::NotAccepted;
+use api::{NotAccepted, Span};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::walk::{Section, Walk, a_kind, shown};
+use super::walk::{Section, Walk, a_kind, nearest, shown};
 
 impl Section<'_> {
     /// A string, if the key is there.
@@ -76,6 +76,32 @@ impl Section<'_> {
         number
     }
 
+    /// A length of time within a range, if the key is there.
+    pub(super) fn within(&self, walk: &mut Walk<'_>, key: &str, least: Span, most: Span) -> Option<Span> {
+        let span: Span = self.parsed(walk, key)?;
+        if span < least || span > most {
+            walk.wrong(self.place(key), format!("`{key}` is {span}: accepted is {least} to {most}"));
+        }
+        Some(span)
+    }
+
+    /// One of a few words, if the key is there; `what` is what they are, with its article.
+    pub(super) fn word<T: Copy>(
+        &self,
+        walk: &mut Walk<'_>,
+        key: &str,
+        what: &str,
+        accepted: &[(&str, T)],
+    ) -> Option<T> {
+        let (text, at) = self.text(walk, key)?;
+        let found = accepted.iter().find(|(word, _)| *word == text).map(|(_, meant)| *meant);
+        if found.is_none() {
+            let words: Vec<&str> = accepted.iter().map(|(word, _)| *word).collect();
+            not_one_of(walk, at, what, &text, &words);
+        }
+        found
+    }
+
     /// A list of strings, if the key is there; each with its place. What is no string is a mistake and left out.
     pub(super) fn list(&self, walk: &mut Walk<'_>, key: &str) -> Option<Vec<(String, usize)>> {
         let value = self.value(key)?;
@@ -116,6 +142,13 @@ impl Section<'_> {
         }
         variables
     }
+}
+
+/// A word that is none of a few.
+pub(super) fn not_one_of(walk: &mut Walk<'_>, at: usize, what: &str, word: &str, accepted: &[&str]) {
+    let near = nearest(word, accepted).map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
+    let list = accepted.join("\", \"");
+    walk.wrong(at, format!("\"{}\" is not {what}{near} (accepted: \"{list}\")", shown(word)));
 }
 
 /// Refuses what is no name of an environment variable, and the names that are ours.

@@ -13,9 +13,10 @@ use crate::core::spec::{
     REFRESH_MOST,
 };
 use crate::files::tls::not_a_ca;
+use crate::files::value::not_one_of;
 use crate::files::walk::{Section, Walk, shown};
 
-use super::{Files, not_one_of};
+use super::Files;
 
 const KEYS: [&str; 9] =
     ["issuer", "audience", "algorithms", "jwks", "ca_file", "leeway", "refresh", "groups", "attributes"];
@@ -93,8 +94,8 @@ fn issuer(walk: &mut Walk<'_>, section: &Section<'_>, files: &Files<'_, '_>) -> 
     let audiences = audiences(walk, section);
     let algorithms = algorithms(walk, section);
     let ca = ca(walk, section, files);
-    let leeway = within(walk, section, "leeway", Span::from_ms(1)?, LEEWAY_MOST).unwrap_or(LEEWAY);
-    let refresh = within(walk, section, "refresh", REFRESH_LEAST, REFRESH_MOST).unwrap_or(REFRESH);
+    let leeway = section.within(walk, "leeway", Span::from_ms(1)?, LEEWAY_MOST).unwrap_or(LEEWAY);
+    let refresh = section.within(walk, "refresh", REFRESH_LEAST, REFRESH_MOST).unwrap_or(REFRESH);
     let groups = groups(walk, section);
     let attributes = attributes(section);
     if there != (true, true) {
@@ -162,14 +163,6 @@ fn ca(walk: &mut Walk<'_>, section: &Section<'_>, files: &Files<'_, '_>) -> Opti
         walk.wrong(at, wrong);
     }
     Some(file.text.to_owned())
-}
-
-fn within(walk: &mut Walk<'_>, section: &Section<'_>, key: &str, least: Span, most: Span) -> Option<Span> {
-    let span: Span = section.parsed(walk, key)?;
-    if span < least || span > most {
-        walk.wrong(section.place(key), format!("`{key}` is {span}: accepted is {least} to {most}"));
-    }
-    Some(span)
 }
 
 fn groups(walk: &mut Walk<'_>, section: &Section<'_>) -> Vec<GroupRule> {
