@@ -4,6 +4,8 @@
 //!
 //! Written by the connections' tasks and the engine, read by whoever waits for the fleet or shows it.
 
+mod trials;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use crate::core::State;
 use crate::core::state::Leaving;
 use crate::engine::secrets_messages;
 use crate::measure::Measure;
+use crate::trial::Trials;
 
 /// A proxy from which nothing was heard for so long is no longer waited for. Ten of its reports.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
@@ -37,6 +40,7 @@ pub(crate) struct Fleet {
 struct Inner {
     proxies: BTreeMap<MemberName, Proxy>,
     measure: Measure,
+    trials: Trials,
     questions: BTreeMap<u64, Asked>,
     asked: u64,
 }
@@ -214,6 +218,7 @@ impl Fleet {
         let mut inner = self.lock();
         inner.proxies.remove(name);
         inner.measure.forget(name);
+        inner.trials.forget(name);
         drop(inner);
         self.move_on();
     }
@@ -331,7 +336,9 @@ impl Fleet {
     /// Stages that are counted from now on, with the newest release of their service.
     pub(crate) fn know<'a>(&self, state: &State, stages: impl Iterator<Item = &'a StageName>) {
         let mut inner = self.lock();
+        let now = Instant::now();
         for stage in stages {
+            inner.trials.follow(stage, state.stage(stage), now);
             let newest = state.service(&stage.service).and_then(|service| service.releases.keys().next_back());
             if let Some(newest) = newest {
                 inner.measure.know(stage, *newest);
@@ -339,14 +346,16 @@ impl Fleet {
         }
     }
 
-    /// Takes in counters.
-    pub(crate) fn counts(&self, name: &MemberName, connection: u64, counts: &Counts, now_ms: u64) {
+    /// Takes in counters. True if they show that a release has to be stopped.
+    pub(crate) fn counts(&self, name: &MemberName, connection: u64, counts: &Counts, now_ms: u64) -> bool {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let Some(proxy) = inner.proxies.get_mut(name).filter(|proxy| proxy.connection == connection) else { return };
+        let proxy = inner.proxies.get_mut(name).filter(|proxy| proxy.connection == connection);
+        let Some(proxy) = proxy else { return false };
         let now = Instant::now();
         (proxy.heard, proxy.heard_ms, proxy.counted) = (now, now_ms, Some(now));
         inner.measure.take_in(name, counts, now);
+        inner.trials.take_in(name, counts, now)
     }
 
     /// All proxies ever heard of since the start, beside a version.

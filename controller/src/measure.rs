@@ -13,6 +13,12 @@ use crate::fleet::LEASE;
 /// "The last seconds": long enough for a rate that does not jump, short enough to see what a step did.
 pub(crate) const WINDOW: Duration = Duration::from_secs(10);
 
+/// What a report tells of: the second before it, and a little that it was on its way.
+const REPORT: Duration = Duration::from_millis(1_100);
+
+/// For so long after a change nobody knows a rate: two reports.
+const UNKNOWN: Duration = Duration::from_millis(2_500);
+
 /// Counters of one release in one stage.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Totals {
@@ -31,6 +37,8 @@ pub(crate) struct Measure {
     totals: HashMap<Key, Totals>,
     /// Differences of the last seconds, oldest first.
     recent: HashMap<Key, VecDeque<(Instant, Totals)>>,
+    /// When the first report came.
+    first: Option<Instant>,
     /// When `recent` was last cleared of releases that nobody asks for any more.
     cleared: Option<Instant>,
     /// What there is to be counted: stages with the newest release of their service.
@@ -63,6 +71,7 @@ impl Measure {
     pub(crate) fn take_in(&mut self, proxy: &MemberName, counts: &Counts, now: Instant) {
         // What a proxy counted before we knew it is part of the totals, but nobody knows when it was.
         let known = self.proxies.contains_key(proxy);
+        self.first.get_or_insert(now);
         let reported = self.proxies.entry(proxy.clone()).or_default();
         if reported.run != counts.run {
             *reported = Reported { run: counts.run, ..Reported::default() };
@@ -102,13 +111,39 @@ impl Measure {
 
     /// Over the last [`WINDOW`].
     pub(crate) fn recent(&self, stage: &StageName, release: ReleaseNumber, now: Instant) -> Totals {
+        self.recent_since(stage, release, None, now)
+    }
+
+    /// The same, without what was counted before something changed; none: nothing has.
+    pub(crate) fn recent_since(
+        &self,
+        stage: &StageName,
+        release: ReleaseNumber,
+        changed: Option<Instant>,
+        now: Instant,
+    ) -> Totals {
         let mut sum = Totals::default();
+        let is_after = |at: Instant| changed.is_none_or(|changed| at >= changed + REPORT);
         for (at, difference) in self.recent.get(&(stage.to_string(), release.number())).into_iter().flatten() {
-            if now.duration_since(*at) < WINDOW {
+            if now.duration_since(*at) < WINDOW && is_after(*at) {
                 sum.add(difference);
             }
         }
         sum
+    }
+
+    /// Requests a second of the last seconds, since something changed; none: it is too early to say.
+    pub(crate) fn rate_since(
+        &self,
+        stage: &StageName,
+        release: ReleaseNumber,
+        changed: Option<Instant>,
+        now: Instant,
+    ) -> Option<f64> {
+        let since = self.first?.max(changed.unwrap_or(self.first?));
+        let looked = now.duration_since(since).min(WINDOW);
+        let counted = self.recent_since(stage, release, changed, now).requests;
+        (looked >= UNKNOWN).then(|| counted as f64 / looked.as_secs_f64())
     }
 
     /// Requests in flight now, by all proxies that were heard of within the lease.
@@ -246,5 +281,26 @@ mod tests {
         );
         measure.take_in(&"p1".parse().expect("name"), &report(7, 1_000_050, 0, 0), start);
         assert_eq!(measure.recent(&stage, release, start).requests, 50);
+    }
+
+    #[test]
+    fn what_was_counted_before_a_change_says_nothing_of_what_is_so_since() {
+        let (stage, release): (StageName, _) = ("hello/dev".parse().expect("stage"), ReleaseNumber::FIRST);
+        let (mut measure, start) = (measure(), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        assert_eq!(measure.rate_since(&stage, release, None, start), None, "no proxy has told anything");
+        for second in 0..=20 {
+            measure.take_in(&"p1".parse().expect("name"), &report(7, 100 * second, 0, 0), at(second));
+        }
+        assert_eq!(measure.rate_since(&stage, release, None, at(20)), Some(100.0));
+        // In the middle of a second: the report after it tells of both.
+        let changed = Some(start + Duration::from_millis(16_500));
+        let since = |now| measure.recent_since(&stage, release, changed, now).requests;
+        assert_eq!((since(at(17)), since(at(18)), since(at(20))), (300, 300, 300), "of 18, 19 and 20");
+        assert_eq!(measure.rate_since(&stage, release, changed, at(18)), None, "too early");
+        let rate = measure.rate_since(&stage, release, changed, at(20)).expect("long enough");
+        assert!((80.0..=100.0).contains(&rate), "{rate}");
+        let just_now = measure.recent_since(&stage, release, Some(at(20)), at(20)).requests;
+        assert_eq!(just_now, 0);
     }
 }
