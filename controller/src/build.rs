@@ -10,9 +10,9 @@
 
 mod log;
 mod mirror;
-mod process;
+pub(crate) mod process;
 mod steps;
-mod workspace;
+pub(crate) mod workspace;
 
 #[cfg(test)]
 mod tests;
@@ -176,7 +176,8 @@ impl BuildFolders {
         log::path(&self.logs, release)
     }
 
-    fn path(&self) -> String {
+    /// Where programs are looked for.
+    pub(crate) fn path(&self) -> String {
         self.inherited.get("PATH").cloned().unwrap_or_else(|| DEFAULT_PATH.to_owned())
     }
 

@@ -45,6 +45,8 @@ pub(crate) enum Output<'o> {
     Log(&'o mut Log),
     /// Standard output is kept, up to a bound that fails the program; of the errors the beginning.
     Keep(&'o mut Kept),
+    /// The end of both streams, in the order in which they come.
+    End(&'o mut End),
 }
 
 /// Output that was kept.
@@ -56,6 +58,14 @@ pub(crate) struct Kept {
     pub(crate) most: usize,
     /// Whether output went over the bound.
     pub(crate) over: bool,
+}
+
+/// The end of what was put out.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    pub(crate) output: Vec<u8>,
+    /// Bound on it.
+    pub(crate) most: usize,
 }
 
 /// How a program ended.
@@ -88,6 +98,10 @@ impl Output<'_> {
                 let room = most.saturating_sub(place.len()).min(bytes.len());
                 place.extend_from_slice(&bytes[..room]);
                 kept.over |= room < bytes.len() && !is_error;
+            }
+            Self::End(end) => {
+                end.output.extend_from_slice(bytes);
+                end.output.drain(..end.output.len().saturating_sub(end.most));
             }
         }
     }

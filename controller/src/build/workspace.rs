@@ -1,4 +1,4 @@
-//! The folder of one build, and what builds leave behind: processes that outlived them, folders of a controller that died.
+//! The folder of one build or check, and what they leave behind: processes that outlived them, folders of a controller that died.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
@@ -25,8 +25,12 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// Makes it; what an earlier build of the same release left is ended and removed first.
     pub(crate) async fn make(folders: &BuildFolders, release: &ReleaseName) -> Result<Self, BuildProblem> {
-        let work = folders.work.clone();
-        let workspace = Self { folder: work.join(format!("{}-{}", release.service, release.number)) };
+        Self::within(folders.work.clone(), &format!("{}-{}", release.service, release.number)).await
+    }
+
+    /// Makes one of this name in `work`; what an earlier one left is ended and removed first.
+    pub(crate) async fn within(work: PathBuf, name: &str) -> Result<Self, BuildProblem> {
+        let workspace = Self { folder: work.join(name) };
         let folder = workspace.folder.clone();
         let made = tokio::task::spawn_blocking(move || {
             end_recorded(&folder);
@@ -71,7 +75,7 @@ impl Workspace {
     pub(crate) async fn remove(self) {
         let folder = self.folder;
         if let Err(error) = remove_folder(folder.clone()).await {
-            tracing::warn!(folder = %folder.display(), %error, "the folder of a build was not removed");
+            tracing::warn!(folder = %folder.display(), %error, "a folder of work was not removed");
         }
     }
 }
@@ -82,13 +86,18 @@ impl Workspace {
 /// processes that carry the mark of a folder within `folders.work` or of the mirrors.
 pub fn end_leftovers(folders: &BuildFolders) {
     end_marked(&folders.mirrors);
-    let Ok(entries) = std::fs::read_dir(&folders.work) else { return };
+    end_left_in(&folders.work);
+}
+
+/// Ends processes and removes folders of all that a controller left behind in `work`, as [`end_leftovers`] does.
+pub(crate) fn end_left_in(work: &Path) {
+    let Ok(entries) = std::fs::read_dir(work) else { return };
     for folder in entries.filter_map(Result::ok).map(|entry| entry.path()) {
-        tracing::info!(folder = %folder.display(), "ending a build that a controller left behind");
+        tracing::info!(folder = %folder.display(), "ending what a controller left behind");
         end_recorded(&folder);
         end_marked(&folder);
         if let Err(error) = remove_now(&folder) {
-            tracing::warn!(folder = %folder.display(), %error, "the folder of a build was not removed");
+            tracing::warn!(folder = %folder.display(), %error, "a folder of work was not removed");
         }
     }
 }
