@@ -4,9 +4,10 @@
 //! Must not know: clocks, files, sockets, randomness, TOML. `now_ms` and secrets' hashes are arguments; equal arguments
 //! give equal answers, so that `--plan`, a replay and a simulation are the same code.
 //!
-//! Main functions: [`decide()`] (command -> events | refusal), [`State::evolve`] (event -> state), [`due()`] (what time and
+//! Main functions: [`rollout::next`] (what a rollout does by itself), [`back::back`] (where a rollback goes), [`decide()`] (command -> events | refusal), [`State::evolve`] (event -> state), [`due()`] (what time and
 //! observations ask for), [`resources::of_stage`] and [`desired::of_agent`] (what proxies and agents should have).
 
+pub mod back;
 pub mod command;
 pub mod decide;
 pub mod desired;
@@ -15,6 +16,7 @@ pub mod event;
 mod evolve;
 pub mod observe;
 pub mod resources;
+pub mod rollout;
 pub mod spec;
 pub mod state;
 

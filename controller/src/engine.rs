@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use api::fleet::Challenge;
-use api::{EnvironmentName, ReleaseName, StageName, Version};
+use api::{EnvironmentName, ReleaseName, ReleaseNumber, StageName, Version};
 use certs::development::Material;
 use certs::fleet::Role;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -58,6 +58,8 @@ pub(crate) struct Submission {
     pub(crate) reason: String,
     /// Drawn by the caller; may be empty.
     pub(crate) request: String,
+    /// As [`Context::past`].
+    pub(crate) past: Option<ReleaseNumber>,
     /// Decide only.
     pub(crate) plan: bool,
     /// When it arrived at the controller.
@@ -72,7 +74,8 @@ impl Submission {
 
     /// A command of somebody, arriving now.
     pub(crate) fn of(by: &str, reason: String, command: Command) -> Self {
-        Self { command, by: by.to_owned(), reason, request: String::new(), plan: false, arrived: Instant::now() }
+        let (by, request, arrived) = (by.to_owned(), String::new(), Instant::now());
+        Self { command, by, reason, request, past: None, plan: false, arrived }
     }
 }
 
@@ -243,7 +246,7 @@ impl Engine {
             return before;
         }
         let now_ms = self.now_ms();
-        let context = Context { by: submission.by, reason: submission.reason, now_ms };
+        let context = Context { by: submission.by, reason: submission.reason, now_ms, past: submission.past };
         let decision = decide(&self.state, &submission.command, &context).map_err(NotDone::Refused)?;
         if submission.plan || decision.events.is_empty() {
             return Ok(Accepted { events: decision.events, ..nothing(self, decision.lines) });
@@ -373,6 +376,7 @@ impl Engine {
             self.publisher.renew(&self.state, &self.fleet, SystemTime::now());
         }
         self.seen.drained = self.fleet.drained(&self.state, self.publisher.version());
+        self.seen.rollouts = self.fleet.rollouts();
         let now_ms = self.now_ms();
         for due in due(&self.state, &self.seen, now_ms) {
             match due {

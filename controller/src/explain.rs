@@ -1,10 +1,11 @@
-//! Why a request was answered as it was, and how one would be: sentences for operators.
+//! Why a request was answered as it was, how one would be, and what became of a rollout: sentences for operators.
 //!
 //! Must not know: who asks, or how proxies are reached.
 //!
-//! Main functions: [`opened`], what an id of a 404 says; [`policy()`], what would be decided.
+//! Main functions: [`opened`], what an id of a 404 says; [`policy()`], what would be decided; [`rollout()`], a release's way.
 
 mod policy;
+mod rollout;
 
 use api::StageName;
 use api::fleet::Decided;
@@ -17,6 +18,7 @@ use crate::core::State;
 use crate::keys::Key;
 
 pub(crate) use policy::{Ask, policy};
+pub(crate) use rollout::{Happened, rollout};
 
 /// Every way in which a request ends.
 const WHYS: [Why; 10] = [

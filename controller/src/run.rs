@@ -19,6 +19,7 @@ use crate::artifact::Layout;
 use crate::build::{self, BuildFolders};
 use crate::builder;
 use crate::certificates;
+use crate::checks::{self, CheckFolders};
 use crate::core::{Command, State};
 use crate::engine::{self, Fault, Handle, NotDone, Parts, Priority, Publisher, Submission};
 use crate::fleet::Fleet;
@@ -139,7 +140,10 @@ pub async fn run(
         connections: AtomicU64::new(0),
     });
     let (cancel, cancelled) = watch::channel(false);
-    let mut tasks = JoinSet::new();
+    let checks = CheckFolders::within(data, &kept.folders);
+    let (mut tasks, mut asking) = (JoinSet::new(), JoinSet::new());
+    let happened = shared.happened.subscribe();
+    asking.spawn(checks::run(engine.clone(), shared.fleet.clone(), checks, happened, cancelled.clone()));
     tasks.spawn(builder::run(engine.clone(), kept.folders, kept.layout, jobs, cancelled));
     tasks.spawn(certificates::run(engine.clone(), shared.fleet.clone(), ordered));
     tasks.spawn(renew(shared.clone(), hosts, renewed));
@@ -149,6 +153,8 @@ pub async fn run(
     }
     let result = until_the_end(stop, &engine, &mut ended).await;
     cancel.send_replace(true);
+    // What checks have started ends with the controller, and in order.
+    let _ = asking.join_next().await;
     // Open streams of proxies would keep the server for ever; they come back by themselves.
     tasks.abort_all();
     result
@@ -208,7 +214,7 @@ fn hosts(advertise: Option<&str>) -> Vec<String> {
     host.map(|(host, _)| host.trim_matches(['[', ']']).to_owned()).into_iter().collect()
 }
 
-/// Writes what people need: the authority for clients, and the operator file.
+/// Writes what people need: the authority for clients, the one for whoever asks the controller, and the operator file.
 async fn files_for_people(
     engine: &Handle,
     data: &Path,
@@ -218,7 +224,18 @@ async fn files_for_people(
 ) -> Result<PathBuf, ControllerError> {
     std::fs::write(data.join("development-ca.pem"), authority)
         .map_err(|problem| failed(format!("{}: {problem}", data.display())))?;
+    for_everybody(&data.join("ca.pem"), &ca.certificate_pem())
+        .map_err(|problem| failed(format!("{}: {problem}", data.join("ca.pem").display())))?;
     first_token(engine, data, address, ca).await
+}
+
+/// Writes a file that is no secret, mode 0644 whatever the umask, whole or not at all.
+fn for_everybody(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let new = path.with_extension("pem.new");
+    std::fs::write(&new, text)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o644))?;
+    std::fs::rename(&new, path)
 }
 
 /// Waits for `stop`, or for the engine to fail.
@@ -298,7 +315,21 @@ fn fold(
     for note in &opened.notes {
         warn!("{note}");
     }
-    let checkpoint = opened.checkpoint.filter(|checkpoint| checkpoint.schema == State::SCHEMA);
+    let OnRecord { state, checkpointed, last_ms } = on_record(&opened)?;
+    Ok(Parts { state, store: opened.store, checkpointed, last_ms, publisher, fleet, happened, builds, fault })
+}
+
+/// What a store says.
+struct OnRecord {
+    state: State,
+    /// The last event that the checkpoint holds; 0: there is none of this shape.
+    checkpointed: u64,
+    /// When the last event was.
+    last_ms: u64,
+}
+
+fn on_record(opened: &Opened) -> Result<OnRecord, ControllerError> {
+    let checkpoint = opened.checkpoint.as_ref().filter(|checkpoint| checkpoint.schema == State::SCHEMA);
     let checkpoint = checkpoint
         .and_then(|checkpoint| Some((checkpoint.seq, serde_json::from_slice::<State>(&checkpoint.state).ok()?)));
     let (checkpointed, mut state) = checkpoint.unwrap_or_default();
@@ -312,7 +343,7 @@ fn fold(
     if last_ms == 0 {
         last_ms = opened.store.read(checkpointed, 1).map_err(failed)?.first().map_or(0, |record| record.at_ms);
     }
-    Ok(Parts { state, store: opened.store, checkpointed, last_ms, publisher, fleet, happened, builds, fault })
+    Ok(OnRecord { state, checkpointed, last_ms })
 }
 
 /// Makes the first token and its file, unless both are there. A file that was lost is replaced, and its token with it:
@@ -374,7 +405,9 @@ async fn first_token(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Event;
     use crate::engine::tests::World;
+    use crate::store::{Checkpoint, NewRecord};
 
     #[tokio::test]
     async fn a_start_that_the_store_ends_says_why() {
@@ -411,6 +444,38 @@ mod tests {
     }
 
     #[test]
+    fn rollback_knows_what_ran_before_marks_were_known() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let world = crate::core::evolve_test::World::with_static_releases(2);
+        let world = world.promoted_everywhere("hello@r1").promoted_everywhere("hello@r2");
+        let stage: api::StageName = "hello/production".parse().expect("a name");
+        // As the schema before kept it: neither events nor state know of what this one has added.
+        let record = |(event, at_ms): &(Event, u64)| {
+            let mut payload = serde_json::to_value(event).expect("written");
+            let fields = payload.as_object_mut().expect("fields");
+            if event.kind() == "promoted" {
+                assert!(fields.remove("past").is_some());
+            }
+            let (by, about, kind) = ("test".to_owned(), event.about(), event.kind().to_owned());
+            NewRecord { at_ms: *at_ms, by, reason: String::new(), about, kind, schema: 1, payload }
+        };
+        let mut store = Store::open(folder.path()).expect("opens").store;
+        let last = store.append(world.log.iter().map(record).collect()).expect("kept").len() as u64;
+        let mut state = serde_json::to_value(&world.state).expect("written");
+        let hello = &mut state["services"]["hello"];
+        assert!(hello["stages"]["production"].as_object_mut().expect("fields").remove("ran").is_some());
+        assert!(hello["releases"]["r2"].as_object_mut().expect("fields").remove("not_reversible").is_some());
+        let state = serde_json::to_vec(&state).expect("written");
+        store.save_checkpoint(&Checkpoint { seq: last, schema: State::SCHEMA - 1, state }).expect("kept");
+        drop(store);
+
+        let found = on_record(&Store::open(folder.path()).expect("opens")).expect("folded");
+        let ran: Vec<_> = found.state.stage(&stage).expect("serves").ran.iter().map(|one| one.number()).collect();
+        assert_eq!((ran, found.checkpointed), (vec![1, 2], 0), "all of it was folded anew");
+        assert_eq!(found.state.services, world.state.services);
+    }
+
+    #[test]
     fn the_certificate_names_the_advertised_host() {
         for (advertise, host) in
             [("10.0.0.7:8443", "10.0.0.7"), ("ops.example.com:443", "ops.example.com"), ("[::1]:1", "::1")]
@@ -418,5 +483,18 @@ mod tests {
             assert_eq!(hosts(Some(advertise)), [host]);
         }
         assert!(hosts(None).is_empty() && hosts(Some("no-port")).is_empty());
+    }
+
+    #[test]
+    fn what_is_for_everybody_is_whole_and_can_be_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ca.pem");
+        for text in ["one", "another"] {
+            for_everybody(&path, text).expect("written");
+            assert_eq!(std::fs::read_to_string(&path).expect("there"), text);
+            assert_eq!(path.metadata().expect("there").permissions().mode() & 0o777, 0o644);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left beside it");
     }
 }

@@ -1,5 +1,5 @@
 //! The controller's one port: operators with tokens or certificates, members of the fleet with certificates, joiners
-//! with a secret.
+//! with a secret; over gRPC, and for monitoring in plain HTTP.
 //!
 //! Must not know: what is decided. It says who asks, hands the wish to the engine, and words the answer.
 //!
@@ -8,6 +8,7 @@
 mod accept;
 mod agents;
 mod joining;
+mod monitoring;
 mod operator;
 mod proxies;
 mod who;
@@ -25,6 +26,7 @@ use api::operator::operator_server::OperatorServer;
 use certs::fleet::FleetCa;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
+use tonic::service::Routes;
 
 use crate::artifact::Layout;
 use crate::build::BuildFolders;
@@ -68,15 +70,22 @@ pub(crate) async fn serve(
     let age = shared.ca.member_lifetime() / 8;
     let (fleet, limits) = (shared.fleet.clone(), accept::Limits::default());
     let operator = OperatorServer::new(operator::Service(shared.clone())).max_decoding_message_size(MESSAGE_BYTES);
+    let monitoring = monitoring::Monitoring(shared.clone());
+    let accept::Incoming { http2, http1 } = accept::incoming(listener, tls, limits, fleet);
+    tokio::spawn(monitoring::http1::serve(http1, monitoring.clone()));
+    let mut routes = Routes::new(operator)
+        .add_service(JoiningServer::new(joining::Service(shared.clone())))
+        .add_service(MembershipServer::new(joining::Service(shared.clone())))
+        .add_service(FleetServer::new(proxies::Service(shared.clone())))
+        .add_service(AgentsServer::new(agents::Service(shared)));
+    // Whatever is no call of gRPC, over HTTP/2 as over HTTP/1.
+    let router = routes.axum_router_mut();
+    *router = std::mem::take(router).fallback_service(monitoring);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .max_connection_age(age)
-        .add_service(operator)
-        .add_service(JoiningServer::new(joining::Service(shared.clone())))
-        .add_service(MembershipServer::new(joining::Service(shared.clone())))
-        .add_service(FleetServer::new(proxies::Service(shared.clone())))
-        .add_service(AgentsServer::new(agents::Service(shared)))
-        .serve_with_incoming(accept::incoming(listener, tls, limits, fleet))
+        .add_routes(routes)
+        .serve_with_incoming(http2)
         .await
 }

@@ -2,10 +2,13 @@
 //!
 //! Must not know: who asks or how it is shown. It changes nothing.
 
+mod rollout;
+
 use std::time::{Duration, Instant, SystemTime};
 
 use api::operator::{
-    Artifact, FleetMember, Release, ServiceStatus, StageEndpoint, StageRelease, StageStatus, StaticAddress, StatusReply,
+    Artifact, FleetMember, NotReversible, Release, ServiceStatus, StageEndpoint, StageRelease, StageStatus,
+    StaticAddress, StatusReply,
 };
 use api::{EnvironmentName, Host, HostTarget, MemberName, ReleaseName, ReleaseNumber, ServiceName, Share, StageName};
 use certs::fleet::Role;
@@ -13,11 +16,13 @@ use certs::fleet::Role;
 use crate::certificates::told;
 use crate::core::due::start_problem;
 use crate::core::observe::instance_id;
-use crate::core::state::{Leaving, Member, MemberProgress, ReleaseProgress, Stage, State};
+use crate::core::state::{Entering, Leaving, Member, MemberProgress, Phase, ReleaseProgress, Rollout, Stage, State};
 use crate::engine::Engine;
 use crate::fleet::Proxy;
 use crate::measure::{Measure, Totals, WINDOW};
 use crate::selector::Selector;
+
+pub(crate) use rollout::{back_of, counts, rollout_of, tests_of, watched_of};
 
 /// A proxy that does not have the newest version for so long lags.
 const SWITCHING: Duration = Duration::from_secs(1);
@@ -115,16 +120,21 @@ fn stage(engine: &Engine, name: &StageName, now: Instant) -> StageStatus {
     let Some(found) = engine.state.stage(name) else { return status };
     status.activity = activity(engine, name, found);
     let running: Vec<ReleaseNumber> = found.running().into_iter().rev().collect();
+    let changed = changed(engine, name);
     let measured = |measure: &Measure| -> Vec<Measured> {
-        running.iter().map(|number| Measured::of(measure, name, *number, now)).collect()
+        running.iter().map(|number| Measured::of(measure, name, *number, changed, now)).collect()
     };
     let measured = engine.fleet.with_measure(measured);
-    let all: u128 = measured.iter().map(|measured| u128::from(measured.recent.requests)).sum();
+    let all: u128 = measured.iter().map(|measured| u128::from(measured.split)).sum();
     let line =
         |(number, measured): (&ReleaseNumber, &Measured)| stage_release(engine, name, found, *number, measured, all);
     status.releases = running.iter().zip(&measured).map(line).collect();
     status.rate = status.releases.iter().map(|release| release.rate).sum();
+    let rate = |number| engine.fleet.with_measure(|measure| measure.rate_since(name, number, changed, now));
     let now_ms = clock_ms();
+    let look = rollout::Look { engine, name, stage: found, now_ms };
+    (status.rollout, status.queued, status.watched) = (look.under_way(rate), look.queued(), look.watched());
+    status.back = back_of(&engine.state, name);
     let overridden = engine.state.members.iter().filter_map(|(proxy, member)| {
         let found = member.overrides.get(name).filter(|found| found.until_ms > now_ms)?;
         Some(format!("{proxy} sends everything to {}", found.release))
@@ -136,22 +146,48 @@ fn stage(engine: &Engine, name: &StageName, now: Instant) -> StageStatus {
 fn activity(engine: &Engine, name: &StageName, stage: &Stage) -> String {
     let Some(entering) = &stage.entering else { return String::new() };
     if entering.starting_until_ms.is_none() {
-        return format!("rollout of {} at {}", entering.release, entering.share);
+        let step = entering.rollout.as_ref().filter(|rollout| rollout.step().is_some()).map(Rollout::place);
+        let step = step.map(|step| format!(", {step}")).unwrap_or_default();
+        return format!("rollout of {} {}{step}", entering.release, reach(entering));
     }
     let problem = start_problem(&engine.state, &engine.seen, name, entering.release);
     format!("waits for {} to start: {}", entering.release, problem.unwrap_or_else(|| "all is healthy".into()))
 }
 
+/// Who is served by a release that enters: a share of all, or the few that it is for before it has one.
+fn reach(entering: &Entering) -> String {
+    let rollout = entering.rollout.as_ref().filter(|_| entering.share == Share::NONE);
+    match rollout.map(|rollout| (rollout.phase, rollout)) {
+        Some((Phase::BeforeFlip, rollout)) => rollout.place(),
+        Some((Phase::Step(at), rollout)) if rollout.share_of(at) == Share::NONE => "for insiders only".to_owned(),
+        _ => format!("at {}", entering.share),
+    }
+}
+
+/// When what the proxies do with a stage was changed last, since the controller started.
+fn changed(engine: &Engine, name: &StageName) -> Option<Instant> {
+    engine.changed.get(name).map(|(_, since)| *since)
+}
+
 /// What the proxies counted for one release of a stage.
 struct Measured {
+    /// Requests of the last seconds, without those from before the last change: what the share is measured by.
+    split: u64,
     recent: Totals,
     total: Totals,
     outstanding: u64,
 }
 
 impl Measured {
-    fn of(measure: &Measure, stage: &StageName, release: ReleaseNumber, now: Instant) -> Self {
+    fn of(
+        measure: &Measure,
+        stage: &StageName,
+        release: ReleaseNumber,
+        changed: Option<Instant>,
+        now: Instant,
+    ) -> Self {
         Self {
+            split: measure.recent_since(stage, release, changed, now).requests,
             recent: measure.recent(stage, release, now),
             total: measure.total(stage, release),
             outstanding: measure.outstanding(stage, release, now),
@@ -168,7 +204,7 @@ fn stage_release(
     all: u128,
 ) -> StageRelease {
     let release = engine.state.release(&ReleaseName::new(name.service.clone(), number));
-    let Measured { recent, total, outstanding } = measured;
+    let Measured { split, recent, total, outstanding } = measured;
     let asked = recent.requests > 0;
     let ratio = |part: u64, whole: u64| part as f64 / whole as f64;
     StageRelease {
@@ -177,7 +213,7 @@ fn stage_release(
         version: release.map(|release| release.version.clone()).unwrap_or_default(),
         commit: release.map(|release| release.commit.clone()).unwrap_or_default(),
         weight_ppm: stage.share(number).ppm(),
-        measured_ppm: (u128::from(recent.requests) * u128::from(Share::ALL.ppm()))
+        measured_ppm: (u128::from(*split) * u128::from(Share::ALL.ppm()))
             .checked_div(all)
             .and_then(|ppm| u32::try_from(ppm).ok()),
         requests: total.requests,
@@ -193,10 +229,16 @@ fn stage_release(
         },
         bad: stage.bad.contains(&number),
         outstanding: *outstanding,
+        p95_us: recent.latency.quantile_us(950_000),
+        not_reversible: release
+            .and_then(|release| release.not_reversible.as_ref())
+            .map(|mark| mark.reason.clone())
+            .unwrap_or_default(),
     }
 }
 
-fn role(stage: &Stage, number: ReleaseNumber) -> &'static str {
+/// What a running release is in its stage, a word.
+pub(crate) fn role(stage: &Stage, number: ReleaseNumber) -> &'static str {
     match (&stage.entering, stage.leaving.get(&number)) {
         (Some(entering), _) if entering.release == number && entering.starting_until_ms.is_some() => "starting",
         (Some(entering), _) if entering.release == number => "canary",
@@ -275,6 +317,11 @@ pub(crate) fn release(state: &State, name: &ReleaseName) -> Option<Release> {
         artifacts: found.components.keys().map(|component| artifact(found, component)).collect(),
         places: places.collect(),
         reason: found.reason.clone(),
+        not_reversible: found.not_reversible.as_ref().map(|mark| NotReversible {
+            reason: mark.reason.clone(),
+            by: mark.by.clone(),
+            at_ms: mark.at_ms,
+        }),
     })
 }
 

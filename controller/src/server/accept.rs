@@ -1,4 +1,4 @@
-//! TCP, TLS and the first bytes of HTTP/2 before gRPC: beside each other, each with a deadline, so many at once.
+//! TCP, TLS and the first bytes, which tell HTTP/2 from HTTP/1: beside each other, each with a deadline, so many at once.
 
 mod greeted;
 
@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use certs::fleet::{Who, peer};
 use rustls::AlertDescription;
 use tokio::io::AsyncReadExt;
@@ -53,25 +54,58 @@ struct Room {
     members: Arc<Semaphore>,
 }
 
-/// Connections whose handshake is done and whose peer speaks HTTP/2. Each is made with the newest of `tls`.
+/// Connections whose handshake is done, by what their peers speak. Both end together.
+pub(super) struct Incoming {
+    /// HTTP/2: fleet and operators, and monitoring.
+    pub(super) http2: ReceiverStream<io::Result<Greeted>>,
+    /// HTTP/1: monitoring alone.
+    pub(super) http1: mpsc::Receiver<Greeted>,
+}
+
+/// Where connections go.
+#[derive(Debug, Clone)]
+struct Ways {
+    http2: mpsc::Sender<io::Result<Greeted>>,
+    http1: mpsc::Sender<Greeted>,
+}
+
+/// What a peer speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    Http1,
+    Http2,
+}
+
+impl Speech {
+    /// As it is named in a handshake (RFC 7301 §6).
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+}
+
+/// Accepts for as long as somebody takes what speaks HTTP/2. Each connection is made with the newest of `tls`.
 pub(super) fn incoming(
     listener: TcpListener,
     tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     limits: Limits,
     fleet: Arc<Fleet>,
-) -> ReceiverStream<io::Result<Greeted>> {
-    let (sender, receiver) = mpsc::channel(64);
+) -> Incoming {
+    let ((http2, to_http2), (http1, to_http1)) = (mpsc::channel(64), mpsc::channel(64));
+    let ways = Ways { http2, http1 };
     let room = Room {
         handshakes: Arc::new(Semaphore::new(limits.handshakes)),
         strangers: Arc::new(Semaphore::new(limits.strangers)),
         members: Arc::new(Semaphore::new(limits.members)),
     };
     tokio::spawn(async move {
-        while !sender.is_closed() {
+        while !ways.http2.is_closed() {
             let Ok(permit) = room.handshakes.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = sender.closed() => return,
+                () = ways.http2.closed() => return,
             };
             let (tcp, address) = match accepted {
                 Ok((tcp, address)) => (tcp, address.ip().to_canonical()),
@@ -81,7 +115,7 @@ pub(super) fn incoming(
                     continue;
                 }
             };
-            let (acceptor, room, sender) = (TlsAcceptor::from(tls.borrow().clone()), room.clone(), sender.clone());
+            let (acceptor, room, ways) = (TlsAcceptor::from(tls.borrow().clone()), room.clone(), ways.clone());
             let fleet = fleet.clone();
             tokio::spawn(async move {
                 let _ = tcp.set_nodelay(true); // Only makes small messages slower when it fails.
@@ -92,13 +126,16 @@ pub(super) fn incoming(
                     Ok(Err(problem)) => return failed(&problem, address, &fleet),
                     Err(_) => return debug!("a TLS handshake took too long"),
                 };
-                if let Some(greeted) = greet(stream, address, &room, limits.first).await {
-                    drop(sender.send(Ok(greeted)).await);
+                // Nobody takes it any more when this controller is ending.
+                match greet(stream, address, &room, limits.first).await {
+                    Some((Speech::Http2, greeted)) => drop(ways.http2.send(Ok(greeted)).await),
+                    Some((Speech::Http1, greeted)) => drop(ways.http1.send(greeted).await),
+                    None => {}
                 }
             });
         }
     });
-    ReceiverStream::new(receiver)
+    Incoming { http2: ReceiverStream::new(to_http2), http1: to_http1 }
 }
 
 /// Takes note of a handshake that came to nothing.
@@ -111,7 +148,12 @@ fn failed(problem: &io::Error, address: IpAddr, fleet: &Fleet) {
 }
 
 /// A connection up to its first bytes; `None` when it comes to nothing.
-async fn greet(mut stream: TlsStream<TcpStream>, address: IpAddr, room: &Room, first: Duration) -> Option<Greeted> {
+async fn greet(
+    mut stream: TlsStream<TcpStream>,
+    address: IpAddr,
+    room: &Room,
+    first: Duration,
+) -> Option<(Speech, Greeted)> {
     let certificates = stream.get_ref().1.peer_certificates().map(|chain| {
         let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         Arc::new(chain)
@@ -123,13 +165,34 @@ async fn greet(mut stream: TlsStream<TcpStream>, address: IpAddr, room: &Room, f
         warn!(is_member, "a connection is refused: there are too many");
         return None;
     };
-    let mut said = [0; PREFACE.len()];
-    let whole = tokio::time::timeout(first, stream.read_exact(&mut said)).await;
-    if !matches!(whole, Ok(Ok(_))) || said != PREFACE {
-        debug!("a peer did not begin with HTTP/2");
+    let Ok(Ok((speech, said))) = tokio::time::timeout(first, first_words(&mut stream)).await else {
+        debug!("a peer said nothing, or not enough in time");
+        return None;
+    };
+    let agreed = stream.get_ref().1.alpn_protocol();
+    if agreed.is_some_and(|agreed| agreed != speech.alpn()) {
+        debug!(?speech, "a peer speaks otherwise than it agreed to");
         return None;
     }
-    Some(Greeted::new(stream, certificates, address, PREFACE, place))
+    Some((speech, Greeted::new(stream, certificates, address, said, place)))
+}
+
+/// Reads until it is clear what a peer speaks, and no further than the preface of HTTP/2; with all that was read.
+async fn first_words(stream: &mut TlsStream<TcpStream>) -> io::Result<(Speech, Bytes)> {
+    let mut said = [0; PREFACE.len()];
+    let mut read = 0;
+    while read < said.len() {
+        let more = stream.read(&mut said[read..]).await?;
+        if more == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        read += more;
+        // Any other method differs within its first four bytes.
+        if said[..read] != PREFACE[..read] {
+            return Ok((Speech::Http1, Bytes::copy_from_slice(&said[..read])));
+        }
+    }
+    Ok((Speech::Http2, Bytes::from_static(PREFACE)))
 }
 
 #[cfg(test)]
@@ -148,7 +211,7 @@ mod tests {
     struct World {
         address: std::net::SocketAddr,
         connector: TlsConnector,
-        incoming: ReceiverStream<io::Result<Greeted>>,
+        incoming: Incoming,
         renewed: watch::Sender<Arc<rustls::ServerConfig>>,
         ca: certs::fleet::FleetCa,
         _folder: tempfile::TempDir,
@@ -172,6 +235,14 @@ mod tests {
     }
 
     impl World {
+        /// From now on clients offer this and nothing else.
+        fn agrees_to(&mut self, alpn: Option<&str>) -> &Self {
+            let mut config = rustls::ClientConfig::clone(self.connector.config());
+            config.alpn_protocols = alpn.into_iter().map(|alpn| alpn.as_bytes().to_vec()).collect();
+            self.connector = TlsConnector::from(Arc::new(config));
+            self
+        }
+
         async fn connects(&self) -> client::TlsStream<TcpStream> {
             let tcp = TcpStream::connect(self.address).await.expect("connected");
             let name = ServerName::try_from("127.0.0.1").expect("an address");
@@ -189,11 +260,37 @@ mod tests {
     async fn a_peer_that_says_nothing_or_nonsense_is_let_go() {
         let world = world(8).await;
         ends(world.connects().await).await;
-        let mut slow = world.connects().await;
-        slow.write_all(&PREFACE[..5]).await.expect("written");
-        ends(slow).await;
-        let mut other = world.connects().await;
-        other.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+        for said in [&PREFACE[..5], b"P", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"] {
+            // With h2 agreed on, HTTP/1 is nonsense.
+            let mut client = world.connects().await;
+            client.write_all(said).await.expect("written");
+            ends(client).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_speaks_is_told_by_its_first_bytes_and_what_it_agreed_to() {
+        let mut world = world(8).await;
+        let shortest = &b"GET / HTTP/1.0\r\n\r\n"[..];
+        for (alpn, said, http1) in [
+            (None, PREFACE, false),
+            (None, shortest, true),
+            (None, b"PUT /x", true),
+            (Some("http/1.1"), shortest, true),
+            (Some("h2"), PREFACE, false),
+        ] {
+            let mut client = world.agrees_to(alpn).connects().await;
+            client.write_all(said).await.expect("written");
+            let mut greeted = tokio::select! {
+                Some(greeted) = world.incoming.http2.next() => (false, greeted.expect("whole")),
+                Some(greeted) = world.incoming.http1.recv() => (true, greeted),
+            };
+            let mut heard = vec![0; said.len()];
+            greeted.1.read_exact(&mut heard).await.expect("there");
+            assert_eq!((greeted.0, &heard[..]), (http1, said), "{alpn:?}");
+        }
+        let mut other = world.agrees_to(Some("http/1.1")).connects().await;
+        other.write_all(PREFACE).await.expect("written");
         ends(other).await;
     }
 
@@ -203,7 +300,7 @@ mod tests {
         let mut client = world.connects().await;
         client.write_all(PREFACE).await.expect("written");
         client.write_all(b"then more").await.expect("written");
-        let mut greeted = world.incoming.next().await.expect("one").expect("whole");
+        let mut greeted = world.incoming.http2.next().await.expect("one").expect("whole");
         let mut said = vec![0; PREFACE.len() + 9];
         for part in said.chunks_mut(7) {
             greeted.read_exact(part).await.expect("there");
@@ -231,12 +328,12 @@ mod tests {
         for _ in 0..2 {
             let mut client = world.connects().await;
             client.write_all(PREFACE).await.expect("written");
-            held.push((client, world.incoming.next().await.expect("one").expect("whole")));
+            held.push((client, world.incoming.http2.next().await.expect("one").expect("whole")));
         }
         ends(world.connects().await).await;
         held.clear();
         let mut client = world.connects().await;
         client.write_all(PREFACE).await.expect("written");
-        assert!(world.incoming.next().await.is_some(), "there is a place again");
+        assert!(world.incoming.http2.next().await.is_some(), "there is a place again");
     }
 }

@@ -6,6 +6,7 @@ mod apply;
 mod certificates;
 mod change;
 mod explain;
+mod marks;
 mod releases;
 mod seeing;
 
@@ -101,6 +102,11 @@ impl Operator for Service {
     ) -> Result<Response<Self::ReleaseLogsStream>, Status> {
         let who = self.0.operator(&request).await?;
         releases::logs(self.0.clone(), &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn mark_release(&self, request: Request<MarkReleaseRequest>) -> Result<Response<Release>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.mark_release(&who, request.into_inner()).await.map(Response::new)
     }
 
     async fn change(&self, request: Request<ChangeRequest>) -> Result<Response<Self::ChangeStream>, Status> {
@@ -221,6 +227,14 @@ impl Operator for Service {
     ) -> Result<Response<PolicyExplained>, Status> {
         let who = self.0.operator(&request).await?;
         self.0.explain_policy(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn explain_rollout(
+        &self,
+        request: Request<ExplainRolloutRequest>,
+    ) -> Result<Response<RolloutExplained>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.explain_rollout(&who, request.into_inner()).await.map(Response::new)
     }
 
     async fn backup(&self, request: Request<ListRequest>) -> Result<Response<Self::BackupStream>, Status> {

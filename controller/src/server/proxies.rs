@@ -123,7 +123,13 @@ impl Session {
             let now_ms = clock_ms();
             match message.kind {
                 Some(Up::Progress(report)) => self.progress(&report, now_ms),
-                Some(Up::Counts(counts)) => self.shared.fleet.counts(&self.name, self.connection, &counts, now_ms),
+                Some(Up::Counts(counts)) => {
+                    let is_bad = self.shared.fleet.counts(&self.name, self.connection, &counts, now_ms);
+                    self.hurry(is_bad);
+                }
+                Some(Up::Tripped(told)) => {
+                    self.hurry(self.shared.fleet.tripped(&self.name, self.connection, &told));
+                }
                 Some(Up::Override(told)) => self.override_told(&told).await,
                 Some(Up::Answer(answer)) => self.shared.fleet.answered(&self.name, self.connection, answer),
                 Some(Up::Hello(_)) | None => {}
@@ -131,6 +137,13 @@ impl Session {
         }
         info!(proxy = %self.name, "disconnected");
         self.shared.fleet.detach(&self.name, self.connection);
+    }
+
+    /// Has the engine look at what is due at once, and not within its next tick.
+    fn hurry(&self, is_needed: bool) {
+        if is_needed {
+            self.shared.engine.tell(|_| {});
+        }
     }
 
     fn progress(&mut self, report: &Progress, now_ms: u64) {

@@ -167,6 +167,11 @@ impl Operator {
         Err(Status::permission_denied(format!("token {} may not {verb}{place}", self.name)))
     }
 
+    /// Whether the operator may do this to anything at all.
+    pub(super) fn has(&self, verb: Verb) -> bool {
+        self.scope.verbs.iter().any(|held| [verb, Verb::Admin].contains(held))
+    }
+
     /// Whether the operator may see something.
     pub(super) fn sees(&self, service: Option<&ServiceName>, environment: Option<&EnvironmentName>) -> bool {
         self.scope.permits(Verb::Read, service, environment)
@@ -187,6 +192,12 @@ pub(super) fn status(not_done: NotDone) -> Status {
     match not_done {
         NotDone::Refused(Refusal::Unknown(sentence)) => Status::not_found(sentence),
         NotDone::Refused(Refusal::Refused(sentence)) => Status::failed_precondition(sentence),
+        NotDone::Refused(Refusal::Marked(past, sentence)) => {
+            let mut status = Status::failed_precondition(sentence);
+            // INVARIANT: digits are a metadata value.
+            status.metadata_mut().insert(api::PAST_KEY, past.number().into());
+            status
+        }
         NotDone::Refused(wrong @ Refusal::Wrong(_)) => Status::invalid_argument(wrong.to_string()),
         // These two say themselves what became of it.
         NotDone::Store(problem @ (StoreError::Uncertain { .. } | StoreError::Full { .. })) => {

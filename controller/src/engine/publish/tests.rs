@@ -51,7 +51,7 @@ impl World {
 
     #[allow(clippy::needless_pass_by_value, reason = "as above")]
     fn command_at(&mut self, now_ms: u64, command: Command) {
-        let context = Context { by: String::new(), reason: String::new(), now_ms };
+        let context = Context { by: String::new(), reason: String::new(), now_ms, past: None };
         let events = decide(&self.state, &command, &context).expect("decided").events;
         for event in &events {
             self.state.evolve(event, Mark { seq: 0, at_ms: 0, by: "", reason: "", request: "" });
@@ -350,7 +350,7 @@ fn fleet_certificates_are_those_of_their_source_and_for_their_zone_only() {
             key: source.key(),
             certificates: vec![record],
         };
-        let context = Context { by: "controller".into(), reason: "due".into(), now_ms: 0 };
+        let context = Context { by: "controller".into(), reason: "due".into(), now_ms: 0, past: None };
         decide(&world.state, &command, &context).map_err(|refusal| refusal.to_string())?;
         let materials = vec![certs::development::Material { dns_names, ..made }];
         let environment = "dev".parse().expect("name");

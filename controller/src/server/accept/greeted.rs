@@ -1,4 +1,4 @@
-//! A connection that has begun to speak HTTP/2: what was read of it is read again, and it can be told to end.
+//! A connection that has begun to speak: what was read of it is read again, and it can be told to end.
 //!
 //! Must not know: who may connect, or what calls mean.
 
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -37,14 +38,14 @@ impl Caller {
     }
 }
 
-/// A connection whose peer has begun to speak HTTP/2. It holds its place until it is dropped.
+/// A connection whose peer has begun to speak HTTP. It holds its place until it is dropped.
 pub(in crate::server) struct Greeted {
     stream: TlsStream<TcpStream>,
     caller: Caller,
     /// Runs once the connection is to end.
     last: Option<Pin<Box<tokio::time::Sleep>>>,
     /// What was read of it already and is read again.
-    preface: &'static [u8],
+    said: Bytes,
     _place: OwnedSemaphorePermit,
 }
 
@@ -57,16 +58,16 @@ impl Connected for Greeted {
 }
 
 impl Greeted {
-    /// Of a peer that has said `preface` so far; it holds `place` until it is dropped.
+    /// Of a peer that has said `said` so far; it holds `place` until it is dropped.
     pub(super) fn new(
         stream: TlsStream<TcpStream>,
         certificates: Option<Arc<Vec<CertificateDer<'static>>>>,
         address: IpAddr,
-        preface: &'static [u8],
+        said: Bytes,
         place: OwnedSemaphorePermit,
     ) -> Self {
         let caller = Caller { certificates, address, ends: Arc::default() };
-        Self { stream, caller, last: None, preface, _place: place }
+        Self { stream, caller, last: None, said, _place: place }
     }
 
     /// Whether the connection was to end, and has had its last words. It is read after each answer.
@@ -81,15 +82,14 @@ impl Greeted {
 
 impl AsyncRead for Greeted {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.preface.is_empty() {
+        if self.said.is_empty() {
             if self.is_over(context) {
                 return Poll::Ready(Ok(()));
             }
             return Pin::new(&mut self.stream).poll_read(context, into);
         }
-        let (now, later) = self.preface.split_at(self.preface.len().min(into.remaining()));
-        into.put_slice(now);
-        self.preface = later;
+        let now = self.said.len().min(into.remaining());
+        into.put_slice(&self.said.split_to(now));
         Poll::Ready(Ok(()))
     }
 }

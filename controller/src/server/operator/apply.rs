@@ -1,11 +1,13 @@
 //! `apply`, and the lists of what was applied.
 
-use api::operator::{ApplyReply, ApplyRequest, Environment, Environments, Mistake, Service, ServiceStage, Services};
+use api::operator::{
+    ApplyReply, ApplyRequest, Environment, Environments, Mistake, Service, ServiceStage, Services, StageRollout,
+};
 use api::{HostTarget, Verb};
 use tonic::Status;
 
 use crate::certificates::take_lists;
-use crate::core::spec::{AccessSpec, ClientCertificates, EnvironmentSpec, ServiceSpec, Target};
+use crate::core::spec::{AccessSpec, ClientCertificates, EnvironmentSpec, OnMachine, RolloutSpec, ServiceSpec, Target};
 use crate::core::{Command, Refusal, State};
 use crate::engine::{Engine, NotDone, Priority, Submission};
 use crate::files::{self, Attached, File};
@@ -58,30 +60,30 @@ impl Shared {
         }
     }
 
-    /// Only who may do everything may name further files and programs of the controller's machine: they are read, and run,
-    /// by the controller's user.
+    /// Only who may do everything may name further files, programs and servers of the controller's machine: they are read, run
+    /// and asked by the controller's user.
     async fn may_name(
         &self,
         who: &Operator,
         environments: &[EnvironmentSpec],
         services: &[ServiceSpec],
     ) -> Result<(), Status> {
-        let texts = |named: Vec<&str>| named.into_iter().map(str::to_owned).collect::<Vec<_>>();
-        let wanted: Vec<_> = environments.iter().map(|spec| (spec.name.clone(), texts(spec.on_machine()))).collect();
-        let of_services: Vec<_> = services.iter().map(|spec| (spec.name.clone(), texts(spec.on_machine()))).collect();
+        let wanted: Vec<_> = environments.iter().map(|spec| (spec.name.clone(), spec.on_machine())).collect();
+        let of_services: Vec<_> = services.iter().map(|spec| (spec.name.clone(), spec.on_machine())).collect();
         let look = move |engine: &Engine| {
             let state = &engine.state;
             let known = |name| state.environments.get(name).map(EnvironmentSpec::on_machine).unwrap_or_default();
             let of_known = |name| state.service(name).map(|service| service.spec.on_machine()).unwrap_or_default();
-            let news = wanted.iter().filter(|(name, named)| !named.is_empty() && known(name) != *named);
-            let of_news = of_services.iter().filter(|(name, named)| !named.is_empty() && of_known(name) != *named);
+            let is_new = |named: &[OnMachine], known: &[OnMachine]| named.iter().any(|one| !known.contains(one));
+            let news = wanted.iter().filter(|(name, named)| is_new(named, &known(name)));
+            let of_news = of_services.iter().filter(|(name, named)| is_new(named, &of_known(name)));
             news.map(|(name, _)| name.to_string()).chain(of_news.map(|(name, _)| name.to_string())).next()
         };
         let Some(name) = self.engine.read(look).await.ok_or_else(stopping)? else { return Ok(()) };
         who.may(Verb::Admin, None, None).map_err(|_| {
             Status::permission_denied(format!(
-                "token {} may not apply {name}: it names files or programs of the controller's machine, which takes a token \
-                 that may do everything",
+                "token {} may not apply {name}: it names files, programs or servers of the controller's machine, which takes a \
+                 token that may do everything",
                 who.name
             ))
         })
@@ -207,6 +209,7 @@ fn service(state: &State, spec: &ServiceSpec, newest_release: u32) -> Service {
             from: stage.from.iter().map(ToString::to_string).collect(),
             hosts: host.into_iter().collect(),
             keep_warm_ms: state.keep_warm(&api::StageName::new(spec.name.clone(), environment.clone())).ms(),
+            rollout: Some(rollout(&stage.rollout)),
         }
     };
     Service {
@@ -215,5 +218,18 @@ fn service(state: &State, spec: &ServiceSpec, newest_release: u32) -> Service {
         branch: spec.source.as_ref().map(|source| source.branch.clone()).unwrap_or_default(),
         stages: spec.stages.iter().map(stage).collect(),
         newest_release,
+    }
+}
+
+fn rollout(spec: &RolloutSpec) -> StageRollout {
+    StageRollout {
+        strategy: spec.strategy.to_string(),
+        sticky: spec.sticky.to_string(),
+        meanwhile: spec.meanwhile.to_string(),
+        on_worse: spec.on_worse.to_string(),
+        margin: spec.bounds.to_string(),
+        failure_header: spec.failure_header.clone().unwrap_or_default(),
+        objective: spec.objective.as_ref().map(ToString::to_string).unwrap_or_default(),
+        checks: spec.checks.iter().map(ToString::to_string).collect(),
     }
 }

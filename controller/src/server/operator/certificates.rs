@@ -50,7 +50,8 @@ impl Shared {
         let environment: EnvironmentName = parse(&request.environment)?;
         who.may(Verb::Apply, None, Some(&environment))?;
         // Before anybody is asked for one that could not be recorded.
-        let context = Context { by: who.name.to_string(), reason: request.reason.clone(), now_ms: clock_ms() };
+        let (by, reason) = (who.name.to_string(), request.reason.clone());
+        let context = Context { by, reason, now_ms: clock_ms(), past: None };
         let named = environment.clone();
         let may = self.engine.read(move |engine| require_reason(&engine.state, &named, &context)).await;
         may.ok_or_else(stopping)?.map_err(|refusal| status(NotDone::Refused(refusal)))?;

@@ -1,19 +1,20 @@
-//! `promote`, `rollout weight`, `rollback`, `unhold`: decided at once, then followed until the whole fleet has it.
+//! `promote`, `rollout`, `rollback`, `unhold`: decided at once, then followed until the whole fleet has it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::operator::change_request::Verb as Wanted;
 use api::operator::change_update::Kind;
-use api::operator::{ChangeRequest, ChangeUpdate, Decided, Lagging, Outcome, Switched};
+use api::operator::move_rollout::Move;
+use api::operator::{ChangeRequest, ChangeUpdate, Decided, Lagging, MoveRollout, Outcome, Switched};
 use api::{EnvironmentName, ReleaseName, ReleaseNumber, Share, StageName, Verb, Version};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::Answers;
+use super::{Answers, marks};
 use crate::core::event::Event;
-use crate::core::state::Leaving;
+use crate::core::state::{Leaving, Stage};
 use crate::core::{Command, due};
 use crate::engine::{self, Accepted, Engine, Priority, Submission};
 use crate::fleet::{LEASE, Standing};
@@ -33,9 +34,15 @@ pub(super) async fn change(
     request: ChangeRequest,
 ) -> Result<Answers<ChangeUpdate>, Status> {
     let wanted = request.verb.ok_or_else(|| Status::invalid_argument("no verb was given"))?;
+    let promoted = match &wanted {
+        Wanted::Promote(promote) => Some(parse::<ReleaseName>(&promote.release)?.number),
+        _ => None,
+    };
     let (verb, stage, command) = read(wanted)?;
     who.may(verb, Some(&stage.service), Some(&stage.environment))?;
+    let past = marks::past(request.past, &command)?;
     let submission = Submission {
+        past,
         request: request.request_id,
         plan: request.plan,
         arrived,
@@ -46,7 +53,7 @@ pub(super) async fn change(
     let decided = Decided { event: accepted.event, lines: accepted.lines.clone() };
     let _ = sender.try_send(Ok(update(Kind::Decided(decided)))); // An empty queue takes one message.
     if !request.plan {
-        let follow = Follow { shared, stage, accepted, updates: sender };
+        let follow = Follow { shared, stage, promoted, accepted, updates: sender };
         tokio::spawn(follow.run(request.no_wait));
     }
     Ok(Box::pin(ReceiverStream::new(receiver)))
@@ -81,7 +88,26 @@ fn read(wanted: Wanted) -> Result<(Verb, StageName, Command), Status> {
             let stage: StageName = parse(&unhold.stage)?;
             (Verb::Rollback, stage.clone(), Command::Unhold { stage, release: number(unhold.release)? })
         }
+        Wanted::MoveRollout(wanted) => moved(&wanted)?,
     })
+}
+
+/// Whoever may let a release in may move its rollout; taking it out is a rollback.
+fn moved(wanted: &MoveRollout) -> Result<(Verb, StageName, Command), Status> {
+    let stage: StageName = parse(&wanted.stage)?;
+    let bad = wanted.bad;
+    let unknown = || Status::invalid_argument("a rollout is moved by one of pause, resume, skip and abort");
+    if bad && wanted.r#move() != Move::Abort {
+        return Err(Status::invalid_argument("only abort marks a release bad"));
+    }
+    let (verb, command) = match wanted.r#move() {
+        Move::Unspecified => return Err(unknown()),
+        Move::Pause => (Verb::Promote, Command::PauseRollout { stage: stage.clone() }),
+        Move::Resume => (Verb::Promote, Command::ResumeRollout { stage: stage.clone() }),
+        Move::Skip => (Verb::Promote, Command::SkipStep { stage: stage.clone() }),
+        Move::Abort => (Verb::Rollback, Command::AbortRollout { stage: stage.clone(), bad }),
+    };
+    Ok((verb, stage, command))
 }
 
 fn update(kind: Kind) -> ChangeUpdate {
@@ -92,6 +118,8 @@ fn update(kind: Kind) -> ChangeUpdate {
 struct Follow {
     shared: Arc<Shared>,
     stage: StageName,
+    /// What was to be let in; none: nothing.
+    promoted: Option<ReleaseNumber>,
     accepted: Accepted,
     updates: Updates,
 }
@@ -108,7 +136,7 @@ impl Follow {
     async fn run(self, no_wait: bool) {
         let mut outcome = self.outcome();
         if no_wait {
-            return self.say(Kind::Outcome(self.with_warmth(outcome).await)).await;
+            return self.say(Kind::Outcome(self.as_it_is(outcome).await)).await;
         }
         let mut version = self.accepted.version;
         let mut since = self.accepted.arrived;
@@ -127,7 +155,7 @@ impl Follow {
             // It was so already, as far as the record goes; who asked wants to know whether it is so everywhere.
             (_, outcome.lagging) = self.wait_for_fleet(version, None).await;
         }
-        self.say(Kind::Outcome(self.with_warmth(outcome).await)).await;
+        self.say(Kind::Outcome(self.as_it_is(outcome).await)).await;
     }
 
     /// Whoever asked may have gone; the change goes on.
@@ -197,10 +225,13 @@ impl Follow {
                 }
                 Event::Promoted { release, .. }
                 | Event::ShareSet { release, .. }
+                | Event::StepTaken { release, .. }
+                | Event::Flipped { release, .. }
                 | Event::Completed { release, .. } => {
                     outcome.to_release = release.number();
                     outcome.undo = format!("pointsman rollback {}", self.stage);
                 }
+                Event::RolloutPaused { .. } => outcome.undo = format!("pointsman rollout resume {}", self.stage),
                 Event::Unheld { .. } => outcome.undo.clear(),
                 _ => {}
             }
@@ -220,15 +251,28 @@ impl Follow {
         self.accepted.events.iter().any(|event| matches!(event, Event::Promoted { rollback: true, .. }))
     }
 
-    /// When the stage has another stable release now: which one left, and until when it is kept warm.
-    async fn with_warmth(&self, mut outcome: Outcome) -> Outcome {
-        let stage = self.stage.clone();
+    /// Whether the release to be let in waits for another's rollout, and for whose.
+    fn waits(&self, stage: &Stage) -> String {
+        let Some(promoted) = self.promoted else { return String::new() };
+        let has_queued = |event: &Event| matches!(event, Event::Queued { release, .. } if *release == promoted);
+        let waits = stage.queued.as_ref().is_some_and(|queued| queued.release == promoted);
+        match stage.busy().filter(|busy| *busy != promoted) {
+            Some(busy) if waits => format!("the rollout of {busy} to end"),
+            _ if waits || self.accepted.events.iter().any(has_queued) => "its turn".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// With what is so in the stage now: what a promotion waits for; and when it has another stable release, which one left,
+    /// until when it is kept warm, and what it still answers.
+    async fn as_it_is(&self, mut outcome: Outcome) -> Outcome {
+        let name = self.stage.clone();
         let (from, to) = (ReleaseNumber::new(outcome.from_release), ReleaseNumber::new(outcome.to_release));
         let find = move |engine: &Engine| {
-            let found = engine.state.stage(&stage)?;
+            let found = engine.state.stage(&name)?;
             let left = match from {
                 Some(from) => Some(from),
-                None if found.stable == to => Some(found.past.iter().rev().copied().find(|past| Some(*past) != to)?),
+                None if found.stable == to => found.past.iter().rev().copied().find(|past| Some(*past) != to),
                 // A canary beside the stable release: nobody has left.
                 None => None,
             };
@@ -236,23 +280,28 @@ impl Follow {
                 Some(Leaving::Warm { until_ms }) => *until_ms,
                 _ => 0,
             };
-            Some((left, until_ms, found.stable))
+            let answers = |left| engine.fleet.with_measure(|measure| measure.outstanding(&name, left, Instant::now()));
+            let in_flight = left.filter(|left| found.share(*left) == Share::NONE).map_or(0, answers);
+            Some((found.clone(), left, until_ms, in_flight))
         };
-        match self.shared.engine.read(find).await.flatten() {
-            Some((left, until_ms, stable)) => {
-                (outcome.from_release, outcome.warm_until_ms) = (left.map_or(0, ReleaseNumber::number), until_ms);
-                match (left, stable) {
-                    _ if !self.is_fetch_back() => {}
-                    // What it was fetched back instead of is marked bad.
-                    (Some(left), _) => outcome.undo = self.undo_of_rollback(left, true),
-                    (None, Some(stable)) => {
-                        outcome.undo = format!("pointsman rollback {} --to {stable}", self.stage);
-                    }
-                    (None, None) => {}
-                }
-            }
+        let Some((stage, left, until_ms, in_flight)) = self.shared.engine.read(find).await.flatten() else {
+            outcome.undo.clear();
+            return outcome;
+        };
+        outcome.waits = self.waits(&stage);
+        if left.is_none() && stage.stable == to {
             // The first release of a stage: there is nothing to go back to.
-            None => outcome.undo.clear(),
+            outcome.undo.clear();
+            return outcome;
+        }
+        (outcome.from_release, outcome.warm_until_ms) = (left.map_or(0, ReleaseNumber::number), until_ms);
+        outcome.in_flight = in_flight;
+        match (left, stage.stable) {
+            _ if !self.is_fetch_back() => {}
+            // What it was fetched back instead of is marked bad.
+            (Some(left), _) => outcome.undo = self.undo_of_rollback(left, true),
+            (None, Some(stable)) => outcome.undo = format!("pointsman rollback {} --to {stable}", self.stage),
+            (None, None) => {}
         }
         outcome
     }
@@ -281,6 +330,9 @@ fn start_of(engine: &Engine, stage: &StageName, release: ReleaseNumber, after: u
             Event::PromotionFailed { release: of, problem, .. } if of == release => Some(Start::Failed(problem)),
             Event::RolledBack { from, .. } if from == release => Some(Start::Failed("it was rolled back".to_owned())),
             Event::RolledBack { to, .. } if to == release => Some(serves_since(engine)),
+            Event::Replaced { release: of, by, .. } if of == release => {
+                Some(Start::Failed(format!("it left for {by}")))
+            }
             _ => None,
         }
     });
@@ -294,4 +346,44 @@ fn lagging(standing: Standing) -> Lagging {
         (false, true) => "is away".to_owned(),
     };
     Lagging { proxy: standing.name.to_string(), last: standing.last.map(Into::into), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(word: i32, bad: bool) -> Wanted {
+        Wanted::MoveRollout(MoveRollout { stage: "hello/production".into(), r#move: word, bad })
+    }
+
+    #[test]
+    fn rollout_moves_take_what_promote_takes_and_abort_what_rollback_takes() {
+        for (word, verb) in [
+            (Move::Pause, Verb::Promote),
+            (Move::Resume, Verb::Promote),
+            (Move::Skip, Verb::Promote),
+            (Move::Abort, Verb::Rollback),
+        ] {
+            let (found, stage, command) = read(wanted(word.into(), false)).expect("a move");
+            assert_eq!((found, stage.to_string().as_str()), (verb, "hello/production"), "{word:?}");
+            let is_its = match word {
+                Move::Pause => matches!(command, Command::PauseRollout { .. }),
+                Move::Resume => matches!(command, Command::ResumeRollout { .. }),
+                Move::Skip => matches!(command, Command::SkipStep { .. }),
+                Move::Abort => matches!(command, Command::AbortRollout { bad: false, .. }),
+                Move::Unspecified => false,
+            };
+            assert!(is_its, "{word:?}: {command:?}");
+        }
+        let (_, _, marked) = read(wanted(Move::Abort.into(), true)).expect("a move");
+        assert!(matches!(marked, Command::AbortRollout { bad: true, .. }), "{marked:?}");
+    }
+
+    #[test]
+    fn hostile_h83_a_move_that_nobody_knows_is_refused() {
+        for (word, bad) in [(0, false), (99, false), (-1, false), (Move::Skip.into(), true)] {
+            let refused = read(wanted(word, bad)).expect_err("no move");
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{word}");
+        }
+    }
 }

@@ -1,21 +1,27 @@
-//! Why a request was answered as it was, and how one would be. For those alone who may see everything: it tells what callers
-//! must not know.
+//! Why a request was answered as it was, and how one would be: for those alone who may see everything, as it tells what callers
+//! must not know. And what became of a rollout: for those who may see its stage.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use api::Verb;
-use api::operator::{ExplainPolicyRequest, ExplainRequestRequest, PolicyExplained, RequestExplained};
+use api::operator::{
+    ExplainPolicyRequest, ExplainRequestRequest, ExplainRolloutRequest, PolicyExplained, RequestExplained,
+    RolloutExplained,
+};
+use api::{ReleaseNumber, StageName, Verb};
 use policies::credential::denial;
 use tonic::Status;
 
 use crate::engine::{Engine, NotDone};
 use crate::explain::{self, Ask};
 use crate::server::Shared;
-use crate::server::who::{Operator, status, stopping};
-use crate::status::clock_ms;
+use crate::server::who::{Operator, parse, status, stopping};
+use crate::status::{self as seen, clock_ms};
 
 /// How long proxies have for an answer.
 const ANSWER: Duration = Duration::from_secs(2);
+
+/// Records read at once while the beginning of a rollout is looked for.
+const PAGE: u64 = 500;
 
 /// Digits of a request's id.
 const ID_DIGITS: usize = 32;
@@ -84,5 +90,74 @@ impl Shared {
         let ask = ask.map_err(|refusal| status(NotDone::Refused(refusal)))?;
         let explained = tokio::task::spawn_blocking(move || explain::policy(&ask, clock_ms())).await;
         explained.map_err(|_| stopping())?.map_err(Status::internal)
+    }
+
+    /// The way of the rollout under way, or of the last one; with a release, of its last one.
+    pub(super) async fn explain_rollout(
+        &self,
+        who: &Operator,
+        request: ExplainRolloutRequest,
+    ) -> Result<RolloutExplained, Status> {
+        let stage: StageName = parse(&request.stage)?;
+        who.may(Verb::Read, Some(&stage.service), Some(&stage.environment))?;
+        let name = stage.clone();
+        let is_known = move |engine: &Engine| {
+            let service = engine.state.service(&name.service);
+            service.is_some_and(|service| service.spec.stages.contains_key(&name.environment))
+        };
+        if !self.engine.read(is_known).await.ok_or_else(stopping)? {
+            return Err(Status::not_found(format!("there is no stage {stage}")));
+        }
+        let number =
+            |number| ReleaseNumber::new(number).ok_or_else(|| Status::invalid_argument("a release number begins at 1"));
+        let of = request.release.map(number).transpose()?;
+        let happened = self.since_promotion(&stage, of).await?;
+        let mut explained = explain::rollout(&stage, &happened).ok_or_else(|| {
+            let what = of.map_or_else(|| "no release".to_owned(), |release| release.to_string());
+            Status::failed_precondition(format!("{what} was promoted to {stage} yet: `pointsman promote` lets one in"))
+        })?;
+        let find = move |engine: &Engine| {
+            let watched = seen::watched_of(engine, &stage);
+            (seen::rollout_of(engine, &stage, Instant::now()), watched, seen::back_of(&engine.state, &stage))
+        };
+        let ((now, queued), watched, back) = self.engine.read(find).await.ok_or_else(stopping)?;
+        explained.back = back;
+        explained.now = now.filter(|now| now.release == explained.release);
+        explained.queued = queued;
+        explained.watched = watched.filter(|watched| watched.release == explained.release);
+        Ok(explained)
+    }
+
+    /// What happened in a stage since the last promotion, or the last one of a release, which comes first; all there is
+    /// without one. Read in pages from the end, so that the engine is never held up for long.
+    async fn since_promotion(
+        &self,
+        stage: &StageName,
+        of: Option<ReleaseNumber>,
+    ) -> Result<Vec<explain::Happened>, Status> {
+        let mut end = self.engine.read(|engine| engine.store.last()).await.ok_or_else(stopping)?;
+        let mut happened = std::collections::VecDeque::new();
+        while end > 0 {
+            let (first, about) = (end.saturating_sub(PAGE) + 1, stage.to_string());
+            let count = usize::try_from(end + 1 - first).unwrap_or(usize::MAX);
+            let read = move |engine: &Engine| engine.store.read(first, count);
+            let page = self.engine.read(read).await.ok_or_else(stopping)?;
+            let page = page.map_err(|problem| Status::internal(problem.to_string()))?;
+            for record in page.iter().rev().filter(|record| record.about == about) {
+                let Some(one) = explain::Happened::of(record) else { continue };
+                let begins = one.begins_rollout();
+                if begins.is_some() && of.is_some_and(|of| begins != Some(of)) {
+                    // What comes after the promotion of another release is its way.
+                    happened.clear();
+                    continue;
+                }
+                happened.push_front(one);
+                if begins.is_some() {
+                    return Ok(happened.into());
+                }
+            }
+            end = first - 1;
+        }
+        Ok(happened.into())
     }
 }
