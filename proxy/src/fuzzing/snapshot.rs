@@ -19,6 +19,7 @@ const NEXT: Version = Version { term: 1, number: 2 };
 /// - What is applied has the fingerprint that was announced, which is that of the resources, counted anew.
 /// - As a full state it leads to the same from any state before; applied again it changes nothing.
 /// - In a snapshot no two stages and no two backends share a place, and every weight belongs to a backend.
+/// - A header rule leads to a backend, and wherever a caller stands, it belongs to one that has weight.
 pub fn snapshot(bytes: &[u8]) {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(certs::install_provider);
@@ -157,6 +158,12 @@ fn check(snapshot: &Snapshot) {
         assert!(stage.backends.iter().all(|backend| backends.insert(backend.slot)), "two backends in one place");
         for (weight, place) in &stage.weighted {
             assert!(*weight > 0 && *place < stage.backends.len(), "a weight for nobody");
+        }
+        assert!(stage.rules.iter().all(|rule| rule.backend < stage.backends.len()), "a rule that leads to nobody");
+        let Some(sticky) = &stage.sticky else { continue };
+        for place in [0, 1, u64::MAX / 3, 1 << 63, u64::MAX] {
+            let has_weight = |to: usize| stage.weighted.iter().any(|(_, weighted)| *weighted == to);
+            assert!(sticky.at(place).map_or(stage.weighted.is_empty(), has_weight), "callers of nobody");
         }
     }
 }
