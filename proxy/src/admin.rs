@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::codec::page::{self, Page};
 use crate::control::Control;
@@ -26,6 +27,8 @@ pub(crate) struct Observed {
     pub(crate) totals: Vec<Arc<Totals>>,
     /// What workers decided lately.
     pub(crate) asking: Asking,
+    /// Notified when a canary was stopped.
+    pub(crate) tripped: Arc<Notify>,
     /// Lines that the access log lost, if there is one.
     pub(crate) log_dropped: Option<Arc<AtomicU64>>,
 }

@@ -4,6 +4,9 @@
 //!
 //! Main types: [`Block`], one release's counts on one worker; [`Counters`], a worker's blocks; [`Ledger`], all blocks
 //! of all workers, on the admin runtime. Both are as large as the largest snapshot was, however long the proxy runs.
+//! What a rollout is judged by is counted apart (`judged`).
+
+mod judged;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -11,6 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, mpsc};
 
 use api::Histogram;
+use judged::Epochs;
+
+pub(crate) use judged::{Epoch, Judged, JudgedSums, Outcome};
 
 /// Histogram buckets in one row: one power of two.
 const ROW: usize = 8;
@@ -43,6 +49,24 @@ impl Default for Rows {
     }
 }
 
+impl Rows {
+    fn add(&self, us: u64) {
+        let bucket = Histogram::bucket(us);
+        // Allocates 64 bytes on the first value in this power of two.
+        let row = self.0[bucket / ROW].get_or_init(Box::default);
+        add(&row[bucket % ROW], 1);
+    }
+
+    fn add_to(&self, histogram: &mut Histogram) {
+        for (place, row) in self.0.iter().enumerate() {
+            let Some(row) = row.get() else { continue };
+            for (column, count) in row.iter().enumerate() {
+                histogram.add(place * ROW + column, count.load(Relaxed));
+            }
+        }
+    }
+}
+
 /// Adds without a locked instruction: there is one writer.
 fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
@@ -64,10 +88,7 @@ impl Block {
     pub(crate) fn answered(&self, status: u16, us: u64) {
         add(&self.by_class[usize::from(status / 100).clamp(1, 5) - 1], 1);
         add(&self.sum_us, us);
-        let bucket = Histogram::bucket(us);
-        // Allocates 64 bytes on the first value in this power of two.
-        let row = self.latency.0[bucket / ROW].get_or_init(Box::default);
-        add(&row[bucket % ROW], 1);
+        self.latency.add(us);
     }
 
     /// No answer came, or it broke off.
@@ -86,7 +107,14 @@ impl Block {
 pub(crate) struct Opened {
     pub(crate) stage: Arc<str>,
     pub(crate) release: u32,
-    pub(crate) block: Arc<Block>,
+    pub(crate) block: Fresh,
+}
+
+/// See [`Opened`].
+#[derive(Debug)]
+pub(crate) enum Fresh {
+    Served(Arc<Block>),
+    Judged(Epoch, Arc<Judged>),
 }
 
 /// The blocks of one worker, by release slot.
@@ -127,7 +155,7 @@ impl Counters {
             _ => {
                 // Allocates once per release and worker, and tells the admin runtime.
                 let block: Arc<Block> = Arc::default();
-                let opened = Opened { stage: stage.clone(), release, block: block.clone() };
+                let opened = Opened { stage: stage.clone(), release, block: Fresh::Served(block.clone()) };
                 // It only fails when the admin runtime is gone, and then nobody reads.
                 let _ = self.opened.send(opened);
                 blocks[slot] = Some(Own { stage: stage.clone(), release, block: block.clone() });
@@ -169,6 +197,7 @@ pub(crate) struct Entry {
     /// Of blocks that nobody counts on any more.
     last: Final,
     blocks: Vec<Arc<Block>>,
+    judged: Epochs,
 }
 
 /// Counts that do not change.
@@ -193,9 +222,12 @@ impl Ledger {
             let entry = self.releases.entry(key.clone()).or_insert_with(|| {
                 let place = past.iter().position(|((stage, release), _)| *release == key.1 && *stage == key.0);
                 let last = place.and_then(|place| past.remove(place)).map(|(_, last)| last).unwrap_or_default();
-                Entry { last, blocks: Vec::new() }
+                Entry { last, ..Entry::default() }
             });
-            entry.blocks.push(block);
+            match block {
+                Fresh::Served(block) => entry.blocks.push(block),
+                Fresh::Judged(epoch, block) => entry.judged.open(epoch, block),
+            }
         }
         self.releases.values_mut().for_each(Entry::settle);
         self.releases.iter().map(|((stage, release), entry)| (stage, *release, entry))
@@ -203,16 +235,45 @@ impl Ledger {
 
     /// Forgets releases that nobody counts on any more and that are over; gives which.
     pub(crate) fn forget(&mut self, is_over: impl Fn(&Key) -> bool) -> Vec<Key> {
-        let over = |key: &Key, entry: &mut Entry| entry.blocks.is_empty() && is_over(key);
+        let over = |key: &Key, entry: &mut Entry| entry.is_left() && is_over(key);
         let forgotten: Vec<(Key, Entry)> = self.releases.extract_if(.., over).collect();
         let keys = forgotten.iter().map(|(key, _)| key.clone()).collect();
         self.past.extend(forgotten.into_iter().map(|(key, entry)| (key, entry.last)));
         self.past.drain(..self.past.len().saturating_sub(MOST_PAST));
         keys
     }
+
+    /// Forgets what was judged in rollouts that are over, once no request counts on it any more, and all but the newest
+    /// [`Epochs::MOST`] of each release.
+    pub(crate) fn forget_judged(&mut self, is_over: impl Fn(&str, u64) -> bool) {
+        for ((stage, _), entry) in &mut self.releases {
+            entry.judged.forget(|rollout| is_over(stage, rollout));
+        }
+    }
 }
 
 impl Entry {
+    /// What is judged in a rollout over all its epochs; `None`: nothing was yet.
+    pub(crate) fn judged(&self, rollout: u64) -> Option<JudgedSums> {
+        self.judged.sums(rollout)
+    }
+
+    /// What is judged in the newest epochs of a rollout, at most [`Epochs::MOST`], with the latencies; oldest first.
+    pub(crate) fn epochs(&self, rollout: u64) -> impl Iterator<Item = (Epoch, JudgedSums, Histogram)> {
+        self.judged.newest(rollout)
+    }
+
+    /// Epochs of which something is kept.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.judged.kept()
+    }
+
+    /// Whether nobody counts on it any more.
+    fn is_left(&self) -> bool {
+        self.blocks.is_empty() && !self.judged.are_held()
+    }
+
     /// The sums now.
     pub(crate) fn sums(&self) -> Sums {
         let mut sums = self.last.sums.clone();
@@ -236,6 +297,7 @@ impl Entry {
             add_latency(&mut latency, &block);
             self.last.latency = (&latency).into();
         }
+        self.judged.settle();
     }
 }
 
@@ -256,12 +318,7 @@ impl Sums {
 
 fn add_latency(histogram: &mut Histogram, block: &Block) {
     histogram.add_sum_us(block.sum_us.load(Relaxed));
-    for (place, row) in block.latency.0.iter().enumerate() {
-        let Some(row) = row.get() else { continue };
-        for (column, count) in row.iter().enumerate() {
-            histogram.add(place * ROW + column, count.load(Relaxed));
-        }
-    }
+    block.latency.add_to(histogram);
 }
 
 #[cfg(test)]
@@ -337,5 +394,39 @@ mod tests {
     fn a_block_stays_small_until_it_is_used() {
         // 5,000 releases on one worker: the fixed part must stay below 1 KiB each.
         assert!(size_of::<Block>() + ROWS * size_of::<OnceLock<Box<[AtomicU64; ROW]>>>() <= 1024);
+    }
+
+    #[test]
+    fn rollout_counts_begin_at_0_and_are_forgotten_when_they_are_over() {
+        let (mut ledger, opened) = Ledger::new();
+        let stage: Arc<str> = "hello/production".into();
+        let open = |rollout| {
+            let block = Arc::<Judged>::default();
+            let (stage, fresh) = (stage.clone(), Fresh::Judged(Epoch { rollout, number: 0 }, block.clone()));
+            opened.send(Opened { stage, release: 2, block: fresh }).expect("somebody listens");
+            block
+        };
+        let requests = |ledger: &mut Ledger, rollout| {
+            ledger.fold().next().and_then(|(_, _, entry)| Some(entry.judged(rollout)?.requests))
+        };
+        let one = Outcome { us: Some(5), failed: false, slow: false };
+        let workers = [open(7), open(7)];
+        workers.iter().for_each(|block| block.count(one));
+        assert_eq!((requests(&mut ledger, 7), requests(&mut ledger, 8)), (Some(2), None));
+        let next = open(8);
+        next.count(one);
+        assert_eq!((requests(&mut ledger, 7), requests(&mut ledger, 8)), (Some(2), Some(1)));
+        ledger.forget_judged(|_, rollout| rollout != 8);
+        assert_eq!(requests(&mut ledger, 7), Some(2), "requests of it are in flight");
+        drop(workers);
+        assert_eq!(requests(&mut ledger, 7), Some(2), "settled");
+        ledger.forget_judged(|_, rollout| rollout != 8);
+        assert_eq!((requests(&mut ledger, 7), requests(&mut ledger, 8)), (None, Some(1)));
+        assert_eq!(ledger.forget(|_| true), [], "it is still counted on");
+        drop(next);
+        ledger.fold().for_each(drop);
+        ledger.forget_judged(|_, rollout| rollout != 8);
+        assert_eq!(requests(&mut ledger, 8), Some(1), "it is the one under way");
+        assert_eq!(ledger.forget(|_| true), [(stage.clone(), 2)]);
     }
 }

@@ -25,7 +25,7 @@ const MOST: usize = 4_096;
 /// Longer ones are not remembered: service, method and path together.
 const TEXT_BYTES: usize = 512;
 /// What servers of gRPC are asked for their health by (grpc/doc/health-checking.md).
-const GRPC_HEALTH: &str = "/grpc.health.v1.Health/";
+pub(crate) const GRPC_HEALTH: &str = "/grpc.health.v1.Health/";
 
 /// What is asked, as far as it is decided on.
 #[derive(Debug, Clone, Copy)]

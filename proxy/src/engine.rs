@@ -17,6 +17,7 @@ use certs::endpoint::Authorities;
 use certs::public::Public;
 use certs::secret::SealKey;
 use policies::credential::denial::Seal;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -29,6 +30,7 @@ use crate::count::{Ledger, Opened};
 use crate::explain::{self, Asking};
 use crate::fleet::Follower;
 use crate::forwarded::Trusted;
+use crate::guard::Tripped;
 use crate::issuers::Issuers;
 use crate::listen::listen;
 use crate::request_id::IdKey;
@@ -37,7 +39,7 @@ use crate::snapshot::{Incoming, Snapshot};
 use crate::split::Phase;
 use crate::totals::Totals;
 use crate::worker::{self, Setup};
-use crate::{denied, health, journal, local};
+use crate::{control, denied, guard, health, journal, local};
 
 /// A running proxy.
 #[derive(Debug)]
@@ -96,12 +98,14 @@ impl Engine {
         let control = Control::start(&settings.data, loaded, shared, machine, seal_key).map_err(ProxyError::Thread)?;
         let control = Arc::new(control);
         let (ledger, opened) = Ledger::new();
+        let (tripped, trips) = unbounded_channel();
         let (stop, stopping) = watch::channel(None);
         let log = settings.access_log.take().map(writer::start).transpose()?;
         let common = Common {
             tls: public.common().clone(),
             snapshot: control.published().clone(),
             opened,
+            tripped,
             limits: settings.limits.clone(),
             stop: stopping,
             trusted: Trusted::new(std::mem::take(&mut settings.trusted)),
@@ -118,6 +122,7 @@ impl Engine {
             ledger: Mutex::new(ledger),
             totals,
             asking,
+            tripped: Arc::default(),
             log_dropped: log.as_ref().map(|log| log.dropped.clone()),
         });
         let mut engine = Self {
@@ -133,6 +138,7 @@ impl Engine {
         };
         engine.spawn(&settings.data, admin_listener)?;
         engine.tasks.spawn(issuers.run());
+        engine.tasks.spawn(guard::listen(trips, control::now_ms, engine.observed.tripped.clone()));
         if let Some(log) = log {
             engine.tasks.spawn(reopen(log, settings.reopen_log.clone()));
         }
@@ -231,6 +237,7 @@ struct Common {
     tls: Arc<rustls::ServerConfig>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     opened: mpsc::Sender<Opened>,
+    tripped: UnboundedSender<Tripped>,
     limits: Limits,
     stop: watch::Receiver<Option<Instant>>,
     trusted: Trusted,
@@ -263,6 +270,7 @@ fn start_workers(
             https: https.next().map(|listener| (listener, common.tls.clone())),
             snapshot: common.snapshot.clone(),
             opened: common.opened.clone(),
+            tripped: common.tripped.clone(),
             limits: common.limits.clone(),
             stop: common.stop.clone(),
             totals: own,

@@ -5,6 +5,7 @@
 //! Main function: [`pass`]. INVARIANT: nothing here takes a lock or writes memory that another thread writes.
 
 mod arrival;
+mod placing;
 mod who;
 
 use std::borrow::Cow;
@@ -26,6 +27,8 @@ use crate::codec::relay::{Download, Grpc, Relay};
 use crate::codec::told::{Calls, Told};
 use crate::codec::{AnswerHead, Dialect, Exchange, Inbound, Notice, Outbound, Prepared, RequestView};
 use crate::cors::{self, Preflight};
+use crate::decide::GRPC_HEALTH;
+use crate::guard::Judging;
 use crate::handshake::Way;
 use crate::lasting::{Basis, Watched};
 use crate::record::Ticket;
@@ -34,6 +37,7 @@ use crate::snapshot::{Backend, Gate, Protocol, Snapshot, Stage};
 use crate::worker::Worker;
 use crate::{balance, grpc_timeout, handshake, head_check};
 use arrival::{admit, introduce, keep_to_https, prove};
+use placing::place;
 use who::{Identified, Patience, asked, decide, identify};
 
 impl Exchange for Rc<Worker> {
@@ -151,7 +155,7 @@ async fn pass(worker: &Worker, inbound: Box<Inbound>, flight: &mut Flight, diale
         }
     };
     let answered = {
-        let forwarded = pin!(forward(worker, backend, &mut request, flight, dialect));
+        let forwarded = pin!(forward(worker, backend, &mut request, (flight, &ticket), dialect));
         in_time(forwarded, &mut end, &watched).await
     };
     if let (Err(Own::Hidden(why)), Some(caller)) = (&answered, watched.as_ref().and_then(Watched::caller)) {
@@ -159,14 +163,7 @@ async fn pass(worker: &Worker, inbound: Box<Inbound>, flight: &mut Flight, diale
         // It was told what the stage says to pages when it might still go on.
         (flight.cors, flight.answers_cors) = (None, false);
     }
-    let answered = answered.inspect_err(|own| match own {
-        // A client that broke off says nothing about the release, nor do limits of ours.
-        Own::ClientBody(_) | Own::Overloaded => {}
-        // Nor does one that may not have its answer any more.
-        Own::Refused(_) | Own::Hidden(_) | Own::Unauthenticated(_) | Own::Forbidden(_) | Own::Unavailable(_) => {}
-        Own::Late => ticket.late(),
-        _ => ticket.unanswered(),
-    })?;
+    let answered = answered.inspect_err(|own| ticket.refused(*own))?;
     Ok(record(worker, answered, ticket, flight, dialect, (end, watched)))
 }
 
@@ -256,24 +253,39 @@ fn split<'a>(
     // Before its turn in the split is taken.
     let timeout =
         if view.dialect() == Dialect::Http { None } else { grpc_timeout::read(view).map_err(Own::Refused)? };
-    let backend = match release {
-        Release::One(backend) => backend,
-        _ => worker.split(stage).ok_or(Own::NoEndpoint)?,
+    let (backend, placed) = place(worker, stage, release, &caller, view, flight).ok_or(Own::NoEndpoint)?;
+    let (backend, judging) = match placed.is_forced() {
+        false => worker.watches.admit(stage, backend, placed.caller(), || is_health_check(view, stage)),
+        true => (backend, None),
     };
     flight.log(|entry| {
         entry.text("stage", stage.text.as_bytes());
         entry.number("release", backend.release.into());
+        entry.text("placed", placed.word().as_bytes());
     });
     worker.ring.chose(flight.decided, backend.release);
-    check_dialect(&inbound, backend)?;
-    let ticket = Ticket::begin(worker.counters.block(backend.slot, &stage.text, backend.release), flight.begun);
+    // One that its release cannot be asked is judged, and otherwise not counted as one of its own.
+    check_dialect(&inbound, backend).inspect_err(|_| judging.iter().for_each(Judging::failed))?;
+    let block = worker.counters.block(backend.slot, &stage.text, backend.release);
+    let ticket = Ticket::begin(block, flight.begun, judging);
     let assertion = worker.assertion(gate, &caller, stage, &flight.own);
     let calls = Calls { assertion, spent_authorization: caller.spent_authorization() };
     let told = Told::new(view, flight.connection().clone(), flight.id.clone(), calls);
     let scheme = if backend.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-    let request = Prepared::new(inbound, authority, told, backend.protocol, scheme)?;
+    let request =
+        Prepared::new(inbound, authority, told, backend.protocol, scheme).inspect_err(|own| ticket.refused(*own))?;
     let end = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
     Ok(Chosen { backend, ticket, request, end, watched, short: stage.short })
+}
+
+/// Whether the stage's own checks would ask so, be it somebody else who asks.
+fn is_health_check(view: RequestView<'_>, stage: &Stage) -> bool {
+    let path = view.path().split('?').next().unwrap_or_default();
+    match view.method() {
+        "GET" | "HEAD" => stage.health_paths.iter().any(|known| **known == *path),
+        "POST" => path.starts_with(GRPC_HEALTH) && view.dialect() != Dialect::Http,
+        _ => false,
+    }
 }
 
 /// Which page may read the answer; with a preflight, the answer to that.
@@ -331,7 +343,7 @@ async fn forward(
     worker: &Worker,
     backend: &Backend,
     request: &mut Prepared,
-    flight: &mut Flight,
+    (flight, ticket): (&mut Flight, &Ticket),
     dialect: Dialect,
 ) -> Result<Answered, Own> {
     let limit = if dialect == Dialect::Http { worker.limits.answer } else { worker.limits.stream_idle };
@@ -339,13 +351,21 @@ async fn forward(
     for _ in 0..backend.endpoints.len() {
         let place = choose(worker, backend, failed_at);
         let Some(endpoint) = place.and_then(|place| backend.endpoints.get(place)) else { break };
+        if failed_at.is_some() {
+            ticket.tries_again();
+        }
         let sent = worker.pools.forward(endpoint.address, backend, request, limit).await;
         // What it was not sent to has not seen it.
         if !matches!(sent, Err(Failed::Connect(_) | Failed::Full)) {
             flight.log(|entry| entry.text("upstream", endpoint.address.to_string().as_bytes()));
         }
         let failed = match sent {
-            Ok(answered) => return Ok(answered),
+            Ok(answered) => {
+                if request.was_repeated() {
+                    ticket.tries_again();
+                }
+                return Ok(answered);
+            }
             Err(failed) => failed,
         };
         tracing::debug!(address = %endpoint.address, %failed, "no answer");
@@ -382,22 +402,25 @@ fn record(
     (end, watched): (End, Option<Watched>),
 ) -> Passed {
     let status = head.status();
-    ticket.answered(status);
+    ticket.answered(&head);
     worker.ring.answered(flight.decided, status);
     flight.log(|entry| entry.number("status", status.into()));
     let mut grpc = Grpc::Told;
     if dialect != Dialect::Http {
         if !head.is_grpc() {
-            // Something in front of the service, or the service itself, answered without gRPC. Its class has said so.
-            if status < 500 {
-                ticket.grpc_status(b"-");
-            }
-            return Passed::Said(Notice::Grpc { code: grpc_code_of_http(status), message: None, web: dialect.web() });
+            // Something in front of the service, or the service itself, answered without gRPC.
+            let code = grpc_code_of_http(status);
+            ticket.no_grpc(status, code);
+            return Passed::Said(Notice::Grpc { code, message: None, web: dialect.web() });
         }
         match head.first("grpc-status") {
             Some(status) => ticket.grpc_status(status),
             None => grpc = Grpc::Owed,
         }
+    }
+    // A stream that is no gRPC says nothing at its end, and may have none.
+    if status == 101 || (head.is_stream() && !head.is_grpc()) {
+        ticket.over();
     }
     let limit = if head.is_stream() { worker.limits.stream_idle } else { worker.limits.answer };
     Passed::Relay { head, body, lease, ticket, limit, grpc, web: dialect.web(), end, watched }

@@ -96,6 +96,7 @@ fn worker(resources: &[Resource]) -> (Rc<Worker>, Around) {
         https: None,
         snapshot: around.published.clone(),
         opened,
+        tripped: tokio::sync::mpsc::unbounded_channel().0,
         limits: Limits::default(),
         stop,
         totals: around.totals.clone(),
@@ -470,5 +471,45 @@ async fn policies_that_fail_are_counted_whatever_they_were_asked() {
     for count in 1..3 {
         asks(&worker, &format!("{text}\norigin: https://app.example.com\naccess-control-request-method: GET")).await;
         assert_eq!(around.totals.policy_failures(), count);
+    }
+}
+
+/// A stage without policies whose callers keep their release so.
+fn kept(name: &str, sticky: Option<fleet::Sticky>) -> [Resource; 2] {
+    let weights = [1, 2].map(|release| fleet::WeightedRelease { release, weight: 1 }).to_vec();
+    let split = fleet::Split { weights, sticky, ..fleet::Split::default() };
+    [fixture::stage(name, &[1, 2]), fixture::resource("split", name, &split)]
+}
+
+#[tokio::test]
+async fn sticky_callers_cost_no_allocation_and_a_new_cookie_one() {
+    let key = api_key::draw(&[7; 40]);
+    let by_identity = fleet::Sticky { by: fleet::sticky::By::Identity.into(), key: vec![7; 16], ..Default::default() };
+    let by_cookie =
+        fleet::Sticky { by: fleet::sticky::By::Cookie.into(), cookie: "release".into(), ..by_identity.clone() };
+    let mut state = resources(&key);
+    state.extend(kept("p/staging", None));
+    state.extend(kept("i/staging", Some(by_identity)));
+    state.extend(kept("c/staging", Some(by_cookie)));
+    let (worker, _folder) = worker(&state);
+    let allocated = async |service: &str, fields: &str| {
+        let text = format!("GET /x HTTP/1.1\nhost: {service}.staging.example.com{fields}");
+        // The fewest: what is remembered of each request grows now and then.
+        let mut allocated = u64::MAX;
+        for _ in 0..4 {
+            let (done, out) = asks(&worker, &text).await;
+            let out = String::from_utf8_lossy(&out).into_owned();
+            assert!(out.starts_with("HTTP/1.1 503 ") && !out.contains("set-cookie"), "nothing serves there: {out}");
+            allocated = allocated.min(done.allocations);
+        }
+        allocated
+    };
+    let known = format!("\nx-api-key: {}", key.text);
+    let cookie = "\ncookie: a=b; release=AAAAAAAAAAAAAAAAAAAAAA";
+    for (service, fields, more) in
+        [("i", "", 0), ("i", &*known, 0), ("c", cookie, 0), ("c", "", 1), ("c", "\ncookie: release=x", 1)]
+    {
+        let plain = allocated("p", fields).await;
+        assert_eq!(allocated(service, fields).await, plain + more, "{service} {fields:?}");
     }
 }

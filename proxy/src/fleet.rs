@@ -8,7 +8,7 @@
 mod counting;
 mod told;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ use api::Version;
 use api::fleet::fleet_client::FleetClient;
 use api::fleet::progress::State;
 use api::fleet::proxy_message::Kind;
-use api::fleet::{self, Hello, Progress, ProxyMessage, Rejection};
+use api::fleet::{self, Hello, Progress, ProxyMessage, Rejection, Tripped};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,7 +28,8 @@ use tonic::transport::Channel;
 use crate::admin::Observed;
 use crate::balance::mix;
 use crate::control::Saved;
-use crate::snapshot::{Incoming, Received, Receiver};
+use crate::guard::{Guard, Trip};
+use crate::snapshot::{Incoming, Received, Receiver, Stage};
 use counting::Counting;
 use told::Told;
 
@@ -96,6 +97,7 @@ impl<'a> Follower<'a> {
             receiver: Receiver::default(),
             unsaved: VecDeque::new(),
             counting: Counting::new(self.run),
+            trips: HashSet::new(),
             overrides,
             welcomed: false,
         };
@@ -135,6 +137,8 @@ struct Session<'a> {
     /// Swapped on this connection, not yet safe on disk.
     unsaved: VecDeque<(Version, [u8; 32])>,
     counting: Counting,
+    /// Rollouts whose trip was told on this connection, with their stages.
+    trips: HashSet<(Arc<str>, u64)>,
     overrides: &'a mut Told,
     /// Whether the controller has greeted. Before that nothing but hello is sent: an attempt that fails loses nothing.
     welcomed: bool,
@@ -168,13 +172,14 @@ impl Session<'_> {
             self.unsaved.push_back((version, fingerprint));
             self.report_saved(saved)?;
         }
-        self.send_overrides()
+        self.send_overrides().and_then(|()| self.send_trips())
     }
 
     async fn run(&mut self, mut incoming: tonic::Streaming<fleet::ControllerMessage>) -> Ending {
         // Before anything is said about it, so that nothing is missed in between.
         let mut saved = self.observed.control.saved();
         let overrides_changed = self.observed.control.overrides_changed.clone();
+        let tripped = self.observed.tripped.clone();
         let mut tick = tokio::time::interval(COUNTS);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let greeting = Instant::now() + OPEN;
@@ -210,8 +215,12 @@ impl Session<'_> {
                     Err(watch::error::RecvError { .. }) => Err("the journal has ended".to_owned()),
                 },
                 () = overrides_changed.notified() => self.send_overrides(),
+                () = tripped.notified() => self.send_trips(),
                 () = tokio::time::sleep_until(greeting), if !self.welcomed => Err("no greeting".to_owned()),
-                _ = tick.tick(), if self.welcomed => self.send_overrides().and_then(|()| self.send_counts()),
+                // Trips as well: a notice may have gone to a connection that ended.
+                _ = tick.tick(), if self.welcomed => {
+                    self.send_overrides().and_then(|()| self.send_trips()).and_then(|()| self.send_counts())
+                }
             };
             if let Err(ending) = done {
                 return ending;
@@ -327,12 +336,37 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Tells which canaries are stopped here, each once on this connection, as long as their guards are there.
+    fn send_trips(&mut self) -> Result<(), Ending> {
+        if !self.welcomed {
+            return Ok(());
+        }
+        let snapshot = self.observed.control.published().load_full();
+        let stopped = |stage: &Stage| {
+            let guard = stage.guard.as_ref()?;
+            Some(tripped(stage, guard, guard.trip.get()?))
+        };
+        let stopped: Vec<Tripped> = snapshot.stages().filter_map(|stage| stopped(stage)).collect();
+        self.trips.retain(|(stage, rollout)| stopped.iter().any(|one| (&*one.stage, one.rollout) == (stage, *rollout)));
+        for one in stopped {
+            if self.trips.insert((one.stage.as_str().into(), one.rollout)) {
+                self.send(Kind::Tripped(one))?;
+            }
+        }
+        Ok(())
+    }
+
     fn send_counts(&mut self) -> Result<(), Ending> {
         for counts in self.counting.messages(self.observed) {
             self.send(Kind::Counts(counts))?;
         }
         Ok(())
     }
+}
+
+fn tripped(stage: &Stage, guard: &Guard, trip: &Trip) -> Tripped {
+    let Trip { failures, among, at_ms } = *trip;
+    Tripped { stage: stage.text.to_string(), rollout: guard.rollout, release: guard.canary, failures, among, at_ms }
 }
 
 #[cfg(test)]

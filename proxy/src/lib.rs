@@ -34,6 +34,7 @@ mod forwarded;
 #[doc(hidden)]
 pub mod fuzzing;
 mod grpc_timeout;
+mod guard;
 mod handshake;
 mod head_check;
 mod health;
@@ -53,6 +54,7 @@ mod route;
 mod settings;
 mod snapshot;
 mod split;
+mod sticky;
 mod totals;
 mod worker;
 

@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::admin::Observed;
-use crate::count::Sums;
+use crate::count::{JudgedSums, Sums};
 use crate::totals::{Cut, Reason, Totals, Unshaken};
 
 /// Upper bounds of the published histogram, in microseconds; the counts inside are eight times finer.
@@ -33,17 +33,22 @@ struct Release {
     release: String,
     sums: Sums,
     latency: Histogram,
+    /// Of the rollout under way.
+    judged: Option<JudgedSums>,
 }
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let releases: Vec<Release> = {
+            let snapshot = self.0.control.published().load_full();
+            let rollout = |stage: &str| Some(snapshot.stage_named(stage)?.guard.as_ref()?.rollout);
             let mut ledger = self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner);
             let folded = ledger.fold().map(|(stage, release, entry)| Release {
                 stage: stage.to_string(),
                 release: format!("r{release}"),
                 sums: entry.sums(),
                 latency: entry.latency(),
+                judged: rollout(stage).and_then(|rollout| entry.judged(rollout)),
             });
             folded.collect()
         };
@@ -55,6 +60,9 @@ impl Collector for Metrics {
         for one in &releases {
             ConstGauge::new(one.sums.outstanding as i64).encode(family.encode_family(&labels(one))?)?;
         }
+        judged(&mut encoder, "judged", "Requests that count for a rollout", &releases, |sums| sums.requests)?;
+        judged(&mut encoder, "judged_failed", "Of these, those that failed", &releases, |sums| sums.failed)?;
+        judged(&mut encoder, "judged_slow", "Of these, those that were slow", &releases, |sums| sums.slow)?;
         self.totals(&mut encoder)?;
         self.0.control.issuers().encode(&mut encoder)?;
         self.state(&mut encoder)
@@ -105,6 +113,14 @@ impl Metrics {
         gauge(encoder, "overrides", "Break-glass overrides in force", self.0.control.overrides().len() as u64)?;
         self.certificates(encoder)?;
         let snapshot = self.0.control.published().load_full();
+        let help = "1 while the tripwire keeps a rollout's canary from what weights deal out";
+        let mut tripped = encoder.encode_descriptor("rollout_tripped", help, None, MetricType::Gauge)?;
+        for stage in snapshot.stages() {
+            if let Some(guard) = &stage.guard {
+                let value = i64::from(guard.is_tripped());
+                ConstGauge::new(value).encode(tripped.encode_family(&[("stage", &*stage.text)])?)?;
+            }
+        }
         let mut health =
             encoder.encode_descriptor("endpoint_healthy", "1 while an endpoint is healthy", None, MetricType::Gauge)?;
         for stage in snapshot.stages() {
@@ -175,6 +191,23 @@ fn counter(
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for one in releases {
         ConstCounter::new(value(&one.sums)).encode(family.encode_family(&labels(one))?)?;
+    }
+    Ok(())
+}
+
+/// They begin at 0 with each rollout, which is a reset as any other.
+fn judged(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    releases: &[Release],
+    value: fn(&JudgedSums) -> u64,
+) -> Result<(), Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for one in releases {
+        if let Some(sums) = &one.judged {
+            ConstCounter::new(value(sums)).encode(family.encode_family(&labels(one))?)?;
+        }
     }
     Ok(())
 }

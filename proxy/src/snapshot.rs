@@ -13,6 +13,8 @@ mod compile;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fixture;
 mod gate;
+mod guard;
+mod placing;
 mod resources;
 mod sealing;
 mod shown;
@@ -33,11 +35,14 @@ pub(crate) use apply::{Incoming, Received, Receiver};
 pub(crate) use challenges::Challenges;
 pub(crate) use compile::{Compiled, Compiler};
 pub(crate) use gate::{Asking, Gate, Guarded};
+pub(crate) use placing::HeaderRule;
 pub(crate) use resources::{Delta, Resources};
 pub(crate) use sealing::is_key_id;
 pub(crate) use tls::Tls;
 
+use crate::guard::Guard;
 use crate::health::Health;
+use crate::sticky::Sticky;
 
 /// A table that requests look things up in. Its hash is fast, and seeded once a process; clients ask for keys and do not
 /// choose which are in it, so they cannot make any collide.
@@ -93,6 +98,10 @@ pub(crate) struct Stage {
     pub(crate) weighted: Box<[(u32, usize)]>,
     /// Ordered by release.
     pub(crate) backends: Box<[Backend]>,
+    /// The first that a request matches decides, before places and weights.
+    pub(crate) rules: Box<[HeaderRule]>,
+    /// Which callers keep their release: what it gives are places in `backends`. `None`: each request is dealt out by itself.
+    pub(crate) sticky: Option<Sticky>,
     /// Origins whose pages may call the stage from a browser; empty: the endpoints answer for themselves.
     pub(crate) cors: Box<[Box<str>]>,
     /// Which certificates clients may show to its hosts, in place of the zone's.
@@ -104,6 +113,8 @@ pub(crate) struct Stage {
     pub(crate) short: u64,
     /// Where its backends are asked for their health, without queries, in order.
     pub(crate) health_paths: Box<[Arc<str>]>,
+    /// What is counted and watched for the rollout under way; `None`: there is none.
+    pub(crate) guard: Option<Arc<Guard>>,
     /// The break-glass override that made `weighted`.
     pub(crate) overridden: Option<u32>,
 }

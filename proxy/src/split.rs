@@ -2,7 +2,7 @@
 //!
 //! Must not know: requests, clocks, randomness, or what a backend is beyond its place in a list of weights.
 //!
-//! Main type: [`Split`], the state of one stage on one worker.
+//! Main types: [`Split`], the state of one stage on one worker; [`Placed`], how a request came to its release.
 //!
 //! Source: R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980) 323-330. With `k` backends,
 //! `q = 2k - 2` and `S` the sum of weights, after any `n` requests each count is within `1 - 1/q` of `n * w / S`. Each
@@ -30,6 +30,50 @@ struct Entry {
 pub(crate) struct Phase {
     pub(crate) index: u32,
     pub(crate) workers: u32,
+}
+
+/// How a request came to its release. What is judged of a release is what was dealt out to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    /// A break-glass override said which one.
+    Override,
+    /// It was asked for at its own host.
+    Host,
+    /// A header rule said which one.
+    Rule,
+    /// By its share, and the caller's place in the stage's range, which is this one.
+    Sticky(u64),
+    /// By its share, in turn.
+    Weight,
+}
+
+impl Placed {
+    /// Whether somebody said which one, and nothing was dealt out.
+    pub(crate) fn is_forced(self) -> bool {
+        match self {
+            Self::Override | Self::Host | Self::Rule => true,
+            Self::Sticky(_) | Self::Weight => false,
+        }
+    }
+
+    /// The caller's place; `None`: it was not asked for one.
+    pub(crate) fn caller(self) -> Option<u64> {
+        match self {
+            Self::Sticky(place) => Some(place),
+            Self::Override | Self::Host | Self::Rule | Self::Weight => None,
+        }
+    }
+
+    /// One word for the access log.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Override => "override",
+            Self::Host => "host",
+            Self::Rule => "rule",
+            Self::Sticky(_) => "sticky",
+            Self::Weight => "weight",
+        }
+    }
 }
 
 impl Split {

@@ -34,6 +34,7 @@ use crate::deadline::Deadlines;
 use crate::decide::{Decisions, Judged, Request, decide};
 use crate::explain::{Ask, Ring};
 use crate::forwarded::Trusted;
+use crate::guard::{Tripped, Watches};
 use crate::issuers::Issuers;
 use crate::lasting::{self, Lasting};
 use crate::request_id::{Block, IdKey, Ids, RequestId};
@@ -60,6 +61,8 @@ pub(crate) struct Setup {
     pub(crate) https: Option<(std::net::TcpListener, Arc<ServerConfig>)>,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) opened: std::sync::mpsc::Sender<Opened>,
+    /// Where it is told that a canary was stopped.
+    pub(crate) tripped: mpsc::UnboundedSender<Tripped>,
     pub(crate) limits: Limits,
     /// Until when requests in flight may go on; `None`: no stop yet.
     pub(crate) stop: watch::Receiver<Option<Instant>>,
@@ -81,6 +84,8 @@ pub(crate) struct Worker {
     deadlines: Deadlines,
     pub(crate) pools: Pools,
     pub(crate) counters: Counters,
+    /// Rollouts under way.
+    pub(crate) watches: Watches,
     phase: Phase,
     published: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     /// The published snapshot behind a count of our own: a request's handle touches no shared count.
@@ -244,6 +249,7 @@ impl Worker {
             limits,
             deadlines,
             counters: Counters::new(setup.opened.clone()),
+            watches: Watches::new(setup.opened.clone(), setup.tripped.clone()),
             phase: setup.phase,
             published: RefCell::new(published),
             held: RefCell::new(held),
@@ -353,12 +359,13 @@ async fn run(setup: Setup) -> u64 {
     crate::drain::drain(&worker, accepting, deadline).await
 }
 
-/// Once a second: figures for the admin runtime, idle connections, the hold on an old snapshot and old keys, and who may go on.
+/// Once a second: figures for the admin runtime, idle connections, the hold on an old snapshot, old guards and old keys, and who
+/// may go on.
 async fn keep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         worker.pools.prune();
-        drop(worker.snapshot());
+        worker.watches.keep(&worker.snapshot());
         worker.keys.borrow_mut().load();
         worker.report();
         lasting::look_again(&worker, &worker.lasting).await;

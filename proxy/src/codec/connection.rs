@@ -266,6 +266,8 @@ pub(crate) struct Flight {
     pub(crate) hsts_seconds: Option<NonZeroU32>,
     /// The page that may read the answer.
     pub(crate) cors: Option<Box<str>>,
+    /// The cookie by which the caller will be known (`Set-Cookie`), with what an endpoint answers. Allocates: once per caller.
+    pub(crate) set_cookie: Option<Box<str>>,
     /// The stage says which pages may read its answers, whatever the endpoint says.
     pub(crate) answers_cors: bool,
     /// There when there is a log.
@@ -291,6 +293,7 @@ impl Flight {
             is_https: false,
             hsts_seconds: None,
             cors: None,
+            set_cookie: None,
             answers_cors: false,
             entry: None,
         }

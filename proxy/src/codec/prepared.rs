@@ -39,6 +39,8 @@ pub(crate) struct Outgoing {
     /// The host as it was decided on, when it was not written so.
     authority: Option<Box<str>>,
     told: Told,
+    /// How often it went out.
+    sent: u8,
 }
 
 /// Its head, which is written to a connection as often as it takes.
@@ -61,7 +63,7 @@ impl Prepared {
         scheme: Scheme,
     ) -> Result<Self, Own> {
         if protocol == Protocol::Http1 {
-            return Ok(Self::Http1(Outgoing { inbound, authority, told }));
+            return Ok(Self::Http1(Outgoing { inbound, authority, told, sent: 0 }));
         }
         let Inbound { head, mut upload, .. } = *inbound;
         let dialect = head.view().dialect();
@@ -79,6 +81,13 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// Whether it went out a second time, because a connection had ended meanwhile.
+    pub(crate) fn was_repeated(&self) -> bool {
+        matches!(self, Self::Http1(outgoing) if outgoing.sent > 1)
+    }
+}
+
 impl Outgoing {
     /// Whether it may be sent twice without harm (RFC 9110 §9.2.2), and all of it is still here.
     pub(crate) fn can_repeat(&self) -> bool {
@@ -88,6 +97,7 @@ impl Outgoing {
 
     /// The head as it is written, and the body that follows it.
     pub(crate) fn parts(&mut self) -> (OutgoingHead<'_>, &mut Upload) {
+        self.sent = self.sent.saturating_add(1);
         let Inbound { head, upload, upgrade } = &mut *self.inbound;
         let (authority, told, upgrade) = (self.authority.as_deref(), &self.told, upgrade.as_ref());
         (OutgoingHead { head: head.view(), authority, told, upgrade }, upload)

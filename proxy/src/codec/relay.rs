@@ -152,11 +152,15 @@ impl Relay {
             self.grpc = Grpc::Told;
             self.ticket.grpc_status(status.as_bytes());
         }
+        if let Some(trailers) = &self.trailers {
+            self.ticket.look(trailers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+        }
         self.give_back(body);
         if self.grpc == Grpc::Owed {
             self.ticket.grpc_status(b"-");
             self.owe(answer::GRPC_NO_STATUS);
         }
+        self.ticket.over();
         self.last()
     }
 
@@ -322,6 +326,7 @@ impl Drop for Relay {
             && self.is_empty()
             && let Some(body) = self.body.take()
         {
+            self.ticket.over();
             self.give_back(body);
         }
     }

@@ -14,6 +14,7 @@ use crate::cors;
 use crate::forward_headers::{names_others, passes_in_trailers};
 
 const X_REQUEST_ID: &str = "x-request-id";
+const SET_COOKIE: &str = "set-cookie";
 const HSTS: &str = "strict-transport-security";
 
 /// What becomes of the client's connection after an answer.
@@ -82,6 +83,11 @@ pub(super) fn write_end(keep: Keep, flight: &Flight, out: &mut Vec<u8>) {
     });
 }
 
+/// The cookie that an endpoint's answer brings besides its own. Never one of gRPC's, whoever asked.
+fn new_cookie<'a>(head: &AnswerHead, flight: &'a Flight) -> Option<&'a str> {
+    flight.set_cookie.as_deref().filter(|_| !head.is_grpc())
+}
+
 /// How the head of an answer is written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written<'a> {
@@ -113,6 +119,9 @@ pub(crate) fn write_answer(head: &AnswerHead, written: Written<'_>, out: &mut Ve
     if let Some(origin) = &flight.cors {
         write_shared(origin, head.fields().map(|(name, _)| name).filter(|name| !is_hop_by_hop(name)), out);
     }
+    if let Some(cookie) = new_cookie(head, flight) {
+        write::field(SET_COOKIE, cookie.as_bytes(), out);
+    }
     write_end(keep, flight, out);
 }
 
@@ -123,6 +132,9 @@ pub(crate) fn write_upgrade(head: &AnswerHead, flight: &Flight, out: &mut Vec<u8
         if name == "upgrade" || !(is_hop_by_hop(name) || is_ours(name, flight) || name == "content-length") {
             write::field(name, value, out);
         }
+    }
+    if let Some(cookie) = new_cookie(head, flight) {
+        write::field(SET_COOKIE, cookie.as_bytes(), out);
     }
     write_ours(flight, out);
     out.extend_from_slice(b"connection: upgrade\r\n\r\n");
@@ -143,6 +155,7 @@ pub(crate) fn write_interim(head: &ResponseHead, out: &mut Vec<u8>) {
 pub(crate) fn to_http2(head: AnswerHead, flight: &Flight) -> Response<()> {
     let mut answer = Response::new(());
     let named = names_fields(&head);
+    let cookie = new_cookie(&head, flight).and_then(|cookie| HeaderValue::from_str(cookie).ok());
     let status = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
     match head {
         AnswerHead::Http2(parts) => {
@@ -170,6 +183,9 @@ pub(crate) fn to_http2(head: AnswerHead, flight: &Flight) -> Response<()> {
     }
     *answer.status_mut() = status;
     tell(answer.headers_mut(), flight);
+    if let Some(cookie) = cookie {
+        answer.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     answer
 }
 

@@ -8,11 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
-use api::fleet::{Counts, EndpointHealth, ReleaseCounts};
+use api::Histogram;
+use api::fleet::{Counts, EndpointHealth, Judged, ReleaseCounts};
 use prost::Message;
 
 use crate::admin::Observed;
-use crate::count::Sums;
+use crate::count::{Epoch, JudgedSums, Sums};
 use crate::snapshot::Snapshot;
 
 /// Largest message of counts: a quarter of what gRPC takes by default.
@@ -24,10 +25,13 @@ pub(super) struct Counting {
     /// Drawn at the proxy's start.
     run: u64,
     /// By stage and release.
-    told: HashMap<(Arc<str>, u32), Sums>,
+    told: HashMap<(Arc<str>, u32), Known>,
     /// Endpoints that were told to be unhealthy.
     unhealthy: HashMap<(Arc<str>, u32, SocketAddr), String>,
 }
+
+/// Counts of a release; and by which epochs it is judged, with what.
+type Known = (Sums, Vec<(Epoch, JudgedSums)>);
 
 impl Counting {
     /// Nothing was told yet.
@@ -41,16 +45,20 @@ impl Counting {
         let serves = |(stage, release): &(Arc<str>, u32)| {
             snapshot.stage_named(stage).is_some_and(|stage| stage.backend(*release).is_some())
         };
+        let rollout = |stage: &str| Some(snapshot.stage_named(stage)?.guard.as_ref()?.rollout);
         let (mut releases, mut outstanding) = (Vec::new(), 0);
         {
             let mut ledger = observed.ledger.lock().unwrap_or_else(PoisonError::into_inner);
             for (stage, release, entry) in ledger.fold() {
                 let sums = entry.sums();
                 outstanding += sums.outstanding;
+                let judged: Vec<_> = rollout(stage).into_iter().flat_map(|rollout| entry.epochs(rollout)).collect();
+                let now = (sums.clone(), judged.iter().map(|(epoch, sums, _)| (*epoch, *sums)).collect());
                 let told = self.told.entry((stage.clone(), release)).or_default();
-                if *told == sums {
+                if *told == now {
                     continue;
                 }
+                *told = now;
                 releases.push(ReleaseCounts {
                     stage: stage.to_string(),
                     release,
@@ -60,8 +68,8 @@ impl Counting {
                     outstanding: sums.outstanding,
                     grpc_errors: sums.grpc_errors,
                     latency: Some((&entry.latency()).into()),
+                    judged: judged.into_iter().map(self::judged).collect(),
                 });
-                *told = sums;
             }
             // What is not new was told a second ago or more, on a stream that is still open.
             let new: HashSet<_> = releases.iter().map(|one| (one.stage.as_str(), one.release)).collect();
@@ -69,6 +77,7 @@ impl Counting {
             for forgotten in ledger.forget(is_over) {
                 self.told.remove(&forgotten);
             }
+            ledger.forget_judged(|stage, number| rollout(stage) != Some(number));
         }
         // Those that were taken out come first: from the first piece on the controller knows which are still in flight.
         releases.sort_by_cached_key(|one| serves(&(one.stage.as_str().into(), one.release)));
@@ -101,6 +110,11 @@ impl Counting {
     }
 }
 
+fn judged((epoch, sums, latency): (Epoch, JudgedSums, Histogram)) -> Judged {
+    let (Epoch { rollout, number }, JudgedSums { requests, failed, slow }) = (epoch, sums);
+    Judged { rollout, epoch: number, requests, failed, slow, latency: Some((&latency).into()) }
+}
+
 /// Counts in messages of at most [`COUNTS_BYTES`], or of one entry; one at least, which says that we are alive.
 fn pieces(run: u64, outstanding: u64, releases: Vec<ReleaseCounts>, unhealthy: Vec<EndpointHealth>) -> Vec<Counts> {
     let empty = Counts { run, outstanding, ..Counts::default() };
@@ -131,7 +145,7 @@ mod tests {
     #[test]
     fn counts_of_many_releases_go_in_pieces_that_fit() {
         let release = |release| {
-            let mut latency = api::Histogram::default();
+            let mut latency = Histogram::default();
             (0..36).for_each(|power| latency.record(1 << power));
             let (stage, latency) = ("hello/production".to_owned(), Some((&latency).into()));
             ReleaseCounts { stage, release, by_class: vec![1 << 40; 5], latency, ..ReleaseCounts::default() }

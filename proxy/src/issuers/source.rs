@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use api::fleet;
 use bytes::Bytes;
-use certs::call::{Caller, is_loopback};
+use certs::call::{Caller, Clear, Excess, is_loopback};
 use certs::endpoint::Authorities;
 use http::header::ACCEPT;
 use http::{Request, StatusCode, Uri};
@@ -82,7 +82,14 @@ impl Source {
             "" => machine.clone(),
             text => Authorities::parse(text).map_err(|error| ("ca_pem", error.to_string()))?,
         };
-        let caller = Caller { authorities, clear_on_loopback: true, deadline: DEADLINE, most_bytes: MOST_BYTES };
+        let caller = Caller {
+            authorities,
+            clear: Clear::OnLoopback,
+            may_reach: |_| true,
+            deadline: DEADLINE,
+            most_bytes: MOST_BYTES,
+            excess: Excess::Refused,
+        };
         let (ca_pem, jwks_url) = (issuer.ca_pem.clone(), issuer.jwks_url.clone());
         Ok(Self { issuer: issuer.issuer.clone(), jwks_url, ca_pem, caller })
     }

@@ -13,6 +13,8 @@ use certs::secret::{key_id, ticket_id};
 use certs::tickets::{NAME_BYTES, TicketKeys};
 use prost::Message;
 
+use super::guard;
+use super::placing;
 use super::resources::{Kind, Raw};
 use crate::keyring::Keyring;
 use crate::split::Split;
@@ -170,6 +172,8 @@ pub(super) fn split(raw: &Raw, problems: &mut Problems<'_>) -> Option<fleet::Spl
         }
         _ => {}
     }
+    guard::check(split.guard.as_ref(), problems);
+    placing::check(&split, problems);
     Some(split)
 }
 

@@ -22,6 +22,8 @@ use super::challenges::Challenges;
 use super::check::{self, Problems};
 use super::clients::ClientsBoard;
 use super::gate::{self, GateBoard, IssuersTold};
+use super::guard;
+use super::placing;
 use super::resources::{Delta, Kind, Raw, Resources};
 use super::shown::{self, Changed, Shown};
 use super::slots::Slots;
@@ -272,7 +274,7 @@ impl Compiler {
             // Found good or refused before: to look again would read each authority's certificates again.
             Some(raw) => check::read::<fleet::Stage>(&raw)?,
             None => {
-                if split.is_some_and(|split| !split.weights.is_empty()) {
+                if split.is_some_and(|split| !split.weights.is_empty() || split.guard.is_some()) {
                     Problems { list, kind: Kind::Split, name }.add("name", "there is no stage of this name");
                 }
                 return None;
@@ -295,6 +297,8 @@ impl Compiler {
                     .add(format!("weights[{place}].release"), format!("r{} is no backend of the stage", entry.release));
             }
         }
+        guard::check_release(split.guard.as_ref(), &backends, &mut Problems { list, kind: Kind::Split, name });
+        placing::check_releases(&split, &backends, &mut Problems { list, kind: Kind::Split, name });
         let cors = stage.cors_origins.iter().map(|origin| origin.as_str().into()).collect();
         let clients = if delta.entries.contains_key(&(Kind::Stage, name.clone())) {
             let problems = &mut Problems { list, kind: Kind::Stage, name };
@@ -373,7 +377,9 @@ impl Compiler {
             self.generation += 1;
             self.generation
         });
+        let guard = guard::compile(split, &backends, before.and_then(|before| before.guard.as_deref()));
         let slot = self.slots.stage(name);
+        let (rules, sticky) = (placing::rules(split, &backends), placing::sticky(split, &backends, &weighted));
         let (text, weighted, short) = (name.clone(), weighted.into(), denial::short(name));
         Arc::new(Stage {
             text,
@@ -382,10 +388,13 @@ impl Compiler {
             generation,
             weighted,
             backends,
+            rules,
+            sticky,
             cors,
             clients,
             rule,
             health_paths,
+            guard,
             overridden,
         })
     }

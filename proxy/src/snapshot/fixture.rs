@@ -37,7 +37,7 @@ pub(crate) fn stage(name: &str, releases: &[u32]) -> Resource {
 
 pub(crate) fn split(name: &str, weights: &[(u32, u32)]) -> Resource {
     let weights = weights.iter().map(|(release, weight)| WeightedRelease { release: *release, weight: *weight });
-    resource("split", name, &Split { weights: weights.collect() })
+    resource("split", name, &Split { weights: weights.collect(), ..Split::default() })
 }
 
 pub(crate) fn endpoints(stage: &str, release: u32, addresses: &[&str]) -> Resource {

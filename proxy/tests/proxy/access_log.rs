@@ -55,11 +55,13 @@ async fn access_log_has_a_line_for_each_request_with_what_became_of_it() {
         assert_eq!(first[name], expected, "{first}");
     }
     assert_eq!((&first["status"], &first["release"]), (&200.into(), &1.into()), "{first}");
+    assert_eq!(first["placed"], "weight", "{first}");
     assert!(first["us"].is_u64() && first["time"].is_string(), "{first}");
     assert_eq!(find("target", "/two")["version"], "2");
     let bad = find("target", "/bad");
     assert_eq!((&bad["status"], &bad["why"]), (&502.into(), &"The service did not answer properly".into()), "{bad}");
-    assert_eq!(find("host", "nobody.example")["why"], "no stage has this host");
+    let nobody = find("host", "nobody.example");
+    assert_eq!((&nobody["why"], nobody.get("placed")), (&"no stage has this host".into(), None), "{nobody}");
     // What was no request has no target, but a status and a reason.
     for (why, status) in [
         ("the host is not a name", 400),

@@ -55,7 +55,7 @@ pub(crate) fn stage(name: &str, protocol: Protocol, releases: &[u32]) -> Resourc
 
 pub(crate) fn weights(name: &str, weights: &[(u32, u32)]) -> Resource {
     let weights = weights.iter().map(|(release, weight)| WeightedRelease { release: *release, weight: *weight });
-    resource("split", name, &Split { weights: weights.collect() })
+    resource("split", name, &Split { weights: weights.collect(), ..Split::default() })
 }
 
 pub(crate) fn endpoints(stage: &str, release: u32, addresses: &[SocketAddr]) -> Resource {
