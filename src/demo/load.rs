@@ -75,7 +75,7 @@ pub(super) async fn ask_as_stranger(address: SocketAddr, host: &str, authority_p
 pub(super) struct Counted {
     pub(super) requests: BTreeMap<String, u64>,
     pub(super) failed: BTreeMap<String, u64>,
-    /// The first failures, for people.
+    /// The first failures of each release, for people.
     pub(super) examples: Vec<String>,
 }
 
@@ -140,8 +140,9 @@ impl Counted {
         *self.requests.entry(release.to_owned()).or_default() += 1;
         let Some(problem) = problem else { return };
         *self.failed.entry(release.to_owned()).or_default() += 1;
-        if self.examples.len() < 5 {
-            self.examples.push(format!("{release}: {problem}"));
+        let own = format!("{release}: ");
+        if self.examples.iter().filter(|example| example.starts_with(&own)).count() < 5 {
+            self.examples.push(own + &problem);
         }
     }
 }

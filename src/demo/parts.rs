@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
@@ -132,20 +133,50 @@ impl Parts {
     /// # Errors
     /// When it ends with another code than 0: what it complained about.
     pub(super) async fn ask(&self, arguments: &[&str]) -> Result<String, Failure> {
-        let output = Command::new(&self.program)
-            .args(arguments)
-            .env("POINTSMAN_CONTEXT", self.context())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|error| Failure::system("the command cannot be run", &error))?;
+        let output = self.command(arguments).output().await;
+        let output = output.map_err(|error| Failure::system("the command cannot be run", &error))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(Failure::refused(format!("`pointsman {}` failed: {}", arguments.join(" "), said.trim())));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a command, hands each line to `told` as it is printed, and returns the exit code; None: it was still running after
+    /// `limit`, and was ended.
+    ///
+    /// # Errors
+    /// It cannot be run, or `told` fails.
+    pub(super) async fn follow(
+        &self,
+        arguments: &[&str],
+        limit: Duration,
+        mut told: impl FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<Option<i32>, Failure> {
+        let unusable = |error| Failure::system("the command cannot be run", &error);
+        let mut command = self.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(unusable)?;
+        let mut lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
+        let followed = async {
+            while let Some(lines) = &mut lines
+                && let Some(line) = lines.next_line().await.map_err(unusable)?
+            {
+                told(&line)?;
+            }
+            child.wait().await.map_err(unusable)
+        };
+        match tokio::time::timeout(limit, followed).await {
+            Ok(ended) => Ok(ended?.code()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The command as a user has it.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env("POINTSMAN_CONTEXT", self.context()).env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
     }
 
     /// Runs a command for its JSON.

@@ -1,18 +1,20 @@
 //! The story that the demo tells, command by command.
+//!
+//! The rooms: `traffic` has the chapters in which shares move, `measured` what the clients saw meanwhile.
+
+mod measured;
+mod traffic;
 
 use std::fs;
-use std::time::Duration;
 
-use serde_json::Value;
-use tokio::time::{Instant, sleep};
-
-use super::figures::{Figures, Step};
+use super::figures::Figures;
 use super::issuer::{AUDIENCE, Issuer};
-use super::load::{Counted, Credentials, Load, ask_as_stranger};
+use super::load::{Credentials, Load, ask_as_stranger};
 use super::parts::Parts;
 use super::repository::Repository;
 use crate::exit::Failure;
 
+const STAGE: &str = "hello/production";
 const HOST: &str = "hello.production.localhost";
 /// A host of the same zone that does not exist.
 const NOWHERE: &str = "nowhere.production.localhost";
@@ -24,14 +26,19 @@ permit (
   resource
 );
 ";
-/// Requests by which a step is measured.
-const PER_STEP: u64 = 4_000;
-/// Requests of the whole tour, at least.
-const AT_LEAST: u64 = 20_000;
-/// Longest time for one step: the load is far faster.
-const STEP: Duration = Duration::from_secs(60);
-/// Longest time until the bad release shows in `status`.
-const SEEN: Duration = Duration::from_secs(30);
+/// What else to try, in this order: r2 serves all, r1 is warm, r3 is marked bad.
+const LINES: &str = "\
+pointsman status --watch                             # q leaves
+pointsman promote hello@r1 --to production           # back to r1, by the steps
+pointsman rollout watch hello/production             # at 50% it waits for you; q leaves
+pointsman rollout resume hello/production            # let it go on
+pointsman rollback hello/production                  # to r2, at once, in the middle or afterwards
+pointsman unhold hello/production r3                 # it is bad nevertheless,
+pointsman promote hello@r3 --to production           # and is stopped again
+pointsman explain rollout hello/production
+pointsman history hello/production
+pointsman app revoke shop                            # and requests are refused at once
+";
 
 /// The demo once everything runs.
 pub(super) struct Tour {
@@ -51,6 +58,17 @@ async fn run(parts: &Parts, arguments: &[&str]) -> Result<(), Failure> {
     tell!("  $ pointsman {}", arguments.join(" "))?;
     for line in parts.ask(arguments).await?.lines() {
         tell!("    {line}")?;
+    }
+    Ok(())
+}
+
+/// Lets a release through the environments before production, which tell nothing that production does not.
+async fn prepare(parts: &Parts, release: &str) -> Result<(), Failure> {
+    for environment in ["dev", "staging"] {
+        let arguments = ["promote", release, "--to", environment];
+        tell!("  $ pointsman {}", arguments.join(" "))?;
+        let told = parts.ask(&arguments).await?;
+        told.lines().filter(|line| line.starts_with("done")).try_for_each(|line| tell!("    {line}"))?;
     }
     Ok(())
 }
@@ -83,8 +101,8 @@ impl Tour {
         self.first_release(parts).await?;
         self.meet_a_stranger(parts).await?;
         self.second_release(parts).await?;
-        self.bad_release(parts).await?;
         self.roll_back(parts).await?;
+        self.bad_release(parts).await?;
         self.sum_up().await
     }
 
@@ -160,115 +178,6 @@ impl Tour {
         Ok(())
     }
 
-    async fn first_release(&mut self, parts: &Parts) -> Result<(), Failure> {
-        say("r1 goes through dev and staging into production")?;
-        for environment in ["dev", "staging", "production"] {
-            run(parts, &["promote", "hello@r1", "--to", environment]).await?;
-        }
-        let credentials = self.credentials.as_ref().ok_or_else(|| Failure::refused("nobody may call"))?;
-        self.load = Some(Load::start(&parts.proxies, HOST, &authority(parts)?, credentials)?);
-        tell!("  and requests begin, for alice through shop: HTTP/1.1, HTTP/2 and gRPC to both proxies")?;
-        self.wait_for_requests(PER_STEP, &self.counted()).await
-    }
-
-    async fn second_release(&mut self, parts: &Parts) -> Result<(), Failure> {
-        say("r2 takes over in steps")?;
-        for environment in ["dev", "staging"] {
-            run(parts, &["promote", "hello@r2", "--to", environment]).await?;
-        }
-        run(parts, &["promote", "hello@r2", "--to", "production", "--weight", "1%"]).await?;
-        self.measure("r2", 1.0).await?;
-        for weight in ["50%", "100%"] {
-            run(parts, &["rollout", "weight", "hello/production", weight]).await?;
-            self.measure("r2", weight.trim_end_matches('%').parse().unwrap_or(0.0)).await?;
-        }
-        Ok(())
-    }
-
-    async fn bad_release(&mut self, parts: &Parts) -> Result<(), Failure> {
-        say("r3 is bad: one request in twenty fails. It gets 20% of production")?;
-        for environment in ["dev", "staging"] {
-            run(parts, &["promote", "hello@r3", "--to", environment]).await?;
-        }
-        run(parts, &["promote", "hello@r3", "--to", "production", "--weight", "20%"]).await?;
-        self.measure("r3", 20.0).await?;
-        let deadline = Instant::now() + SEEN;
-        while errors_of(&parts.ask_json(&["status", "hello/production"]).await?, 3) < 0.02 {
-            if Instant::now() > deadline {
-                return Err(Failure::refused("the errors of r3 do not show in `status`"));
-            }
-            sleep(Duration::from_millis(250)).await;
-        }
-        run(parts, &["status", "hello/production"]).await
-    }
-
-    async fn roll_back(&mut self, parts: &Parts) -> Result<(), Failure> {
-        say("Everything back to r2")?;
-        let command = ["rollback", "hello/production", "--reason", "one request in twenty fails"];
-        tell!("  $ pointsman rollback hello/production --reason \"one request in twenty fails\"")?;
-        let reply = parts.ask_json(&command).await?;
-        let switched = reply["outcome"]["switched"].as_array().cloned().unwrap_or_default();
-        for proxy in &switched {
-            let ms = proxy["us"].as_f64().unwrap_or(0.0) / 1_000.0;
-            let name = proxy["proxy"].as_str().unwrap_or_default();
-            tell!("    proxy {name} switched in {ms:.1} ms")?;
-            self.figures.rollback_ms.insert(name.to_owned(), ms);
-        }
-        tell!("    to undo: {}", reply["outcome"]["undo"].as_str().unwrap_or_default())?;
-        // Requests that r3 had taken before the switch are still being answered.
-        sleep(Duration::from_millis(500)).await;
-        let since = self.counted();
-        self.wait_for_requests(PER_STEP, &since).await?;
-        let left = self.counted().since(&since).requests.get("r3").copied().unwrap_or(0);
-        if left > 0 {
-            return Err(Failure::refused(format!("r3 answered {left} requests after the rollback")));
-        }
-        tell!("  since then r3 has answered none of {} requests", PER_STEP)?;
-        Ok(())
-    }
-
-    async fn sum_up(&mut self) -> Result<Figures, Failure> {
-        let missing = AT_LEAST.saturating_sub(self.counted().total());
-        self.wait_for_requests(missing, &self.counted()).await?;
-        let counted = self.counted();
-        let mut figures = std::mem::take(&mut self.figures);
-        figures.requests = counted.total();
-        figures.failed = counted.failed.values().sum();
-        figures.failed_by_release = counted.failed;
-        for release in ["r1", "r2", "r3"] {
-            figures.failed_by_release.entry(release.into()).or_default();
-        }
-        figures.examples = counted.examples;
-        Ok(figures)
-    }
-
-    fn counted(&self) -> Counted {
-        self.load.as_ref().map(Load::counted).unwrap_or_default()
-    }
-
-    async fn wait_for_requests(&self, count: u64, since: &Counted) -> Result<(), Failure> {
-        let deadline = Instant::now() + STEP;
-        while self.counted().since(since).total() < count {
-            if Instant::now() > deadline {
-                return Err(Failure::refused("the demo's clients get too few answers"));
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
-    }
-
-    /// Measures the share of a release, from now on.
-    async fn measure(&mut self, release: &str, set: f64) -> Result<(), Failure> {
-        let since = self.counted();
-        self.wait_for_requests(PER_STEP, &since).await?;
-        let seen = self.counted().since(&since);
-        let (own, all) = (seen.requests.get(release).copied().unwrap_or(0), seen.total());
-        let measured = own as f64 * 100.0 / all as f64;
-        tell!("    measured: {measured:.2}% of {all} requests")?;
-        self.figures.steps.push(Step { release: release.into(), set, measured, requests: all });
-        Ok(())
-    }
-
     /// Lines to copy while it stays up.
     ///
     /// # Errors
@@ -291,11 +200,7 @@ impl Tour {
             "  curl {who} --cacert {folder}/controller/development-ca.pem --resolve r1--{HOST}:{port}:127.0.0.1 https://r1--{HOST}:{port}/",
             port = address.port()
         )?;
-        tell!("  pointsman app revoke shop              # and requests are refused at once")?;
-        tell!("  pointsman status --watch")?;
-        tell!("  pointsman promote hello@r1 --to production --weight 10%")?;
-        tell!("  pointsman rollback hello/production")?;
-        tell!("  pointsman history hello/production")
+        LINES.lines().try_for_each(|line| tell!("  {line}"))
     }
 }
 
@@ -303,11 +208,4 @@ impl Tour {
 fn authority(parts: &Parts) -> Result<String, Failure> {
     let path = parts.folder.join("controller/development-ca.pem");
     fs::read_to_string(&path).map_err(|error| Failure::file(&path, &error))
-}
-
-/// Share of errors of a release, as `status` has it.
-fn errors_of(status: &Value, release: u64) -> f64 {
-    let releases = status["services"][0]["stages"][0]["releases"].as_array();
-    let found = releases.into_iter().flatten().find(|entry| entry["release"].as_u64() == Some(release));
-    found.and_then(|entry| entry["error_share"].as_f64()).unwrap_or(0.0)
 }
