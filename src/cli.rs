@@ -90,12 +90,12 @@ pub(crate) enum Verb {
 /// Show all of it at work on this machine, with nothing to set up.
 ///
 /// Makes a git repository with an example service, starts a controller, two proxies and an agent of its own, builds three
-/// releases (the third is bad), moves them into production under load, rolls the bad one back, and stays up with lines
-/// to copy until Ctrl-C. Nothing is left behind.
+/// releases, moves the second into production in steps under load, rolls it back and forth, has the controller find out that
+/// the third is bad and stop it, and stays up with lines to copy until Ctrl-C. Nothing is left behind.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Example:\n  pointsman demo\n  pointsman demo --tour --json tour.json")]
 pub(crate) struct DemoArgs {
-    /// End after the tour; exit code 1 if a request failed that the bad release did not cause.
+    /// End after the tour; exit code 1 if a request failed that the bad release did not cause, or if that was not stopped.
     #[arg(long)]
     pub(crate) tour: bool,
     /// Write the figures of the tour to this file.

@@ -88,6 +88,7 @@ pub(crate) fn of_change(plan: bool, no_wait: bool, decided: Option<&Decided>, ou
     let is_change = decided.is_some_and(|decided| decided.event > 0);
     match (outcome, decided) {
         (Some(outcome), _) if !outcome.failed.is_empty() => Exit::Refused,
+        (Some(outcome), _) if !outcome.waits.is_empty() => Exit::Waiting,
         (Some(_), _) if no_wait && is_change => Exit::Waiting,
         (Some(outcome), _) if !outcome.lagging.is_empty() => Exit::Lagging,
         (Some(_), _) => Exit::Done,
@@ -119,7 +120,7 @@ mod tests {
         let failed =
             Outcome { failed: "r42 did not start".into(), lagging: vec![Lagging::default()], ..Outcome::default() };
         let lagging = Outcome { lagging: vec![Lagging::default()], ..Outcome::default() };
-        let done = Outcome::default();
+        let (done, waits) = (Outcome::default(), Outcome { waits: "its turn".into(), ..Outcome::default() });
         for (plan, no_wait, event, outcome, code) in [
             (false, false, 7, Some(&done), 0),
             (false, false, 7, Some(&failed), 1),
@@ -127,6 +128,8 @@ mod tests {
             (false, false, 7, None, 4),
             (false, true, 7, Some(&done), 4),
             (false, true, 0, Some(&done), 0),
+            (false, false, 7, Some(&waits), 4),
+            (false, false, 0, Some(&waits), 4),
             (false, false, 0, None, 0),
             (true, false, 0, None, 0),
         ] {

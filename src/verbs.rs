@@ -15,6 +15,7 @@ pub(crate) mod fleet;
 pub(crate) mod history;
 pub(crate) mod join;
 pub(crate) mod login;
+mod past;
 pub(crate) mod policy;
 pub(crate) mod promote;
 pub(crate) mod release;

@@ -4,6 +4,7 @@
 
 use api::operator::StatusReply;
 
+use super::Picture;
 use crate::render::{Line, Style, View, ago, clock, headline, status};
 
 /// Head, a blank line and column headers above; foot below.
@@ -32,31 +33,24 @@ pub(super) struct Frame {
     selector: String,
     reply: Option<StatusReply>,
     lost: Option<String>,
+    scroll: Scroll,
+}
+
+/// Rows of which a part is in sight.
+#[derive(Debug, Default)]
+pub(super) struct Scroll {
     /// Rows scrolled away above.
     above: usize,
     /// Rows there were when drawn last.
     rows: usize,
 }
 
-impl Frame {
-    pub(super) fn new(selector: &str) -> Self {
-        Self { selector: selector.to_owned(), ..Self::default() }
-    }
+// === impl Scroll ===
 
-    /// A new state has come.
-    pub(super) fn update(&mut self, reply: StatusReply) {
-        self.reply = Some(reply);
-        self.lost = None;
-    }
-
-    /// The connection is gone; the last state stays in sight.
-    pub(super) fn lost(&mut self, why: String) {
-        self.lost = Some(why);
-    }
-
-    /// Scrolls.
-    pub(super) fn press(&mut self, key: Key, size: Size) {
-        let page = room(size).max(1);
+impl Scroll {
+    /// Moves, with so many rows in sight.
+    pub(super) fn press(&mut self, key: Key, page: usize) {
+        let page = page.max(1);
         let last = self.rows.saturating_sub(page);
         self.above = match key {
             Key::Up => self.above.saturating_sub(1),
@@ -70,8 +64,59 @@ impl Frame {
         .min(last);
     }
 
-    /// Exactly as many lines as the screen has rows, none wider than it.
-    pub(super) fn lines(&mut self, size: Size, view: &View) -> Vec<Line> {
+    /// The rows in sight, as many as `page`, and a foot that says how many are not.
+    pub(super) fn part(&mut self, rows: Vec<Line>, page: usize, view: &View) -> Vec<Line> {
+        self.rows = rows.len();
+        self.above = self.above.min(self.rows.saturating_sub(page.max(1)));
+        let below = self.rows.saturating_sub(self.above + page);
+        let mut lines: Vec<Line> = rows.into_iter().skip(self.above).take(page).collect();
+        lines.resize(page, Line::default());
+        lines.push(foot(self.above, below, view));
+        lines
+    }
+}
+
+// === impl Frame ===
+
+impl Frame {
+    pub(super) fn new(selector: &str) -> Self {
+        Self { selector: selector.to_owned(), ..Self::default() }
+    }
+
+    fn head(&self, reply: &StatusReply, view: &View) -> Line {
+        let name = if self.selector.is_empty() { "pointsman" } else { &self.selector };
+        let mut line = Line::of(Style::Bold, name).with(Style::Plain, "   ");
+        match &self.lost {
+            Some(why) => line.append(as_of(why, reply, view)),
+            None => line.append(headline(reply)),
+        }
+        line
+    }
+}
+
+/// What is said in place of the fleet while nobody answers.
+pub(super) fn as_of(why: &str, reply: &StatusReply, view: &View) -> Line {
+    let text = format!("as of {} ({}): {why}", clock(view, reply.at_ms), ago(view, reply.at_ms));
+    Line::of(Style::Bad, text)
+}
+
+impl Picture for Frame {
+    fn update(&mut self, reply: StatusReply) -> bool {
+        self.reply = Some(reply);
+        self.lost = None;
+        true
+    }
+
+    fn lost(&mut self, why: String) {
+        self.lost = Some(why);
+    }
+
+    /// Scrolls.
+    fn press(&mut self, key: Key, size: Size) {
+        self.scroll.press(key, room(size));
+    }
+
+    fn lines(&mut self, size: Size, view: &View) -> Vec<Line> {
         let (columns, height) = size;
         let view = View { width: Some(columns), ..view.clone() };
         let Some(reply) = &self.reply else {
@@ -80,29 +125,10 @@ impl Frame {
             return lines;
         };
         let tree = status(reply, &view);
-        self.rows = tree.rows.len();
-        let page = room(size);
-        self.above = self.above.min(self.rows.saturating_sub(page.max(1)));
-        let below = self.rows.saturating_sub(self.above + page);
         let mut lines = vec![self.head(reply, &view), Line::default(), tree.head];
-        lines.extend(tree.rows.into_iter().skip(self.above).take(page));
-        lines.resize(page + FIXED - 1, Line::default());
-        lines.push(foot(self.above, below, &view));
+        lines.extend(self.scroll.part(tree.rows, room(size), &view));
         lines.truncate(height);
         lines.iter().map(|line| line.cut(columns, view.unicode)).collect()
-    }
-
-    fn head(&self, reply: &StatusReply, view: &View) -> Line {
-        let name = if self.selector.is_empty() { "pointsman" } else { &self.selector };
-        let mut line = Line::of(Style::Bold, name).with(Style::Plain, "   ");
-        match &self.lost {
-            Some(why) => {
-                let text = format!("as of {} ({}): {why}", clock(view, reply.at_ms), ago(view, reply.at_ms));
-                line.push(Style::Bad, text);
-            }
-            None => line.append(headline(reply)),
-        }
-        line
     }
 }
 

@@ -63,12 +63,13 @@ fn ended(outcome: &Outcome, manner: Manner, told: &mut Told, view: &View) -> Vec
     if !outcome.failed.is_empty() {
         lines.push(Line::of(Style::Bad, "failed: ").with(Style::Plain, &outcome.failed));
     } else {
-        lines.push(summary(outcome, manner.no_wait && told.event > 0));
+        lines.push(summary(outcome, manner.no_wait, told.event > 0));
     }
     if outcome.warm_until_ms > 0 {
         let left = release(outcome.from_release).unwrap_or_else(|| "the release before".into());
         lines.push(Line::plain(format!("{left} is kept warm {}", times::until(view, outcome.warm_until_ms))));
     }
+    lines.extend(in_flight(outcome));
     if !outcome.undo.is_empty() {
         lines.push(Line::of(Style::Dim, "to undo: ").with(Style::Plain, &outcome.undo));
     }
@@ -86,8 +87,26 @@ fn lagging(proxy: &Lagging) -> Line {
     line
 }
 
+/// What the release that left still answers; none: nothing, as far as the proxies told.
+fn in_flight(outcome: &Outcome) -> Option<Line> {
+    let left = release(outcome.from_release).filter(|_| outcome.in_flight > 0)?;
+    let requests = match outcome.in_flight {
+        1 => "1 request".to_owned(),
+        many => format!("{} requests", numbers::count(many)),
+    };
+    let text = format!("{left} still answers {requests}, as the proxies last told");
+    Some(Line::of(Style::Moving, text).with(Style::Plain, ": `pointsman status` shows when they have ended"))
+}
+
 /// One sentence for the end: from what to what, on how many proxies.
-fn summary(outcome: &Outcome, unfinished: bool) -> Line {
+fn summary(outcome: &Outcome, no_wait: bool, is_change: bool) -> Line {
+    let unfinished = no_wait && is_change;
+    if !outcome.waits.is_empty() {
+        return Line::of(Style::Moving, "waiting").with(Style::Plain, format!(" for {}", outcome.waits));
+    }
+    if !is_change && outcome.lagging.is_empty() && outcome.to_release == 0 {
+        return Line::of(Style::Good, "nothing had to change");
+    }
     let (good, all) = (outcome.switched.len(), outcome.switched.len() + outcome.lagging.len());
     let mut line = match outcome.lagging.len() {
         0 if unfinished => Line::of(Style::Moving, "on record"),
@@ -146,7 +165,8 @@ mod tests {
             from_release: 42,
             to_release: 41,
             undo: "pointsman unhold hello/production r42 && pointsman promote hello@r42 --to production".into(),
-            failed: String::new(),
+            in_flight: 3,
+            ..Outcome::default()
         };
         let kinds = vec![
             Kind::Decided(decided),
@@ -163,6 +183,7 @@ proxy p2 switched in 4.0 ms
 proxy p3 lags at 1.40: not heard for 4 s
 committed: from r42 to r41, 2 of 3 proxies have switched
 r42 is kept warm until 13:00 (1h)
+r42 still answers 3 requests, as the proxies last told: `pointsman status` shows when they have ended
 to undo: pointsman unhold hello/production r42 && pointsman promote hello@r42 --to production
 ";
         assert_eq!(told(kinds, Manner::default()), expected);
@@ -192,5 +213,28 @@ to undo: pointsman unhold hello/production r42 && pointsman promote hello@r42 --
         let text = told(vec![decided(7), outcome()], manner);
         assert_eq!(text, "on record: from r41 to r42, not waited for: `pointsman status` shows how far it is\n");
         assert_eq!(told(vec![decided(0), outcome()], manner), "done: from r41 to r42\n");
+    }
+
+    #[test]
+    fn what_did_not_happen_is_not_called_done() {
+        let decided = |event, line: &str| Kind::Decided(Decided { event, lines: vec![line.into()] });
+        let already = "r41 serves all of hello/production already";
+        let text = told(vec![decided(0, already), Kind::Outcome(Outcome::default())], Manner::default());
+        assert_eq!(text, format!("{already}\nnothing had to change\n"));
+        // All was so already, and not everywhere.
+        let lagging = vec![Lagging { proxy: "p3".into(), last: None, why: "is away".into() }];
+        let outcome = Outcome { lagging, ..Outcome::default() };
+        let text = told(vec![decided(0, already), Kind::Outcome(outcome)], Manner::default());
+        assert!(text.ends_with("committed, 0 of 1 proxies have switched\n"), "{text}");
+        for event in [0, 7] {
+            let outcome = Outcome { waits: "the rollout of r42 to end".into(), ..Outcome::default() };
+            let text = told(vec![decided(event, "r43 waits"), Kind::Outcome(outcome)], Manner::default());
+            assert_eq!(text, "r43 waits\nwaiting for the rollout of r42 to end\n");
+        }
+        let one = Outcome { from_release: 42, in_flight: 1, ..Outcome::default() };
+        assert!(
+            told(vec![decided(7, "back"), Kind::Outcome(one)], Manner::default())
+                .contains("r42 still answers 1 request, ")
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Environments, services, tokens and fleet members.
 
 use api::operator::{
-    CreateJoinReply, Environment, Environments, FleetMember, FleetMembers, Service, ServiceStage, Services, Tokens,
+    CreateJoinReply, Environment, Environments, FleetMember, FleetMembers, Service, ServiceStage, Services,
+    StageRollout, Tokens,
 };
 
 use super::{Line, Style, Table, View, ago, numbers, times};
@@ -110,7 +111,10 @@ pub(crate) fn resolved(service: &Service, environments: &[Environment]) -> Vec<L
             ("zone", of(|environment| environment.zone.clone())),
             ("target", of(target)),
             ("time zone", of(|environment| environment.time_zone.clone())),
-        ] {
+        ]
+        .into_iter()
+        .chain(stage.rollout.iter().flat_map(rollout))
+        {
             if !value.is_empty() {
                 lines.push(Line::of(Style::Dim, format!("  {name:<10} ")).with(Style::Plain, value));
             }
@@ -124,6 +128,20 @@ pub(crate) fn resolved(service: &Service, environments: &[Environment]) -> Vec<L
         lines.push(Line::of(Style::Dim, format!("{} has no stages", service.name)));
     }
     lines
+}
+
+/// How a release enters; an older controller does not say.
+fn rollout(rollout: &StageRollout) -> [(&'static str, String); 8] {
+    [
+        ("strategy", rollout.strategy.clone()),
+        ("sticky", rollout.sticky.clone()),
+        ("meanwhile", rollout.meanwhile.clone()),
+        ("on worse", rollout.on_worse.clone()),
+        ("margin", rollout.margin.clone()),
+        ("failed by", rollout.failure_header.clone()),
+        ("objective", rollout.objective.clone()),
+        ("checks", rollout.checks.join(", ")),
+    ]
 }
 
 fn from(stage: &ServiceStage) -> String {
@@ -310,12 +328,20 @@ a1    agent         connected  1.40     12s ago        2  0.1.0
             from: from.iter().map(|&from| from.into()).collect(),
             hosts: vec![format!("hello.{environment}.example.com")],
             keep_warm_ms: 3_600_000,
+            rollout: None,
         };
-        let service = Service {
-            name: "hello".into(),
-            stages: vec![stage("dev", &[]), stage("production", &["dev"])],
-            ..Service::default()
+        let rollout = StageRollout {
+            strategy: "canary: 1% for 10m, 100%".into(),
+            sticky: "identity".into(),
+            meanwhile: "finish".into(),
+            on_worse: "rollback".into(),
+            margin: "0.1% more errors".into(),
+            checks: vec!["smoke (http, every 30s)".into(), "probe (command, every 1m)".into()],
+            ..StageRollout::default()
         };
+        let production = ServiceStage { rollout: Some(rollout), ..stage("production", &["dev"]) };
+        let service =
+            Service { name: "hello".into(), stages: vec![stage("dev", &[]), production], ..Service::default() };
         let dev = Environment {
             name: "dev".into(),
             zone: "dev.example.com".into(),
@@ -335,6 +361,12 @@ hello/production
   from       dev
   hosts      hello.production.example.com
   keep warm  1h
+  strategy   canary: 1% for 10m, 100%
+  sticky     identity
+  meanwhile  finish
+  on worse   rollback
+  margin     0.1% more errors
+  checks     smoke (http, every 30s), probe (command, every 1m)
   there is no environment production yet
 ";
         assert_eq!(plain(&resolved(&service, &[dev])), expected);

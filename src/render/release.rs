@@ -3,7 +3,7 @@
 use api::operator::{Artifact, Release, Releases, StaticAddress};
 
 use super::status::short_commit;
-use super::{Line, Style, Table, View, ago, numbers, stamp};
+use super::{Line, Style, Table, View, ago, marks, numbers, stamp};
 
 /// Subjects are cut here in tables; `release show` has them whole.
 const SUBJECT_WIDTH: usize = 40;
@@ -15,7 +15,7 @@ pub(crate) fn releases(list: &Releases, view: &View) -> Vec<Line> {
         table.row(vec![
             Line::of(Style::Bold, format!("{}@r{}", release.service, release.number)),
             Line::plain(&release.version),
-            state(&release.state),
+            marks::beside(state(&release.state), release),
             Line::plain(ago(view, release.created_ms)),
             Line::of(Style::Dim, short_commit(&release.commit)),
             Line::plain(subject(release, view)),
@@ -37,6 +37,7 @@ pub(crate) fn release(release: &Release, view: &View) -> Vec<Line> {
         }
     };
     field("state", state(&release.state));
+    field("mark", release.not_reversible.as_ref().map(|mark| marks::of(mark, view)).unwrap_or_default());
     field("problem", Line::of(Style::Bad, &release.problem));
     field("version", Line::plain(&release.version));
     field("commit", Line::plain(&release.commit));

@@ -6,7 +6,7 @@
 use api::operator::{ServiceStatus, StageEndpoint, StageRelease, StageStatus, StatusReply};
 
 use super::bar::bar;
-use super::{Align, Line, Style, Table, View, ago, lists, numbers, release, times};
+use super::{Align, Line, Style, Table, View, ago, lists, marks, numbers, release, times};
 
 /// A rendered status: the column headers apart, so that a live view can keep them in sight.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -116,12 +116,29 @@ fn stage_rows(table: &mut Table, service: &ServiceStatus, stage: &StageStatus, s
         for (style, problem) in problems(release) {
             table.whole(Line::plain("      ").with(style, problem));
         }
+        if let Some(mark) = marks::of_running(release) {
+            let mut line = Line::plain("      ");
+            line.append(mark);
+            table.whole(line);
+        }
     }
     if stage.releases.is_empty() {
         table.whole(Line::of(Style::Dim, "    nothing serves here yet"));
     }
+    table_of_rollout(table, stage, view);
     for line in &stage.overrides {
         table.whole(Line::of(Style::Bad, format!("    override in force: {line}")));
+    }
+}
+
+/// One line of the rollout under way, and one of what waits or is watched.
+fn table_of_rollout(table: &mut Table, stage: &StageStatus, view: &View) {
+    for line in super::rollout::summary(stage, view) {
+        table.whole({
+            let mut whole = Line::plain("    ");
+            whole.append(line);
+            whole
+        });
     }
 }
 
@@ -207,6 +224,9 @@ fn tail(release: &StageRelease, stage: &str, view: &View) -> Line {
     if release.bad {
         parts.push(Line::of(Style::Bad, "bad here"));
     }
+    if release.weight_ppm == 0 && release.outstanding > 0 {
+        parts.push(Line::of(Style::Moving, format!("{} in flight", numbers::count(release.outstanding))));
+    }
     if release.warm_until_ms > 0 {
         parts.push(Line::of(Style::Dim, times::until(view, release.warm_until_ms)));
     }
@@ -258,7 +278,7 @@ fn builds(reply: &StatusReply, view: &View, rows: &mut Vec<Line>) {
     }
     let mut table = Table::new(&["newest releases", "state", "commit", "subject", "by", "made"]);
     for release in reply.services.iter().flat_map(|service| &service.releases) {
-        let state = release::state(&release.state);
+        let state = marks::beside(release::state(&release.state), release);
         let subject = release::subject(release, view);
         table.row(vec![
             Line::plain(format!("{}@r{}", release.service, release.number)),

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use tonic::{Request, Status};
 
+use super::past::Past;
 use crate::cli::Reason;
 use crate::exit::{self, Ended};
 use crate::operator::{Attempts, Client, Meaning, Session, request_id};
@@ -38,18 +39,37 @@ struct Record {
 /// # Errors
 /// A refusal, or a controller that cannot be asked.
 pub(super) async fn send(verb: Verb, args: ChangeArgs, session: &Session) -> Ended {
+    carry_out(verb, None, args, session).await
+}
+
+/// As [`send`], of what may go back past releases that are marked not reversible.
+///
+/// # Errors
+/// As [`send`].
+pub(super) async fn send_past(verb: Verb, past: Past, args: ChangeArgs, session: &Session) -> Ended {
+    carry_out(verb, Some(past), args, session).await
+}
+
+async fn carry_out(verb: Verb, mut past: Option<Past>, args: ChangeArgs, session: &Session) -> Ended {
     let mut client = session.client()?;
     let manner = Manner { plan: args.plan, no_wait: args.no_wait };
-    let request = ChangeRequest {
+    let mut request = ChangeRequest {
         request_id: request_id()?,
         reason: args.reason.text(),
         plan: args.plan,
         no_wait: args.no_wait,
         verb: Some(verb),
+        past: past.as_ref().and_then(Past::number),
     };
     let (mut seen, mut told) = (Record::default(), Told::default());
     let (mut attempts, mut reading) = (Attempts::default(), Reading::of(&session.output));
     while let Err(status) = follow(&mut client, &request, manner, &mut seen, &mut told, &mut reading).await {
+        if let Some(past) = past.as_mut().filter(|_| !args.plan)
+            && let Some(number) = past.asked(&status, session)?
+        {
+            request.past = Some(number);
+            continue;
+        }
         let meaning = attempts.after(&status).await;
         if meaning == Meaning::Again {
             continue;

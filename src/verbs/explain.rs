@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use api::operator::{ExplainPolicyRequest, ExplainRequestRequest};
+use api::operator::{ExplainPolicyRequest, ExplainRequestRequest, ExplainRolloutRequest};
 use api::{MemberName, ReleaseNumber, StageName};
 use clap::{Args, Subcommand};
 
@@ -11,7 +11,7 @@ use crate::operator::{Session, asking};
 use crate::render;
 use crate::values::{AttributeGiven, UserName};
 
-/// Say why a request was answered as it was.
+/// Say why a request was answered as it was, or what became of a rollout and why.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     #[command(subcommand)]
@@ -35,6 +35,21 @@ enum ExplainVerb {
         /// Tell whether it was this user; a sealed id does not name its user.
         #[arg(long, value_name = "ISSUER/SUBJECT")]
         user: Option<UserName>,
+    },
+    /// Say how a rollout went, step by step, and why.
+    ///
+    /// The one under way, or else the last one, or that of --release: when each step was taken, with which share and by what it was earned; what
+    /// was counted, the test, its threshold and the decision. All of it from what is on record.
+    #[command(after_long_help = "Examples:
+  pointsman explain rollout hello/production
+  pointsman explain rollout hello/production --release r41
+  pointsman explain rollout hello/production -o json")]
+    Rollout {
+        /// The stage, such as hello/production.
+        stage: StageName,
+        /// The last rollout of this release; without it of whichever was promoted last.
+        #[arg(long, value_name = "RELEASE")]
+        release: Option<ReleaseNumber>,
     },
 }
 
@@ -82,12 +97,24 @@ pub(crate) struct ExplainPolicyArgs {
 }
 
 pub(crate) async fn run(args: ExplainArgs, session: &Session) -> Ended {
-    let ExplainVerb::Request { id, user } = args.verb;
+    let (id, user) = match args.verb {
+        ExplainVerb::Request { id, user } => (id, user),
+        ExplainVerb::Rollout { stage, release } => return rollout(&stage, release, session).await,
+    };
     let mut client = session.client()?;
     let user = user.map(|user| format!("{}/{}", user.issuer, user.subject)).unwrap_or_default();
     let reply = client.calls.explain_request(asking(ExplainRequestRequest { id, user })).await;
     let explained = reply.map_err(|status| client.failure(&status))?.into_inner();
     session.output.show(&explained, |view| render::request_explained(&explained, view))?;
+    Ok(Exit::Done)
+}
+
+async fn rollout(stage: &StageName, release: Option<ReleaseNumber>, session: &Session) -> Ended {
+    let mut client = session.client()?;
+    let request = ExplainRolloutRequest { stage: stage.to_string(), release: release.map(ReleaseNumber::number) };
+    let reply = client.calls.explain_rollout(asking(request)).await;
+    let explained = reply.map_err(|status| client.failure(&status))?.into_inner();
+    session.output.show(&explained, |view| render::rollout_explained(&explained, view))?;
     Ok(Exit::Done)
 }
 

@@ -6,13 +6,15 @@ use api::{EnvironmentName, ReleaseName, Share};
 use clap::Args;
 
 use super::change::{self, ChangeArgs};
+use super::past::PastArgs;
 use crate::exit::Ended;
 use crate::operator::Session;
 
 /// Let a release into a stage, wholly or with a share of its requests.
 ///
 /// The release must have run in a stage that leads to this one. It is started first where it does not run yet; then the
-/// weights change. Returns when every proxy has switched, and says how long each took.
+/// weights change. Returns when every proxy has switched, and says how long each took. Where the stage lets releases wait for the
+/// end of another's rollout it returns at once, with exit code 4.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
   pointsman promote hello@r42 --to staging
@@ -31,6 +33,8 @@ pub(crate) struct PromoteArgs {
     #[arg(long, requires = "reason")]
     bypass: bool,
     #[command(flatten)]
+    past: PastArgs,
+    #[command(flatten)]
     change: ChangeArgs,
 }
 
@@ -41,5 +45,6 @@ pub(crate) async fn run(args: PromoteArgs, session: &Session) -> Ended {
         share_ppm: args.weight.map(Share::ppm),
         bypass: args.bypass,
     };
-    change::send(Verb::Promote(promote), args.change, session).await
+    let past = args.past.of(&args.release.service);
+    change::send_past(Verb::Promote(promote), past, args.change, session).await
 }

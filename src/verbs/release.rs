@@ -1,10 +1,12 @@
-//! `release`: made, listed, shown.
+//! `release`: made, listed, shown, marked.
 
 use std::time::Duration;
 
 use api::operator::Release;
 use api::operator::build_release_request::Source;
-use api::operator::{AddReleaseRequest, BuildReleaseRequest, ListReleasesRequest, ReleaseLogsRequest, ReleaseRequest};
+use api::operator::{
+    AddReleaseRequest, BuildReleaseRequest, ListReleasesRequest, MarkReleaseRequest, ReleaseLogsRequest, ReleaseRequest,
+};
 use api::{ReleaseName, ServiceName};
 use clap::{Args, Subcommand};
 use tonic::{Request, Status};
@@ -77,6 +79,28 @@ enum ReleaseVerb {
         /// The release, such as hello@r42.
         release: ReleaseName,
     },
+    /// Say that what a release does cannot be taken back by running an older one, or that it can.
+    ///
+    /// A release that is marked not reversible, because it drops a column say, is not left unasked once it ran in a stage:
+    /// `rollback`, `rollout abort` and `promote` of an older one ask for its name on a terminal, and need `--past`
+    /// elsewhere. The controller never goes back past it by itself: a rollout freezes, and after a rollout it is told. The
+    /// reason is shown with the release.
+    #[command(group = clap::ArgGroup::new("whether").required(true).args(["not_reversible", "reversible"]))]
+    #[command(after_long_help = "Examples:
+  pointsman release mark hello@r42 --not-reversible --reason \"drops the column names\"
+  pointsman release mark hello@r42 --reversible")]
+    Mark {
+        /// The release, such as hello@r42.
+        release: ReleaseName,
+        /// Nothing goes back past it unasked; the reason says what it does.
+        #[arg(long, requires = "reason")]
+        not_reversible: bool,
+        /// It can be left like any other.
+        #[arg(long)]
+        reversible: bool,
+        #[command(flatten)]
+        reason: Reason,
+    },
     /// Show the build log of a release.
     #[command(after_long_help = "Examples:\n  pointsman release logs hello@r42\n  pointsman release logs hello@r42 -f")]
     Logs {
@@ -142,6 +166,16 @@ pub(crate) async fn run(args: ReleaseArgs, session: &Session) -> Ended {
         }
         ReleaseVerb::Show { release } => {
             let release = one(&mut client, &release.to_string()).await?;
+            session.output.show(&release, |view| render::release(&release, view))?;
+        }
+        ReleaseVerb::Mark { release, reversible, reason, .. } => {
+            let request = MarkReleaseRequest {
+                release: release.to_string(),
+                reversible,
+                reason: reason.text(),
+                request_id: request_id()?,
+            };
+            let release = client.insist(async |calls| calls.mark_release(asking(request.clone())).await).await?;
             session.output.show(&release, |view| render::release(&release, view))?;
         }
         ReleaseVerb::Logs { release, follow } => {

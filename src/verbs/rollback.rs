@@ -6,6 +6,7 @@ use api::{ReleaseNumber, StageName};
 use clap::Args;
 
 use super::change::{self, ChangeArgs};
+use super::past::PastArgs;
 use crate::exit::Ended;
 use crate::operator::Session;
 
@@ -13,11 +14,12 @@ use crate::operator::Session;
 ///
 /// Works during a rollout and after it, as long as the old release is kept warm; `status` says until when that is. No
 /// request fails. The release that is left is marked bad in this stage and is not promoted there again before `unhold`,
-/// so a second rollback never goes back to it.
+/// so a second rollback never goes back to it. A release that waits for the end of the rollout does not enter then.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
   pointsman rollback hello/production --reason \"errors at checkout\"
-  pointsman rollback hello/production --to r41")]
+  pointsman rollback hello/production --to r41
+  pointsman rollback hello/production --past r42 --reason \"the column is back\"")]
 pub(crate) struct RollbackArgs {
     /// The stage, such as hello/production.
     stage: StageName,
@@ -25,10 +27,13 @@ pub(crate) struct RollbackArgs {
     #[arg(long, value_name = "RELEASE")]
     to: Option<ReleaseNumber>,
     #[command(flatten)]
+    past: PastArgs,
+    #[command(flatten)]
     change: ChangeArgs,
 }
 
 pub(crate) async fn run(args: RollbackArgs, session: &Session) -> Ended {
     let rollback = Rollback { stage: args.stage.to_string(), to: args.to.map(ReleaseNumber::number) };
-    change::send(Verb::Rollback(rollback), args.change, session).await
+    let past = args.past.of(&args.stage.service);
+    change::send_past(Verb::Rollback(rollback), past, args.change, session).await
 }

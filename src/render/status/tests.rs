@@ -59,6 +59,7 @@ pub(super) fn full() -> StatusReply {
         activity: "rollout of r42 at 50%".into(),
         rate: 122.2,
         overrides: vec![],
+        ..StageStatus::default()
     };
     let dev = StageStatus { stage: "hello/dev".into(), ..StageStatus::default() };
     let building = Release {
