@@ -7,8 +7,8 @@ use api::operator::change_request::Verb;
 use api::operator::change_update::Kind;
 use api::operator::operator_client::OperatorClient;
 use api::operator::{
-    AddReleaseRequest, ApplyRequest, ChangeRequest, CreateApplicationRequest, CreateJoinRequest, File, Outcome,
-    Promote, RevokeApplicationRequest, StaticAddress, StatusReply, StatusRequest,
+    AddReleaseRequest, ApplyRequest, ChangeRequest, CreateApplicationRequest, CreateJoinRequest, ExplainRolloutRequest,
+    File, Outcome, Promote, RevokeApplicationRequest, RolloutExplained, StaticAddress, StatusReply, StatusRequest,
 };
 use serde::Deserialize;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -170,6 +170,15 @@ impl Operator {
     pub async fn status(&self) -> Result<StatusReply, Problem> {
         let mut replies = self.calls.clone().status(StatusRequest::default()).await?.into_inner();
         replies.message().await?.ok_or_else(|| "no status came".into())
+    }
+
+    /// The way of a stage's last rollout.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn explain_rollout(&self, stage: &str) -> Result<RolloutExplained, Problem> {
+        let request = ExplainRolloutRequest { stage: stage.to_owned(), release: None };
+        Ok(self.calls.clone().explain_rollout(request).await?.into_inner())
     }
 }
 

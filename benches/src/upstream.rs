@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -17,6 +18,15 @@ const BACKLOG: u32 = 4096;
 /// # Errors
 /// A system without free ports or threads.
 pub fn start(name: &'static str) -> io::Result<u16> {
+    let answer: Arc<str> = words("200 OK", name).into();
+    start_with(name, move || answer.clone())
+}
+
+/// The same with answers of one's own, a whole one for each request.
+///
+/// # Errors
+/// A system without free ports or threads.
+pub fn start_with(name: &'static str, answer: impl Fn() -> Arc<str> + Clone + Send + 'static) -> io::Result<u16> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
@@ -28,7 +38,7 @@ pub fn start(name: &'static str) -> io::Result<u16> {
         runtime.block_on(async {
             loop {
                 match listener.accept().await {
-                    Ok((stream, _)) => drop(tokio::spawn(serve(stream, name))),
+                    Ok((stream, _)) => drop(tokio::spawn(serve(stream, answer.clone()))),
                     Err(error) => eprintln!("upstream {name}: a connection could not be accepted: {error}"),
                 }
             }
@@ -43,9 +53,13 @@ pub fn address(number: usize, port: u16) -> SocketAddr {
     SocketAddr::from(([127, 1 + part(62_500), part(250), 1 + part(1)], port))
 }
 
+/// A whole answer with the name of who gives it.
+pub(crate) fn words(status: &str, name: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nx-release: {name}\r\n\r\n{name}", name.len())
+}
+
 /// Answers one request after the other. Nobody sends it a body.
-async fn serve(mut stream: TcpStream, name: &str) -> io::Result<()> {
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nx-release: {name}\r\n\r\n{name}", name.len());
+async fn serve(mut stream: TcpStream, answer: impl Fn() -> Arc<str>) -> io::Result<()> {
     let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
     loop {
         match stream.read(&mut piece).await? {
@@ -54,7 +68,7 @@ async fn serve(mut stream: TcpStream, name: &str) -> io::Result<()> {
         }
         while let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") {
             seen.drain(..end + 4);
-            stream.write_all(answer.as_bytes()).await?;
+            stream.write_all(answer().as_bytes()).await?;
         }
     }
 }
