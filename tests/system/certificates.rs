@@ -231,7 +231,7 @@ async fn certificates_from_files_of_the_controllers_machine_take_a_token_that_ma
     for tls in [hook.to_owned(), format!("{{ source = \"files\", chain = {0:?}, key = {0:?} }}", "/etc/hostname")] {
         std::fs::write(house.path("narrow.toml.new"), environment(&tls)).expect("written");
         let refused = house.run_as(&narrow, &["apply", "-f", "narrow.toml.new"]).await.ends(1);
-        assert!(refused.err.contains("names files or programs of the controller's machine"), "{refused:?}");
+        assert!(refused.err.contains("names files, programs or servers of the controller's machine"), "{refused:?}");
     }
     // Once somebody who may has named them, the others go on applying the rest of the file.
     house.apply(&[("production.toml", &files(&house))]).await;

@@ -5,6 +5,7 @@
 mod client;
 mod clock;
 mod command;
+mod dice;
 mod house;
 mod issuer;
 mod load;
@@ -19,6 +20,7 @@ mod upstream;
 pub(crate) use client::{Answer, Client, Speech, burst};
 pub(crate) use clock::Clock;
 pub(crate) use command::{PROGRAM, Said};
+pub(crate) use dice::{Dice, now_ms};
 pub(crate) use house::{HOST, House, Proxy, SERVICE, STAGE, running_in};
 pub(crate) use issuer::{Issuer, Mood, STAFF};
 pub(crate) use load::Load;
@@ -28,7 +30,7 @@ pub(crate) use port::free_port;
 pub(crate) use repository::Repository;
 pub(crate) use script::{Server, script};
 pub(crate) use shape::{Happened, Serving};
-pub(crate) use upstream::Upstream;
+pub(crate) use upstream::{Temper, Upstream};
 
 use std::time::Duration;
 

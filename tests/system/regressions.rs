@@ -6,7 +6,7 @@ use api::operator::change_update::Kind;
 use api::operator::{AddReleaseRequest, BuildReleaseRequest, ChangeRequest, Promote, StaticAddress};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::harness::{Changed, House, Repository, STAGE, until};
+use crate::harness::{Changed, House, Repository, STAGE};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_that_is_revoked_before_its_hello_is_told_nothing() {
@@ -116,18 +116,7 @@ async fn a_token_for_one_environment_sees_that_one_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollback_that_had_to_start_names_the_way_back() {
-    let mut house = House::with_controller().await;
-    let repository = Repository::new(house.path("hello"));
-    let environment = "schema = 1\nenvironment = \"production\"\nzone = \"production.localhost\"\nkeep_warm = \"1s\"\n\
-                       target = { kind = \"agent\", group = \"prod\" }\n";
-    house.apply(&[("production.toml", environment), ("pointsman.toml", &repository.service())]).await;
-    house.agent("a1", "prod").await;
-    for release in ["hello@r1", "hello@r2"] {
-        repository.commit(release);
-        house.run(&["release", "build", "hello"]).await.ends(0);
-        house.run(&["promote", release, "--to", "production"]).await.ends(0);
-    }
-    until("r1 has left", async || house.serving().await.of(STAGE, 1).is_none().then_some(())).await;
+    let house = House::with_a_cold_release().await;
     // As long as it starts, it can be called off.
     let begun = house.run(&["-o", "json", "rollback", STAGE, "--no-wait"]).await.json();
     assert_eq!(begun["outcome"]["undo"], "pointsman rollback hello/production --to r2", "{begun}");

@@ -40,19 +40,38 @@ async fn story_1_demo_tells_the_whole_story_and_leaves_nothing_behind() {
         .iter()
         .map(|step| (step["release"].as_str().expect("a name"), step["set"].as_f64().expect("a number")))
         .collect();
-    assert_eq!(set, [("r2", 1.0), ("r2", 50.0), ("r2", 100.0), ("r3", 20.0)]);
+    assert_eq!(set, [("r2", 1.0), ("r2", 10.0), ("r2", 50.0), ("r2", 100.0)]);
     for step in steps {
         // Over at least 4,000 requests that begin and end in the middle of others: a few off, no more.
+        assert!(step["requests"].as_u64() >= Some(4_000), "{step}");
         let measured = step["measured"].as_f64().expect("a number");
         let off = (measured - step["set"].as_f64().expect("a number")).abs();
         assert!(off <= 0.2, "{step}");
     }
+    // By hand, after r2 had completed.
     let rollback = tour["rollback_ms"].as_object().expect("an object");
     assert_eq!(rollback.keys().collect::<Vec<_>>(), ["p1", "p2"]);
+    assert!(rollback.values().all(|ms| ms.as_f64() > Some(0.0)), "{tour:#}");
+    assert_that_the_controller_stopped_r3(&tour, &told);
 
     let left = fs::read_dir(&temporary).expect("a folder").flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(running_in(&temporary), []);
+}
+
+/// Nobody else did, and it never had half of the requests.
+fn assert_that_the_controller_stopped_r3(tour: &Value, told: &str) {
+    let stopped = &tour["stopped"];
+    assert_eq!((&stopped["release"], &stopped["by"]), (&"r3".into(), &"controller".into()), "{tour:#}");
+    assert!(["worse", "tripped"].contains(&stopped["cause"].as_str().unwrap_or_default()), "{tour:#}");
+    assert!([1.0, 10.0].contains(&stopped["reached"].as_f64().unwrap_or_default()), "{tour:#}");
+    assert!(stopped["in_for_ms"].as_u64() > Some(0), "{tour:#}");
+    // What clients were told by r3 is all that failed.
+    assert_eq!(stopped["failed"], tour["failed_by_release"]["r3"], "{tour:#}");
+    assert!(stopped["requests"].as_u64() > stopped["failed"].as_u64(), "{tour:#}");
+    for words in ["r3 rolled back at", "was rolled back from r3 to r2", "by controller", "r3 was in for"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
 }
 
 /// A folder for a demo, all processes of which end with the test, also when it fails.

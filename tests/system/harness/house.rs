@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::command::{self, PROGRAM, Said};
 use super::port::{free_port, free_range};
-use super::{Clock, Happened, Operator, Part, Serving, Upstream};
+use super::{Clock, Happened, Operator, Part, Repository, Serving, Upstream, until};
 
 /// The stage that most stories are about, and the host that reaches it.
 pub(crate) const STAGE: &str = "hello/production";
@@ -207,6 +207,23 @@ impl House {
         assert_eq!(self.controller.take().expect("the controller runs").stop().await, Some(0));
     }
 
+    /// r2 runs on the agent a1 and serves all of hello/production; r1 has left and would have to start.
+    pub(crate) async fn with_a_cold_release() -> Self {
+        let mut house = Self::with_controller().await;
+        let repository = Repository::new(house.path("hello"));
+        let environment = "schema = 1\nenvironment = \"production\"\nzone = \"production.localhost\"\nkeep_warm = \"1s\"\n\
+                           target = { kind = \"agent\", group = \"prod\" }\n";
+        house.apply(&[("production.toml", environment), ("pointsman.toml", &repository.service())]).await;
+        house.agent("a1", "prod").await;
+        for release in ["hello@r1", "hello@r2"] {
+            repository.commit(release);
+            house.run(&["release", "build", "hello"]).await.ends(0);
+            house.run(&["promote", release, "--to", "production"]).await.ends(0);
+        }
+        until("r1 has left", async || house.serving().await.of(STAGE, 1).is_none().then_some(())).await;
+        house
+    }
+
     /// Waits for a controller with a fault to abort, and starts it without.
     pub(crate) async fn revive_controller(&mut self) {
         use std::os::unix::process::ExitStatusExt;
@@ -293,7 +310,7 @@ impl House {
 
     /// Waits until the controller says that a proxy has its newest version.
     pub(crate) async fn follows(&self, name: &str) {
-        super::until(&format!("{name} is active"), async || {
+        until(&format!("{name} is active"), async || {
             let fleet = self.json(&["fleet", "list"]).await;
             let members = fleet["members"].as_array()?.clone();
             let member = members.into_iter().find(|member| member["name"] == name)?;

@@ -14,6 +14,8 @@ pub(crate) struct Counted {
     pub(crate) requests: u64,
     pub(crate) by_release: BTreeMap<String, u64>,
     pub(crate) failed: u64,
+    /// By the release that answered; empty: none did.
+    pub(crate) failed_by_release: BTreeMap<String, u64>,
     /// The first failures.
     pub(crate) examples: Vec<String>,
 }
@@ -88,9 +90,10 @@ impl Load {
 impl Counted {
     fn count(&mut self, release: String, problem: Option<String>, client: &str) {
         self.requests += 1;
-        *self.by_release.entry(release).or_default() += 1;
+        *self.by_release.entry(release.clone()).or_default() += 1;
         let Some(problem) = problem else { return };
         self.failed += 1;
+        *self.failed_by_release.entry(release).or_default() += 1;
         if self.examples.len() < 10 {
             self.examples.push(format!("request {}, {client}: {problem}", self.requests));
         }
