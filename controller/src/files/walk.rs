@@ -136,6 +136,11 @@ impl<'t> Section<'t> {
         self.table.contains_key(key)
     }
 
+    /// Whether a key says `false`.
+    pub(super) fn is_false(&self, key: &str) -> bool {
+        self.value(key).is_some_and(|value| matches!(value.get_ref(), DeValue::Boolean(false)))
+    }
+
     /// Where a key stands; the section itself when it is not there.
     pub(super) fn place(&self, key: &str) -> usize {
         self.table.get_key_value(key).map_or(self.at, |(key, _)| key.span().start)

@@ -54,7 +54,7 @@ pub(super) fn read(walk: &mut Walk<'_>, stage: &Section<'_>) -> Vec<Step> {
 fn step(walk: &mut Walk<'_>, section: &Section<'_>) -> Step {
     section.check_keys(walk, &KEYS, &[]);
     let pause = section.boolean(walk, "pause");
-    if !section.has("share") && !section.has("insiders") && (!section.has("pause") || pause == Some(false)) {
+    if !section.has("share") && !section.has("insiders") && (!section.has("pause") || section.is_false("pause")) {
         walk.missing(section.at, "a step does something: it needs `share`, `insiders` or `pause = true`");
     }
     Step {
@@ -99,7 +99,7 @@ fn check_last(walk: &mut Walk<'_>, steps: &[Written<'_>]) {
 
 /// Every step can be over.
 fn check_ends(walk: &mut Walk<'_>, steps: &[Written<'_>], has_checks: bool) {
-    for section in steps.iter().map(|written| &written.section).take_while(|section| !section.has("share")) {
+    for Written { section, .. } in steps.iter().take_while(|written| !written.section.has("share")) {
         if section.has("requests") {
             let message = "counts what is dealt out by share, and nothing is before the first step with a `share`";
             walk.wrong(
@@ -107,7 +107,8 @@ fn check_ends(walk: &mut Walk<'_>, steps: &[Written<'_>], has_checks: bool) {
                 format!("`requests` {message}: accepted are `for` and `pause = true`"),
             );
         }
-        let waits = ["for", "requests", "pause"].iter().any(|key| section.has(key));
+        let pauses = section.has("pause") && !section.is_false("pause");
+        let waits = pauses || ["for", "requests"].iter().any(|key| section.has(key));
         if section.has("insiders") && !waits && !has_checks {
             let message = "a step with insiders alone is over by time, by hand or by a check";
             walk.missing(section.at, format!("{message}: it needs `for`, `pause = true` or a `check` of the stage"));

@@ -372,6 +372,10 @@ fn hostile_h83_rollout_steps_that_lead_nowhere_are_refused() {
             "a step with insiders alone is over by time, by hand or by a check: it needs `for`,",
         ),
         (
+            "[{ insiders = \"a: b\", pause = false }, { share = \"100%\" }]",
+            "a step with insiders alone is over by time, by hand or by a check: it needs `for`,",
+        ),
+        (
             "[{ insiders = \"a: b\", requests = 5 }, { share = \"100%\" }]",
             "`requests` counts what is dealt out by share, and nothing is before the first step with a `share`",
         ),
