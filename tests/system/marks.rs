@@ -2,20 +2,12 @@
 
 use serde_json::Value;
 
-use crate::harness::{Client, HOST, House, Load, PROGRAM, STAGE, Speech, Temper, Upstream, script, until};
+use crate::harness::{Client, HOST, House, Load, PROGRAM, SERVICE, STAGE, Speech, Temper, Upstream, script, until};
 
 const WHY: &str = "drops the column names";
 
 /// Half of its requests to the new release from the first step on, which lasts for longer than anybody waits.
-const CANARY: &str = r#"schema = 1
-service = "hello"
-[component.web]
-folder = "dist"
-protocol = "h1"
-health = { every = "1s" }
-[stage.production]
-public = true
-strategy = "canary"
+const CANARY: &str = r#"strategy = "canary"
 steps = [{ share = "50%", for = "30d" }, { share = "100%" }]
 "#;
 
@@ -78,7 +70,7 @@ async fn rollback_asks_before_it_passes_a_release_that_cannot_be_left() {
     assert!(passed.what.contains("back to r1 past r2") && passed.what.contains(WHY), "{}", passed.what);
 
     // A bad one that cannot be left: it stays, and says why, also after the controller was killed.
-    house.apply(&[("pointsman.toml", CANARY)]).await;
+    house.apply(&[("pointsman.toml", &[SERVICE, CANARY].concat())]).await;
     let r3 = Upstream::tempered("r3", Temper::Fails { ppm: 1_000_000, seed: 3 }).await;
     assert_eq!(house.release(&r3).await, "hello@r3");
     house.run(&["release", "mark", "hello@r3", "--not-reversible", "--reason", "drops the table"]).await.ends(0);

@@ -6,18 +6,10 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::harness::{Client, HOST, House, Proxy, STAGE, Speech, Temper, Upstream, until};
+use crate::harness::{Client, HOST, House, Proxy, SERVICE, STAGE, Speech, Temper, Upstream, until};
 
 /// Steps that wait for somebody, where the next release waits for the end of the one before.
-const SERVICE: &str = r#"schema = 1
-service = "hello"
-[component.web]
-folder = "dist"
-protocol = "h1"
-health = { every = "1s" }
-[stage.production]
-public = true
-strategy = "canary"
+const STEPS: &str = r#"strategy = "canary"
 meanwhile = "queue"
 steps = [{ share = "10%", pause = true }, { share = "100%" }]
 "#;
@@ -31,7 +23,7 @@ async fn house() -> (House, Proxy, [Upstream; 3]) {
     let (r1, r2) = house.two_releases().await;
     let r3 = Upstream::start("r3").await;
     assert_eq!(house.release(&r3).await, "hello@r3");
-    house.apply(&[("pointsman.toml", SERVICE)]).await;
+    house.apply(&[("pointsman.toml", &[SERVICE, STEPS].concat())]).await;
     let proxy = house.proxy("p1", 2).await;
     (house, proxy, [r1, r2, r3])
 }

@@ -8,8 +8,8 @@ use api::operator::ExplainRolloutRequest;
 use serde_json::Value;
 
 use crate::harness::{
-    Changed, Client, Dice, HOST, House, Load, Operator, Proxy, STAGE, Speech, Temper, Upstream, alone, is_broken,
-    now_ms, request_id, until,
+    Changed, Client, Dice, HOST, House, Load, Operator, Proxy, SERVICE, STAGE, Speech, Temper, Upstream, alone,
+    is_broken, now_ms, request_id, until,
 };
 
 /// What a step asks for before the next one comes.
@@ -29,15 +29,7 @@ const STEPS: [Step; 3] = [
 const ALL_PPM: u64 = 1_000_000;
 
 /// The judge's own idea of slow would follow how busy the machine is.
-const SERVICE: &str = r#"schema = 1
-service = "hello"
-[component.web]
-folder = "dist"
-protocol = "h1"
-health = { every = "1s" }
-[stage.production]
-public = true
-strategy = "canary"
+const WAY: &str = r#"strategy = "canary"
 margin = { slow = "150ms" }
 steps = [
   { share = "2%", requests = 10 },
@@ -107,7 +99,7 @@ impl Story {
         let first = Upstream::start("r1").await;
         house.release(&first).await;
         house.run(&["promote", "hello@r1", "--to", "production"]).await.ends(0);
-        house.apply(&[("pointsman.toml", SERVICE)]).await;
+        house.apply(&[("pointsman.toml", &[SERVICE, WAY].concat())]).await;
         let proxies = [house.proxy(PROXIES[0], 2).await, house.proxy(PROXIES[1], 2).await];
         let load = Load::start(&proxies.map(|proxy| proxy.https), &house.authority());
         load.reaches(200).await;

@@ -2,23 +2,11 @@
 
 use serde_json::Value;
 
-use crate::harness::{Client, HOST, House, Load, Proxy, STAGE, Speech, until};
+use crate::harness::{Client, HOST, House, Load, Proxy, SERVICE, STAGE, Speech, until};
 
 /// The service with a canary of these steps.
 fn canary(steps: &str) -> String {
-    format!(
-        r#"schema = 1
-service = "hello"
-[component.web]
-folder = "dist"
-protocol = "h1"
-health = {{ every = "1s" }}
-[stage.production]
-public = true
-strategy = "canary"
-steps = [{steps}]
-"#
-    )
+    format!("{SERVICE}strategy = \"canary\"\nsteps = [{steps}]\n")
 }
 
 /// Steps that wait for somebody, and count nothing.

@@ -3,7 +3,6 @@
 
 use api::{ReleaseNumber, Share, StageName};
 
-use super::marks::Passes;
 use super::require_reason;
 use super::traffic::{Taking, cancel, further, go_back_to, known, number_after, take_share, warm_until_ms};
 use crate::core::command::{Context, Decision, Refusal};
@@ -213,7 +212,7 @@ pub(super) fn resume(state: &State, name: &StageName, context: &Context) -> Resu
     if share > entering.share && state.has_lost(name, release) {
         return Err(Refusal::Refused(lost(name, release)));
     }
-    let passes = if share > entering.share { further(state, name, entering, context)? } else { Passes::default() };
+    let passes = further(state, name, entering, share, context)?;
     let mut decision = told(vec![Event::RolloutResumed { stage: name.clone(), release, rollout: number, share }]);
     if let Some(frozen) = &rollout.frozen {
         decision.lines.push(format!("it was frozen because {}; it is judged anew from here", frozen.why));
@@ -252,7 +251,7 @@ pub(super) fn skip(state: &State, name: &StageName, context: &Context) -> Result
     if share > entering.share && state.has_lost(name, release) {
         return Err(Refusal::Refused(lost(name, release)));
     }
-    let passes = if share > entering.share { further(state, name, entering, context)? } else { Passes::default() };
+    let passes = further(state, name, entering, share, context)?;
     let number = if rollout.frozen.is_some() { number_after(state, name) } else { rollout.number };
     let mut decision = told(step_on(state, name, (entering, rollout, number), None, context));
     if rollout.paused && share < Share::ALL {

@@ -139,7 +139,7 @@ pub(super) fn weigh(state: &State, name: &StageName, share: Share, context: &Con
     if !starts && share > entering.share && state.has_lost(name, number) {
         return Err(Refusal::Refused(lost(name, number)));
     }
-    let passes = if share > entering.share { further(state, name, entering, context)? } else { Passes::default() };
+    let passes = further(state, name, entering, share, context)?;
     let way = entering.rollout.as_ref().map(|rollout| by_hand(rollout, over.as_ref()));
     let taking = Taking { release: number, share, rollback: false, rollout: way.as_ref() };
     let mut events: Vec<_> = over.into_iter().collect();
@@ -155,9 +155,10 @@ pub(super) fn further(
     state: &State,
     name: &StageName,
     entering: &Entering,
+    share: Share,
     context: &Context,
 ) -> Result<Passes, Refusal> {
-    let stable = state.stage(name).and_then(|stage| stage.stable);
+    let stable = state.stage(name).and_then(|stage| stage.stable).filter(|_| share > entering.share);
     let Some(stable) = stable.filter(|_| held(state, name, entering).is_some()) else { return Ok(Passes::default()) };
     pass(state, name, &[stable], entering.release, context)
 }

@@ -90,6 +90,13 @@ impl Stage {
                 way.enter(Phase::ByHand, at_ms);
                 way.paused = false;
             }),
+            _ => self.evolve_beside(event, at_ms),
+        }
+    }
+
+    /// Takes in what becomes of releases beside a rollout: those that wait, and what is watched after it.
+    fn evolve_beside(&mut self, event: &Event, at_ms: u64) {
+        match event {
             Event::Replaced { release, warm_until_ms, .. } => {
                 self.entering = None;
                 // What was watched before rests on: another one enters with the same decision.

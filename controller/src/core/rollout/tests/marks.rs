@@ -179,6 +179,7 @@ fn promotion_of_an_older_release_is_not_resumed_past_a_mark_unasked() {
     let mut world = world.marked(&[3]);
     asks(&mut world, 3, World::resume);
     world.past(3, World::resume).expect("said");
+    assert_eq!(world.count("marks_passed"), 1, "and on record");
     assert_eq!(world.place(), Some((Phase::Step(0), "10%".into())));
 }
 
