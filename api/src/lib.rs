@@ -48,7 +48,8 @@ pub struct NotAccepted {
 }
 
 impl NotAccepted {
-    pub(crate) fn new(what: &'static str, written: &str, accepted: &'static str) -> Self {
+    /// `written` may be of any length: its beginning is kept.
+    pub fn new(what: &'static str, written: &str, accepted: &'static str) -> Self {
         // 64 characters show the mistake; a 10 MB name must not become a 10 MB message. Debug form escapes controls.
         let mut shown: String = written.chars().take(64).collect();
         if shown.len() < written.len() {
