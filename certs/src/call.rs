@@ -243,6 +243,16 @@ impl Caller {
     }
 }
 
+/// A connection to the first address of a name that answers. Its deadline is the caller's.
+///
+/// `host`: a name or an address, without brackets.
+///
+/// # Errors
+/// The name leads nowhere, or nothing answers there.
+pub async fn connect(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    first_that_answers(&addresses(host, port).await?).await
+}
+
 /// Where a name leads. What ends in `.localhost` is this machine, whether or not its resolver knows (RFC 6761 §6.3).
 async fn addresses(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
     if host.to_ascii_lowercase().ends_with(".localhost") {

@@ -47,6 +47,13 @@ impl Authorities {
         Self(Arc::new(roots))
     }
 
+    /// These, and those beside them.
+    pub fn and(&self, others: &Self) -> Self {
+        let mut roots = RootCertStore::clone(&self.0);
+        roots.roots.extend(others.0.roots.iter().cloned());
+        Self(Arc::new(roots))
+    }
+
     /// Those of a PEM text.
     ///
     /// # Errors
