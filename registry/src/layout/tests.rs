@@ -190,3 +190,115 @@ fn hostile_h84_what_no_agent_would_unpack_is_refused() {
     assert!(error.contains("bytes together, with large"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path().join("layout/unfinished")).expect("folder").count(), 0);
 }
+
+/// Bytes that compress by a half, the same for ever.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let step = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        if state >> 63 == 0 { (state >> 33) as u8 } else { b' ' }
+    };
+    std::iter::repeat_with(step).take(length).collect()
+}
+
+#[test]
+fn one_folder_has_one_digest() {
+    let folder = tempfile::tempdir().expect("folder");
+    let layout = Layout::open(&folder.path().join("layout")).expect("layout");
+    let (release, component) = names();
+    let (empty, small, large) = (folder.path().join("empty"), folder.path().join("small"), folder.path().join("large"));
+    std::fs::create_dir_all(&empty).expect("folder");
+    fill(&small, &[0, 1, 2]);
+    fill(&large, &[0, 1, 2]);
+    std::fs::write(large.join("noise"), noise(9_000_001)).expect("written");
+    // Those that were released before artifacts had parts: what is on hosts and in records goes by them.
+    for (content, expected) in [
+        (&empty, "sha256:54ee5628d619fd273c52d3c78df2b4b7bc9b798305a875c5f5f32103924fb33f"),
+        (&small, "sha256:0e74b6c42bdc6a07dfa2abc4ae830ef02da9239f6427c4a083328a51f124cfc6"),
+        (&large, "sha256:9f3fa671b4a65a770dcfc4ab532286585fdf0f0328581ea3eab0f977c4b7f46c"),
+    ] {
+        let artifact = layout.pack(content, &release, &component).expect("pack");
+        assert_eq!(artifact.digest.to_string(), expected, "{content:?}");
+    }
+    // The same in parts of 1 MiB, whoever is faster; and a part no smaller than the archive changes nothing.
+    let parts = |bytes| layout.pack_by(&large, &release, &component, bytes).expect("pack");
+    let cut = parts(1 << 20);
+    assert_eq!(cut.digest.to_string(), "sha256:a14db7f059188cd07e217e96520bd39f4bd2b78161ac8758a139c9c66b9d3b74");
+    (0..5).for_each(|_| assert_eq!(parts(1 << 20), cut));
+    let mut archive = Vec::new();
+    pack::tar(&large, &mut archive).expect("an archive");
+    let exactly = archive.len() as u64;
+    let layers = |artifact: &Artifact| json(&layout, &artifact.digest)["layers"].as_array().expect("layers").len();
+    assert_eq!(
+        parts(exactly).digest.to_string(),
+        "sha256:9f3fa671b4a65a770dcfc4ab532286585fdf0f0328581ea3eab0f977c4b7f46c"
+    );
+    assert_eq!((layers(&parts(exactly - 1)), layers(&cut)), (2, 9));
+    assert_eq!(std::fs::read_dir(folder.path().join("layout/unfinished")).expect("folder").count(), 0);
+}
+
+#[test]
+fn parts_one_after_the_other_are_one_archive() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (content, at) = (folder.path().join("dist"), folder.path().join("layout"));
+    fill(&content, &[0, 1, 2]);
+    std::fs::write(content.join("noise"), noise(3_000_000)).expect("written");
+    let layout = Layout::open(&at).expect("layout");
+    let (release, component) = names();
+    let artifact = layout.pack_by(&content, &release, &component, 1 << 20).expect("pack");
+    let manifest = json(&layout, &artifact.digest);
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    for (place, layer) in manifest["layers"].as_array().expect("layers").iter().enumerate() {
+        assert_eq!(layer["mediaType"], PART_TYPE);
+        assert_eq!(layer["annotations"][PART_ANNOTATION], format!("{}/3", place + 1));
+        let digest = layer["digest"].as_str().expect("digest").parse().expect("digest");
+        layout.open_blob(&digest).expect("part").read_to_end(&mut all).expect("bytes");
+        bytes += layer["size"].as_u64().expect("size");
+    }
+    assert_eq!((all.len() as u64, bytes), (artifact.bytes, artifact.bytes));
+    // Others read it as well as we do.
+    let whole = folder.path().join("whole.tar.gz");
+    std::fs::write(&whole, &all).expect("written");
+    let shell = format!(
+        "gzip -dc {0} | tar -tf - && gzip -dc {0} | tar -xOf - noise | cmp - {1}/noise",
+        whole.display(),
+        content.display()
+    );
+    let listed = std::process::Command::new("sh").args(["-c", &shell]).output().expect("sh, gzip and tar");
+    assert!(listed.status.success(), "{listed:?}");
+    assert_eq!(String::from_utf8_lossy(&listed.stdout).lines().count(), 10, "{listed:?}");
+}
+
+#[test]
+fn only_what_nobody_names_is_swept() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (content, at) = (folder.path().join("dist"), folder.path().join("layout"));
+    fill(&content, &[0, 1, 2]);
+    let layout = Layout::open(&at).expect("layout");
+    let (release, component) = names();
+    let kept = layout.pack_by(&content, &release, &component, 2048).expect("pack");
+    write(&content.join("hello"), "another", 0o755);
+    let other: ReleaseName = "hello@r2".parse().expect("release");
+    let gone = layout.pack(&content, &other, &component).expect("pack");
+    write(&at.join("unfinished").join(Digest::of(b"half").hex()), "half", 0o644);
+    let layout = Layout::open(&at).expect("what came of a blob stays");
+    let keep = std::collections::BTreeSet::from([kept.digest, Digest::of(b"only in a registry")]);
+    let (now, hour) = (SystemTime::now(), Duration::from_secs(3_600));
+    assert_eq!(layout.sweep(&keep, now - hour).expect("swept"), Swept::default(), "it may be under way");
+    let swept = layout.sweep(&keep, now + hour).expect("swept");
+    // Manifest, layer, and the half: the empty config is both's.
+    assert_eq!(swept.files, 3);
+    assert!(swept.bytes > gone.bytes);
+    assert!(matches!(layout.open_blob(&gone.digest), Err(ArtifactError::Unknown { .. })));
+    for layer in json(&layout, &kept.digest)["layers"].as_array().expect("layers") {
+        let digest = layer["digest"].as_str().expect("digest").parse().expect("digest");
+        assert_eq!(layout.check_blob(&digest).ok(), layer["size"].as_u64());
+    }
+    let index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(at.join(INDEX)).expect("index")).expect("JSON");
+    assert_eq!(index["manifests"].as_array().expect("list").len(), 1);
+    // Nobody knows what a damaged manifest names.
+    std::fs::write(at.join("blobs/sha256").join(kept.digest.hex()), "{}").expect("written");
+    assert!(matches!(layout.sweep(&keep, now + hour), Err(ArtifactError::Changed { .. })));
+    assert!(std::fs::read_dir(at.join("blobs/sha256")).expect("folder").count() > 2);
+}

@@ -1,4 +1,4 @@
-//! A folder as tar and gzip, the same bytes for the same content.
+//! A folder as tar, the same bytes for the same content.
 //!
 //! Entries are sorted; times, owners and extended attributes are left out; modes are 0755 or 0644. What was built is not
 //! trusted: links must stay within the folder, and nothing but files, folders and links is packed.
@@ -11,7 +11,6 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use api::{ARTIFACT_BYTES, ARTIFACT_ENTRIES};
-use flate2::{Compression, GzBuilder};
 use rustix::fs::{Mode, OFlags};
 use tar::{Builder, EntryType, Header};
 
@@ -24,18 +23,15 @@ pub(super) enum Kind {
     Link(PathBuf),
 }
 
-/// Packs `folder` into `to`.
-pub(crate) fn tar_gzip(folder: &Path, to: &mut impl Write) -> Result<(), ArtifactError> {
+/// Writes `folder` as an archive to `to`.
+pub(super) fn tar(folder: &Path, to: &mut impl Write) -> Result<(), ArtifactError> {
     let entries = entries(folder, ARTIFACT_ENTRIES)?;
-    // No name, no time: RFC 1952 §2.3 fields that would differ between two runs.
-    let gzip = GzBuilder::new().mtime(0).write(to, Compression::fast());
-    let mut tar = Builder::new(gzip);
+    let mut tar = Builder::new(to);
     let mut left = ARTIFACT_BYTES;
     for (path, kind) in &entries {
         append(&mut tar, folder, path, kind, &mut left)?;
     }
-    let finished = tar.into_inner().and_then(|gzip| gzip.finish());
-    finished.map(drop).map_err(ArtifactError::io(folder))
+    tar.into_inner().map(drop).map_err(ArtifactError::io(folder))
 }
 
 /// Everything below the folder, by relative path, sorted by its bytes: a folder stands before what is in it.

@@ -6,11 +6,13 @@
 //! "Guidelines for Artifact Usage".
 //!
 //! An artifact's digest is that of its manifest, which names one layer: the folder as tar and gzip, made so that the same
-//! folder gives the same bytes. The manifest does not name the release, so that two releases with the same content have the
+//! folder gives the same bytes. More than 64 MiB are cut into parts, each a layer. The manifest does not name the release, so that two releases with the same content have the
 //! same digest; which release has which is said in `index.json`.
 
 mod blob;
 mod pack;
+mod parts;
+mod sweep;
 
 #[cfg(test)]
 mod tests;
@@ -29,8 +31,17 @@ use oci_spec::image::{
     ImageManifestBuilder, MediaType, SCHEMA_VERSION, Sha256Digest,
 };
 
+use parts::Packing;
+pub use sweep::Swept;
+
 /// What a manifest of ours is, in `artifactType`.
 pub const COMPONENT_TYPE: &str = "application/vnd.pointsman.component.v1";
+
+/// What a part of a large artifact is, in its descriptor's `mediaType`: all of them in order, one after the other, are one
+/// tar+gzip.
+pub const PART_TYPE: &str = "application/vnd.pointsman.part.v1.tar+gzip";
+/// A part's place, in its descriptor's annotations: `3/16` is the third of sixteen.
+pub const PART_ANNOTATION: &str = "vnd.pointsman.part";
 
 const INDEX: &str = "index.json";
 
@@ -73,6 +84,11 @@ pub enum ArtifactError {
         /// What is wrong.
         why: String,
     },
+    /// A blob's bytes are not what its digest says.
+    Changed {
+        /// The digest.
+        digest: Digest,
+    },
     /// There is no blob with this digest.
     Unknown {
         /// The digest.
@@ -86,6 +102,7 @@ impl fmt::Display for ArtifactError {
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Refused { sentence } => f.write_str(sentence),
             Self::Damaged { path, why } => write!(f, "{} cannot be used: {why}", path.display()),
+            Self::Changed { digest } => write!(f, "the artifact {digest} is damaged on this disk"),
             Self::Unknown { digest } => write!(f, "there is no artifact {digest}"),
         }
     }
@@ -101,7 +118,7 @@ impl std::error::Error for ArtifactError {
 }
 
 impl ArtifactError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, source }
     }
@@ -148,9 +165,19 @@ impl Layout {
         title: &ReleaseName,
         component: &ComponentName,
     ) -> Result<Artifact, ArtifactError> {
-        let mut layer = blob::Writer::new(&self.unfinished())?;
-        pack::tar_gzip(folder, &mut layer)?;
-        let (layer_digest, bytes) = layer.keep(&self.blobs())?;
+        self.pack_by(folder, title, component, parts::PART_BYTES)
+    }
+
+    fn pack_by(
+        &self,
+        folder: &Path,
+        title: &ReleaseName,
+        component: &ComponentName,
+        part_bytes: u64,
+    ) -> Result<Artifact, ArtifactError> {
+        let (blobs, unfinished) = (&self.blobs(), &self.unfinished());
+        let parts = Packing { blobs, unfinished, part_bytes }.pack(folder)?;
+        let bytes = parts.iter().map(|(_, bytes)| bytes).sum();
         // OCI image specification, "Guidance for an Empty Descriptor".
         let (config_digest, config_bytes) = self.store(b"{}")?;
         let manifest = ImageManifestBuilder::default()
@@ -158,7 +185,7 @@ impl Layout {
             .media_type(MediaType::ImageManifest)
             .artifact_type(MediaType::Other(COMPONENT_TYPE.to_owned()))
             .config(descriptor(MediaType::EmptyJSON, config_digest, config_bytes))
-            .layers(vec![descriptor(MediaType::ImageLayerGzip, layer_digest, bytes)])
+            .layers(layers(&parts))
             // One annotation: a map of several would be written in any order, and change the digest.
             .annotations(HashMap::from([(ANNOTATION_TITLE.to_owned(), component.to_string())]))
             .build()
@@ -174,14 +201,39 @@ impl Layout {
     /// # Errors
     /// [`ArtifactError::Unknown`] when there is none.
     pub fn open_blob(&self, digest: &Digest) -> Result<File, ArtifactError> {
-        let path = self.blobs().join(digest.hex());
+        let path = self.blob_path(digest);
         File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ArtifactError::Unknown { digest: *digest },
             _ => ArtifactError::io(&path)(error),
         })
     }
 
-    fn store(&self, bytes: &[u8]) -> Result<(Digest, u64), ArtifactError> {
+    /// Reads a whole blob and compares it with its digest; its size. Blocks.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Changed`] when it is another one, [`ArtifactError::Unknown`] when there is none.
+    pub fn check_blob(&self, digest: &Digest) -> Result<u64, ArtifactError> {
+        let mut file = self.open_blob(digest)?;
+        let (found, bytes) = blob::digest_of(&mut file).map_err(ArtifactError::io(&self.blob_path(digest)))?;
+        if found == *digest { Ok(bytes) } else { Err(ArtifactError::Changed { digest: *digest }) }
+    }
+
+    /// Where a blob lies that is not whole yet.
+    pub(crate) fn partial(&self, digest: &Digest) -> PathBuf {
+        self.unfinished().join(digest.hex())
+    }
+
+    /// Takes a file of [`Layout::unfinished`] as a blob: its digest was checked.
+    pub(crate) fn adopt(&self, file: &File, path: &Path, digest: &Digest) -> Result<(), ArtifactError> {
+        blob::adopt(file, path, &self.blob_path(digest))
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
+    }
+
+    /// Keeps a few bytes as a blob.
+    pub(crate) fn store(&self, bytes: &[u8]) -> Result<(Digest, u64), ArtifactError> {
         let mut writer = blob::Writer::new(&self.unfinished())?;
         writer.add(bytes)?;
         writer.keep(&self.blobs())
@@ -222,9 +274,23 @@ impl Layout {
     }
 
     /// On the same file system as the blobs, so that a finished one is renamed.
-    fn unfinished(&self) -> PathBuf {
+    pub(crate) fn unfinished(&self) -> PathBuf {
         self.folder.join("unfinished")
     }
+}
+
+/// One layer as images have it, or parts of one, each with its place among them.
+fn layers(parts: &[(Digest, u64)]) -> Vec<Descriptor> {
+    if let [(digest, bytes)] = parts {
+        return vec![descriptor(MediaType::ImageLayerGzip, *digest, *bytes)];
+    }
+    let part = |(place, (digest, bytes)): (usize, &(Digest, u64))| {
+        let mut part = descriptor(MediaType::Other(PART_TYPE.to_owned()), *digest, *bytes);
+        let place = format!("{}/{}", place + 1, parts.len());
+        part.set_annotations(Some(HashMap::from([(PART_ANNOTATION.to_owned(), place)])));
+        part
+    };
+    parts.iter().enumerate().map(part).collect()
 }
 
 fn descriptor(media_type: MediaType, digest: Digest, size: u64) -> Descriptor {

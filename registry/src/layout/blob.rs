@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all: written beside, synced, renamed.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,7 +23,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(unfinished: &Path) -> Result<Self, ArtifactError> {
-        let path = unfinished.join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let path = next_name(unfinished);
         let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(ArtifactError::io(&path))?;
         Ok(Self { file, path, hash: Context::new(&SHA256), bytes: 0 })
     }
@@ -37,9 +37,7 @@ impl Writer {
         let hash = self.hash.clone().finish();
         let digest = Digest::from_bytes(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"));
         let to = blobs.join(digest.hex());
-        // Also when it is there already: the one there may have been damaged since.
-        self.file.sync_all().and_then(|()| std::fs::rename(&self.path, &to)).map_err(ArtifactError::io(&to))?;
-        sync_folder(blobs)?;
+        adopt(&self.file, &self.path, &to)?;
         Ok((digest, self.bytes))
     }
 }
@@ -64,6 +62,34 @@ impl Drop for Writer {
     }
 }
 
+/// A name for an unfinished file that nobody has.
+pub(super) fn next_name(unfinished: &Path) -> PathBuf {
+    unfinished.join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// Renames a whole file to its place among the blobs.
+///
+/// Also when one is there already: it may have been damaged since.
+pub(super) fn adopt(file: &File, path: &Path, to: &Path) -> Result<(), ArtifactError> {
+    file.sync_all().and_then(|()| std::fs::rename(path, to)).map_err(ArtifactError::io(to))?;
+    sync_folder(to.parent().unwrap_or(Path::new(".")))
+}
+
+/// The digest of what a file holds from where it stands, and how much that is.
+pub(super) fn digest_of(file: &mut File) -> io::Result<(Digest, u64)> {
+    let (mut context, mut buffer, mut bytes) = (Context::new(&SHA256), vec![0; 64 * 1024], 0);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => {
+                context.update(&buffer[..count]);
+                bytes += count as u64;
+            }
+        }
+    }
+    Ok((Digest::from_bytes(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")), bytes))
+}
+
 /// Replaces a small file as a whole.
 pub(crate) fn replace(unfinished: &Path, to: &Path, bytes: &[u8]) -> Result<(), ArtifactError> {
     let mut writer = Writer::new(unfinished)?;
@@ -72,10 +98,14 @@ pub(crate) fn replace(unfinished: &Path, to: &Path, bytes: &[u8]) -> Result<(), 
     sync_folder(to.parent().unwrap_or(Path::new(".")))
 }
 
-/// Removes the files in a folder.
+/// Removes the files in a folder, but for those named by a digest: what came so far of a blob is continued.
 pub(crate) fn clear(folder: &Path) -> Result<(), ArtifactError> {
     for entry in std::fs::read_dir(folder).map_err(ArtifactError::io(folder))? {
         let path = entry.map_err(ArtifactError::io(folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.len() == 64 && format!("sha256:{name}").parse::<Digest>().is_ok() {
+            continue;
+        }
         std::fs::remove_file(&path).map_err(ArtifactError::io(&path))?;
     }
     Ok(())
