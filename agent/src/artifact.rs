@@ -7,12 +7,13 @@
 //! from bytes whose digest was checked for it; a large artifact takes its time to start for that.
 //!
 //! The form is an OCI image manifest with one layer, a tar or tar+gzip of the component's folder (OCI image
-//! specification 1.1, "Guidelines for Artifact Usage").
+//! specification 1.1, "Guidelines for Artifact Usage"), or with the parts of one: gzip members in order, each with its
+//! place in an annotation.
 
 mod fetch;
 mod unpack;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ use fetch::Size;
 
 /// What nobody used for so long is removed: a rollback within a day needs no fetching.
 const KEEP: Duration = Duration::from_secs(24 * 3_600);
-/// Largest manifest: one layer needs some hundred bytes.
+/// Largest manifest: a layer needs some hundred bytes, and the largest artifact has 150 parts.
 const MANIFEST_BYTES: u64 = 64 * 1024;
 /// How the folder that an instance runs in begins, within the instance's own.
 const UNPACKED: &str = "unpacked-";
@@ -39,6 +40,9 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 /// What a manifest of ours says it is.
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const COMPONENT_TYPE: &str = "application/vnd.pointsman.component.v1";
+/// What a part says it is, and where its place stands.
+const PART_TYPE: &str = "application/vnd.pointsman.part.v1.tar+gzip";
+const PART_ANNOTATION: &str = "vnd.pointsman.part";
 
 /// The artifacts of one agent.
 #[derive(Clone)]
@@ -51,7 +55,8 @@ pub(crate) struct Artifacts {
 
 /// An artifact's content on this host. Its digest was right when it was opened.
 pub(crate) struct Content {
-    layer: fs::File,
+    /// One layer, or the parts of one in order.
+    layers: Vec<fs::File>,
     media_type: String,
 }
 
@@ -69,6 +74,8 @@ struct Layer {
     media_type: String,
     digest: Digest,
     size: u64,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 impl Artifacts {
@@ -93,8 +100,9 @@ impl Artifacts {
         fs::create_dir_all(blobs).map_err(|problem| format!("{}: {problem}", blobs.display()))?;
         let manifest = fetch::blob(&self.channel, blobs, digest, Size::AtMost(MANIFEST_BYTES)).await?;
         let text = fs::read(&manifest).map_err(|problem| format!("{}: {problem}", manifest.display()))?;
-        let layer = layer_of(&text).map_err(|problem| format!("{digest} {problem}"))?;
-        fetch::blob(&self.channel, blobs, &layer.digest, Size::Exactly(layer.size)).await?;
+        for layer in layers_of(&text).map_err(|problem| format!("{digest} {problem}"))? {
+            fetch::blob(&self.channel, blobs, &layer.digest, Size::Exactly(layer.size)).await?;
+        }
         self.here(digest).await.ok_or_else(|| format!("{digest} changed on this disk while it was fetched"))
     }
 
@@ -103,17 +111,20 @@ impl Artifacts {
         let (blobs, digest) = (self.blobs.clone(), *digest);
         let here = move || {
             let text = fs::read(blobs.join(digest.hex())).ok().filter(|text| Digest::of(text) == digest)?;
-            let layer = layer_of(&text).ok()?;
-            let mut file = fs::File::open(blobs.join(layer.digest.hex())).ok()?;
-            if fetch::digest_of(&mut file).ok()? != layer.digest {
-                return None;
-            }
+            let layers = layers_of(&text).ok()?;
+            let media_type = layers.first()?.media_type.clone();
+            let open = |layer: Layer| {
+                let mut file = fs::File::open(blobs.join(layer.digest.hex())).ok()?;
+                let is_right = fetch::digest_of(&mut file).ok()? == layer.digest;
+                file.rewind().ok()?;
+                is_right.then_some(file)
+            };
+            let files = layers.into_iter().map(open).collect::<Option<Vec<_>>>()?;
             let manifest = fs::File::open(blobs.join(digest.hex())).ok()?;
-            for used in [&manifest, &file] {
+            for used in files.iter().chain([&manifest]) {
                 let _ = used.set_modified(SystemTime::now()); // Only decides when it is removed.
             }
-            file.rewind().ok()?;
-            Some(Content { layer: file, media_type: layer.media_type })
+            Some(Content { layers: files, media_type })
         };
         spawn_blocking(here).await.ok()?
     }
@@ -126,8 +137,9 @@ impl Artifacts {
 
     /// What is removed while somebody opens it is fetched again, and what is open stays readable.
     fn remove_old(&self, in_use: &BTreeSet<String>, now: SystemTime) {
-        let layer = |manifest: &String| layer_of(&fs::read(self.blobs.join(manifest)).ok()?).ok();
-        let layers: BTreeSet<String> = in_use.iter().filter_map(layer).map(|layer| layer.digest.hex()).collect();
+        let layers = |manifest: &String| layers_of(&fs::read(self.blobs.join(manifest)).ok()?).ok();
+        let layers = in_use.iter().filter_map(layers).flatten();
+        let layers: BTreeSet<String> = layers.map(|layer| layer.digest.hex()).collect();
         let old = |entry: &fs::DirEntry| {
             let modified = entry.metadata().and_then(|data| data.modified());
             modified.is_ok_and(|modified| now.duration_since(modified).unwrap_or_default() > KEEP)
@@ -156,7 +168,7 @@ impl Content {
             // A name of its own: an unpacking that nobody waits for any more must not write into this one.
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let target = home.join(format!("{UNPACKED}{}-{number}", std::process::id()));
-            unpack::layer(self.layer, &self.media_type, &target)?;
+            unpack::layers(self.layers, &self.media_type, &target)?;
             Ok(target)
         });
         task.await.map_err(|_| "unpacking failed".to_owned())?
@@ -178,8 +190,8 @@ pub(crate) fn remove_unpacked(home: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The one layer of a manifest of ours.
-fn layer_of(text: &[u8]) -> Result<Layer, String> {
+/// The one layer of a manifest of ours, or all parts of it in order.
+fn layers_of(text: &[u8]) -> Result<Vec<Layer>, String> {
     let manifest: Manifest =
         serde_json::from_slice(text).map_err(|problem| format!("is not an OCI image manifest: {problem}"))?;
     if (manifest.media_type.as_str(), manifest.artifact_type.as_str()) != (MANIFEST_TYPE, COMPONENT_TYPE) {
@@ -188,14 +200,30 @@ fn layer_of(text: &[u8]) -> Result<Layer, String> {
             manifest.media_type, manifest.artifact_type
         ));
     }
-    let count = manifest.layers.len();
-    let Ok([layer]) = <[Layer; 1]>::try_from(manifest.layers) else {
-        return Err(format!("has {count} layers: accepted is one"));
-    };
-    if layer.size > ARTIFACT_BYTES {
-        return Err(format!("has a layer of {} bytes: accepted are at most {}", layer.size, ARTIFACT_BYTES));
+    let layers = manifest.layers;
+    let count = layers.len();
+    match layers.iter().all(|layer| layer.media_type == PART_TYPE) {
+        true if count > 1 => in_order(&layers)?,
+        false if count == 1 => {}
+        _ => return Err(format!("has {count} layers: accepted is one, or all parts of one")),
     }
-    Ok(layer)
+    let bytes = layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
+    if bytes > ARTIFACT_BYTES {
+        return Err(format!("has a layer of {bytes} bytes: accepted are at most {ARTIFACT_BYTES}"));
+    }
+    Ok(layers)
+}
+
+/// Refuses parts that are missing, doubled, or in another order.
+fn in_order(parts: &[Layer]) -> Result<(), String> {
+    for (place, part) in parts.iter().enumerate() {
+        let expected = format!("{}/{}", place + 1, parts.len());
+        let found = part.annotations.get(PART_ANNOTATION).map_or("nothing", String::as_str);
+        if found != expected {
+            return Err(format!("has {found:?} where part {expected} should be"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -212,8 +240,8 @@ mod tests {
                 r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","artifactType":"{kind}","layers":[{layers}]}}"#
             )
         };
-        let good = layer_of(manifest(COMPONENT_TYPE, &layer).as_bytes()).expect("accepted");
-        assert_eq!((good.digest, good.size), (digest, 5));
+        let good = layers_of(manifest(COMPONENT_TYPE, &layer).as_bytes()).expect("accepted");
+        assert_eq!((good.len(), good[0].digest, good[0].size), (1, digest, 5));
         for (bad, why) in [
             (String::new(), "not an OCI"),
             ("[]".into(), "not an OCI"),
@@ -222,7 +250,44 @@ mod tests {
             (manifest(COMPONENT_TYPE, &format!("{layer},{layer}")), "has 2 layers"),
             (manifest(COMPONENT_TYPE, &huge), "at most"),
         ] {
-            let Err(problem) = layer_of(bad.as_bytes()) else { panic!("accepted {bad}") };
+            let Err(problem) = layers_of(bad.as_bytes()) else { panic!("accepted {bad}") };
+            assert!(problem.contains(why), "{problem}");
+        }
+    }
+
+    /// Unpacking cannot tell: an archive that lacks its middle may end well.
+    #[test]
+    fn hostile_h85_parts_missing_swapped_or_doubled_do_not_unpack() {
+        let part = |place: &str, size: u64| {
+            format!(
+                r#"{{"mediaType":"{PART_TYPE}","digest":"{}","size":{size},"annotations":{{"{PART_ANNOTATION}":"{place}"}}}}"#,
+                Digest::of(place.as_bytes())
+            )
+        };
+        let whole = r#"{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"DIGEST","size":5}"#;
+        let whole = whole.replace("DIGEST", &Digest::of(b"a").to_string());
+        let read = |layers: &[String]| {
+            let layers = layers.join(",");
+            let text = format!(
+                r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","artifactType":"{COMPONENT_TYPE}","layers":[{layers}]}}"#
+            );
+            layers_of(text.as_bytes()).map(|layers| layers.iter().map(|layer| layer.digest).collect::<Vec<_>>())
+        };
+        let parts = |places: &[&str]| read(&places.iter().map(|place| part(place, 5)).collect::<Vec<_>>());
+        let expected = ["1/3", "2/3", "3/3"];
+        assert_eq!(parts(&expected), Ok(expected.map(|place| Digest::of(place.as_bytes())).to_vec()));
+        for (bad, why) in [
+            (parts(&["1/3", "2/3"]), "has \"1/3\" where part 1/2 should be"),
+            (parts(&["2/3", "3/3"]), "has \"2/3\" where part 1/2 should be"),
+            (parts(&["1/3", "3/3", "2/3"]), "has \"3/3\" where part 2/3 should be"),
+            (parts(&["1/3", "2/3", "2/3"]), "has \"2/3\" where part 3/3 should be"),
+            (parts(&["1/3", "2/3", "3/3", "3/3"]), "where part 1/4 should be"),
+            (parts(&["1/1"]), "has 1 layers"),
+            (read(&[part("1/2", 5), whole]), "has 2 layers"),
+            (read(&[part("1/2", 5), part("2/2", ARTIFACT_BYTES)]), "at most"),
+            (read(&[part("1/2", u64::MAX), part("2/2", u64::MAX)]), "at most"),
+        ] {
+            let problem = bad.expect_err(why);
             assert!(problem.contains(why), "{problem}");
         }
     }

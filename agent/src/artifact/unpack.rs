@@ -1,11 +1,13 @@
-//! A layer into a folder. Whatever the archive says, nothing is written outside and nothing special is made.
+//! A layer, or the parts of one, into a folder. Whatever the archive says, nothing is written outside and nothing special is made.
 
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, BufReader, Read};
+use std::iter::Peekable;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path};
 use std::rc::Rc;
+use std::vec::IntoIter;
 
 use api::{ARTIFACT_BYTES, ARTIFACT_ENTRIES};
 use tar::{Archive, Entry, EntryType};
@@ -18,12 +20,12 @@ const MASK: u32 = 0o222;
 /// What folders get once all is in them.
 const SEALED: u32 = 0o555;
 
-/// Unpacks the layer into the new folder `target`, read-only.
+/// Unpacks the layer, in one file or in parts one after the other, into the new folder `target`, read-only.
 ///
 /// # Errors
 /// A sentence; nothing of it is left then.
-pub(super) fn layer(layer: fs::File, media_type: &str, target: &Path) -> Result<(), String> {
-    let unpacked = unpack(layer, media_type, target);
+pub(super) fn layers(layers: Vec<fs::File>, media_type: &str, target: &Path) -> Result<(), String> {
+    let unpacked = unpack(layers, media_type, target);
     if unpacked.is_err() {
         let _ = remove(target); // The first error is the one to tell; the next attempt removes it too.
     }
@@ -52,11 +54,14 @@ fn set_modes(folder: &Path, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn unpack(layer: fs::File, media_type: &str, target: &Path) -> Result<(), String> {
+fn unpack(layers: Vec<fs::File>, media_type: &str, target: &Path) -> Result<(), String> {
     let io = |problem: io::Error| format!("{}: {problem}", target.display());
-    let file = BufReader::new(layer);
+    let is_cut = layers.len() > 1;
+    let file = BufReader::new(Chain { files: layers.into_iter().peekable() });
     let tar: Box<dyn Read> = match media_type.rsplit_once('.').map(|(_, form)| form) {
         Some("tar") => Box::new(file),
+        // Each part is a member of its own.
+        Some("tar+gzip") if is_cut => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
         Some("tar+gzip") => Box::new(flate2::read::GzDecoder::new(file)),
         _ => return Err(format!("a layer of type {media_type} cannot be unpacked: accepted are tar and tar+gzip")),
     };
@@ -138,6 +143,23 @@ fn stays_inside(name: &Path, link: &Path) -> bool {
     true
 }
 
+/// Files, one after the other.
+struct Chain {
+    files: Peekable<IntoIter<fs::File>>,
+}
+
+impl Read for Chain {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(file) = self.files.peek_mut() {
+            match file.read(buffer)? {
+                0 if !buffer.is_empty() => drop(self.files.next()),
+                count => return Ok(count),
+            }
+        }
+        Ok(0)
+    }
+}
+
 /// Gives no more bytes than are `left`: a header that announces gigabytes is not read into memory.
 struct Metered<R> {
     inner: R,
@@ -181,7 +203,7 @@ mod tests {
         let file = folder.path().join("layer");
         fs::write(&file, bytes).expect("written");
         let file = fs::File::open(file).expect("there");
-        let result = layer(file, "application/vnd.oci.image.layer.v1.tar", &folder.path().join("target"));
+        let result = layers(vec![file], "application/vnd.oci.image.layer.v1.tar", &folder.path().join("target"));
         (folder, result)
     }
 
@@ -272,5 +294,52 @@ mod tests {
         assert_eq!((mode("target"), mode("target/d")), (0o555, 0o555), "nobody writes there");
         assert_eq!(mode("target/d/file") & 0o222, 0, "nobody writes it");
         remove(&folder.path().join("target")).expect("removed all the same");
+    }
+
+    const PARTS: &str = "application/vnd.pointsman.part.v1.tar+gzip";
+
+    /// An archive of two files in gzip members of 700 bytes of it.
+    fn members(folder: &Path) -> Vec<std::path::PathBuf> {
+        let archive = chain(&[("a", ""), ("b", "")]);
+        let pack = |(place, piece): (usize, &[u8])| {
+            let path = folder.join(place.to_string());
+            let file = fs::File::create(&path).expect("made");
+            let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+            io::Write::write_all(&mut gzip, piece).expect("written");
+            gzip.finish().expect("finished");
+            path
+        };
+        archive.chunks(700).enumerate().map(pack).collect()
+    }
+
+    #[test]
+    fn parts_unpack_as_one() {
+        let folder = tempfile::tempdir().expect("folder");
+        let open = |path: &std::path::PathBuf| fs::File::open(path).expect("there");
+        let parts: Vec<_> = members(folder.path()).iter().map(open).collect();
+        assert!(parts.len() > 2);
+        layers(parts, PARTS, &folder.path().join("target")).expect("unpacked");
+        for name in ["a", "b"] {
+            assert_eq!(fs::read(folder.path().join("target").join(name)).expect("there"), b"text");
+        }
+    }
+
+    #[test]
+    fn hostile_h85_parts_that_are_no_archive_or_cut_do_not_unpack() {
+        let folder = tempfile::tempdir().expect("folder");
+        let parts = members(folder.path());
+        for order in [&[1, 0, 2, 3, 4][..], &[1, 2, 3, 4], &[0, 0, 1, 2, 3, 4]] {
+            let files = order.iter().map(|place| fs::File::open(&parts[*place]).expect("there")).collect();
+            let target = folder.path().join("target");
+            assert!(layers(files, PARTS, &target).is_err(), "{order:?}");
+            assert!(!target.exists(), "{order:?}: what was refused stays on the disk");
+        }
+        // A member that was cut, between two whole ones.
+        let cut = folder.path().join("cut");
+        let bytes = fs::read(&parts[1]).expect("bytes");
+        fs::write(&cut, &bytes[..bytes.len() - 4]).expect("written");
+        let files =
+            [&parts[0], &cut, &parts[2], &parts[3], &parts[4]].map(|path| fs::File::open(path).expect("there")).into();
+        assert!(layers(files, PARTS, &folder.path().join("target")).is_err());
     }
 }

@@ -34,6 +34,18 @@ async fn agent_a_release_runs_with_its_own_environment_and_ends_as_a_group() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agent_an_artifact_in_parts_runs() {
+    let (controller, home, _) = home().await;
+    let digest = controller.publish_parts();
+    let _agent = home.agent();
+    controller.desire(vec![home.instance(&digest, "plain")]);
+    let status = controller.until_healthy().await;
+    assert!(get(status.port, "/").await.is_some());
+    let parts = controller.layer_offsets(&digest);
+    assert!(parts.len() > 2, "{parts:?}: it came in one piece");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agent_a_release_that_does_not_end_is_killed() {
     let (controller, home, digest) = home().await;
     let _agent = home.agent();
