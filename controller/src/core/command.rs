@@ -10,8 +10,8 @@ use certs::fleet::Role;
 
 use super::event::{Event, KeyMade};
 use super::observe::RolloutSeen;
-use super::spec::{AccessSpec, ComponentSpec, EnvironmentSpec, ServiceSpec};
-use super::state::{Addresses, Artifact, CertificateRecord};
+use super::spec::{AccessSpec, BuildSpec, ComponentSpec, EnvironmentSpec, ReleasesSpec, ServiceSpec};
+use super::state::{Addresses, Artifact, BuildStep, CertificateRecord, CheckDone, Wanted};
 
 /// A wish. People's come with a name and perhaps a reason; drivers' tell what they saw or did.
 #[derive(Debug, Clone)]
@@ -20,12 +20,31 @@ pub enum Command {
     /// A controller begins to lead, with a term above its own last one and above `above`.
     Start { above: u64 },
     /// Files, all or nothing.
-    Apply { environments: Vec<EnvironmentSpec>, services: Vec<ServiceSpec>, access: Option<AccessSpec> },
+    Apply {
+        environments: Vec<EnvironmentSpec>,
+        services: Vec<ServiceSpec>,
+        access: Option<AccessSpec>,
+        releases: Option<Box<ReleasesSpec>>,
+    },
+    /// Driver: a repository's branch describes these services at this commit; each already checked as `apply` checks files.
+    Register { repository: MemberName, commit: String, services: Vec<ServiceSpec> },
+    /// Driver: these tags of a service's repository were seen, each with its commit.
+    NoticeTags { service: ServiceName, tags: BTreeMap<String, String> },
 
-    /// Build a commit, which the caller has found in the repository.
-    Build { service: ServiceName, version: String, commit: String, subject: String },
+    /// Build a commit, which the caller has found in the repository. `again`: although it was built already.
+    Build { service: ServiceName, wanted: Box<Wanted>, again: bool },
     /// Take over what was made elsewhere.
-    AddRelease { service: ServiceName, version: String, commit: String, addresses: Vec<Addresses> },
+    AddRelease {
+        service: ServiceName,
+        version: String,
+        commit: String,
+        addresses: Vec<Addresses>,
+        artifacts: Vec<GivenArtifact>,
+    },
+    /// End a build, or take it out of the queue.
+    CancelBuild { release: ReleaseName },
+    /// Build the commit of a release that failed or was cancelled once more, as a new one.
+    RetryRelease { release: ReleaseName },
     /// Say that what the release does can, or cannot, be taken back by running an older one; the reason is what it does.
     MarkRelease { release: ReleaseName, reversible: bool },
     /// Let a release into a stage.
@@ -79,7 +98,13 @@ pub enum Command {
     /// Driver: a build begins.
     BeginBuild { release: ReleaseName },
     /// Driver: a build ended.
-    EndBuild { release: ReleaseName, outcome: Result<Built, String> },
+    EndBuild { release: ReleaseName, outcome: Result<Built, BuildFailed> },
+    /// Driver: it waits for its build, and `by` is made of a newer commit of the same branch.
+    Overtake { release: ReleaseName, by: ReleaseNumber },
+    /// Driver: nothing needs its log, or its artifacts, any more.
+    Trim { release: ReleaseName, log: bool, artifacts: bool },
+    /// Driver: it need not be listed any more.
+    Forget { release: ReleaseName },
     /// Driver: the entering release is healthy wherever it should be.
     Enter { stage: StageName, release: ReleaseNumber },
     /// Driver: it did not become so in time.
@@ -116,8 +141,40 @@ pub struct NewApplication {
 pub struct Built {
     /// Frozen into the release.
     pub components: BTreeMap<ComponentName, ComponentSpec>,
-    /// One per component.
+    /// What is the same in all environments; with `for_environments` one per component, or more where it is per environment.
     pub artifacts: BTreeMap<ComponentName, Artifact>,
+    /// What is for one environment each.
+    pub for_environments: BTreeMap<EnvironmentName, BTreeMap<ComponentName, Artifact>>,
+    /// How it was built.
+    pub build: Option<BuildSpec>,
+    /// What was asked of it.
+    pub checks: Vec<CheckDone>,
+    /// Only configuration has changed since that one.
+    pub kept_from: Option<ReleaseNumber>,
+}
+
+/// Why a build made nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildFailed {
+    /// One sentence.
+    pub problem: String,
+    /// In which step.
+    pub step: Option<BuildStep>,
+    /// Exit status of the program that failed, if one did.
+    pub exit: Option<i32>,
+    /// What was asked of it before.
+    pub checks: Vec<CheckDone>,
+}
+
+/// An artifact that something else has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenArtifact {
+    /// Only there; none: in every environment.
+    pub environment: Option<EnvironmentName>,
+    /// The component.
+    pub component: ComponentName,
+    /// By its digest.
+    pub artifact: Artifact,
 }
 
 /// Who asks, why and when.

@@ -4,6 +4,7 @@ mod access;
 mod application;
 mod apply;
 mod marks;
+mod register;
 mod release;
 mod rollout;
 mod traffic;
@@ -27,20 +28,25 @@ pub fn decide(state: &State, command: &Command, context: &Context) -> Result<Dec
         Command::Start { above } => {
             Ok(Decision::one(Event::Started { term: state.term.max(*above).saturating_add(1) }))
         }
-        Command::Apply { environments, services, access } => {
-            apply::apply(state, environments, services, access.as_ref(), context)
+        Command::Apply { environments, services, access, releases } => {
+            apply::apply(state, environments, services, access.as_ref(), releases.as_deref(), context)
         }
+        Command::Register { repository, commit, services } => register::register(state, repository, commit, services),
+        Command::NoticeTags { service, tags } => register::notice_tags(state, service, tags),
         Command::ReplaceCertificates { environment, source, key, certificates } => {
             let brought = Brought { source: key.clone(), certificates: certificates.clone() };
             apply::replace_certificates(state, environment, source, brought, context)
         }
 
-        Command::Build { service, version, commit, subject } => {
-            release::request(state, service, version, commit, subject)
+        Command::Build { service, wanted, again } => release::request(state, service, wanted, *again),
+        Command::AddRelease { service, version, commit, addresses, artifacts } => {
+            release::add(state, service, version, commit, addresses, artifacts)
         }
-        Command::AddRelease { service, version, commit, addresses } => {
-            release::add(state, service, version, commit, addresses)
-        }
+        Command::CancelBuild { release } => release::cancel(state, release),
+        Command::RetryRelease { release } => release::retry(state, release),
+        Command::Overtake { release, by } => release::overtake(state, release, *by),
+        Command::Trim { release, log, artifacts } => release::trim(state, release, *log, *artifacts),
+        Command::Forget { release } => release::forget(state, release),
         Command::MarkRelease { release, reversible } => marks::mark(state, release, *reversible, context),
         Command::BeginBuild { release } => release::begin_build(state, release),
         Command::EndBuild { release, outcome } => release::end_build(state, release, outcome),

@@ -31,7 +31,7 @@ pub fn of_release(state: &State, stage: &StageName, number: ReleaseNumber) -> Ve
     let runs = release.components.iter().filter(|(_, component)| !component.run.is_empty());
     runs.filter_map(|(name, component)| {
         let tls = endpoint_tls(state, stage, component);
-        Some(Instance { tls, ..instance(stage, number, name, component, release.artifacts.get(name)?) })
+        Some(Instance { tls, ..instance(stage, number, name, component, release.artifact(name, &stage.environment)?) })
     })
     .collect()
 }

@@ -7,21 +7,24 @@ use api::{MemberName, ReleaseName, ReleaseNumber, StageName};
 use super::command::Command;
 use super::desired;
 use super::observe::{InstanceSeen, Observations, RolloutSeen};
-use super::rollout;
-use super::state::{Entering, Leaving, ReleaseProgress, Stage, State};
+use super::state::{Entering, Leaving, Stage, State};
+use super::{queue, rollout};
 
 /// Something to do now.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "few at a time, and each is taken apart at once")]
 pub enum Due {
     /// A command, decided and recorded like anybody's.
     Command(Command),
     /// Run the build of a release, which is on record as begun.
     Build(ReleaseName),
+    /// End the build of a release, which somebody has asked for.
+    Cancel(ReleaseName),
 }
 
 /// Everything that is due at `now_ms`.
 pub fn due(state: &State, seen: &Observations, now_ms: u64) -> Vec<Due> {
-    let mut all = builds(state, seen);
+    let mut all = queue::next(state, seen, now_ms);
     all.extend(keys(state, now_ms).map(Due::Command));
     for name in state.stage_names() {
         let Some(stage) = state.stage(&name) else { continue };
@@ -36,22 +39,6 @@ pub fn due(state: &State, seen: &Observations, now_ms: u64) -> Vec<Due> {
         all.extend(stage.too_many_warm().into_iter().map(end));
     }
     all
-}
-
-/// The oldest unfinished release of each service, one at a time.
-fn builds(state: &State, seen: &Observations) -> Vec<Due> {
-    let mut due = Vec::new();
-    for (service, entry) in &state.services {
-        let name = |number: &ReleaseNumber| ReleaseName::new(service.clone(), *number);
-        let next = entry.releases.iter().find(|(_, release)| !release.progress.is_terminal());
-        let Some((name, release)) = next.map(|(number, release)| (name(number), release)) else { continue };
-        match release.progress {
-            ReleaseProgress::Queued => due.push(Due::Command(Command::BeginBuild { release: name })),
-            ReleaseProgress::Building if !seen.building.contains(&name) => due.push(Due::Build(name)),
-            _ => {}
-        }
-    }
-    due
 }
 
 /// Applications with keys whose time was over a day ago.

@@ -2,17 +2,24 @@
 
 mod marks;
 pub(crate) mod odds;
+mod release;
 mod rollout;
 mod sentence;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{ComponentName, Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, Share, StageName};
+use api::{
+    ComponentName, Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, ServiceName, Share,
+    StageName,
+};
 use certs::fleet::Role;
 use serde::{Deserialize, Serialize};
 
-use super::spec::{AccessSpec, ComponentSpec, EnvironmentSpec, ServiceSpec};
-use super::state::{Addresses, Artifact, Begun, CertificateRecord, Earned, Marked, WatchEnd, Watching, Why};
+use super::spec::{AccessSpec, BuildSpec, ComponentSpec, EnvironmentSpec, ReleasesSpec, ServiceSpec};
+use super::state::{
+    Addresses, Artifact, Begun, BuildStep, CertificateRecord, CheckDone, Earned, Marked, Wanted, WatchEnd, Watching,
+    Why,
+};
 
 /// Schema of the events written now; older ones are upcast when they are read.
 pub const EVENT_SCHEMA: u32 = 1;
@@ -30,9 +37,17 @@ pub enum Event {
     ServiceApplied { spec: ServiceSpec },
     /// Who may pass is as written from now on, in place of all before.
     AccessApplied { spec: AccessSpec },
+    /// What the operator says of releases is as written from now on, in place of all before.
+    ReleasesApplied { spec: Box<ReleasesSpec> },
+    /// A service is as the main branch of a repository says from now on.
+    ServiceRegistered { repository: MemberName, commit: String, spec: Box<ServiceSpec> },
 
     /// A release was asked for and waits for its build.
-    ReleaseRequested { release: ReleaseName, version: String, commit: String, subject: String },
+    ReleaseRequested {
+        release: ReleaseName,
+        #[serde(flatten)]
+        wanted: Box<Wanted>,
+    },
     /// A release made elsewhere was added; it is ready.
     ReleaseAdded {
         release: ReleaseName,
@@ -40,17 +55,50 @@ pub enum Event {
         commit: String,
         components: BTreeMap<ComponentName, ComponentSpec>,
         addresses: Vec<Addresses>,
+        #[serde(default)]
+        artifacts: BTreeMap<ComponentName, Artifact>,
+        #[serde(default)]
+        for_environments: BTreeMap<EnvironmentName, BTreeMap<ComponentName, Artifact>>,
     },
     /// Its build began.
     BuildStarted { release: ReleaseName },
-    /// Its build succeeded; it is ready.
+    /// Its build succeeded; it is ready. All artifacts at once: all or none.
     ReleaseBuilt {
         release: ReleaseName,
         components: BTreeMap<ComponentName, ComponentSpec>,
         artifacts: BTreeMap<ComponentName, Artifact>,
+        #[serde(default)]
+        for_environments: BTreeMap<EnvironmentName, BTreeMap<ComponentName, Artifact>>,
+        #[serde(default)]
+        build: Option<Box<BuildSpec>>,
+        #[serde(default)]
+        checks: Vec<CheckDone>,
+        #[serde(default)]
+        kept_from: Option<ReleaseNumber>,
     },
     /// Its build failed.
-    ReleaseFailed { release: ReleaseName, problem: String },
+    ReleaseFailed {
+        release: ReleaseName,
+        problem: String,
+        #[serde(default)]
+        step: Option<BuildStep>,
+        #[serde(default)]
+        exit: Option<i32>,
+        #[serde(default)]
+        checks: Vec<CheckDone>,
+    },
+    /// Somebody wants its build to end, which takes a moment.
+    BuildCancelAsked { release: ReleaseName },
+    /// Its build was ended, or it was taken out of the queue.
+    ReleaseCancelled { release: ReleaseName },
+    /// It waited for its build, and a newer commit came, which `by` is made of.
+    ReleaseOvertaken { release: ReleaseName, by: ReleaseNumber },
+    /// These tags of the repository were seen for the first time, each with its commit.
+    TagsSeen { service: ServiceName, tags: BTreeMap<String, String> },
+    /// Its log, or its artifacts, are gone from the controller's disk.
+    ReleaseTrimmed { release: ReleaseName, log: bool, artifacts: bool },
+    /// It is no longer listed; what happened to it stays on record.
+    ReleaseForgotten { release: ReleaseName },
     /// What it does cannot be taken back by running an older one: nothing goes back past it unasked.
     ReleaseMarked { release: ReleaseName, reason: String },
     /// That mark was taken away.
@@ -233,11 +281,19 @@ impl Event {
             Self::EnvironmentApplied { .. } => "environment_applied",
             Self::ServiceApplied { .. } => "service_applied",
             Self::AccessApplied { .. } => "access_applied",
+            Self::ReleasesApplied { .. } => "releases_applied",
+            Self::ServiceRegistered { .. } => "service_registered",
             Self::ReleaseRequested { .. } => "release_requested",
             Self::ReleaseAdded { .. } => "release_added",
             Self::BuildStarted { .. } => "build_started",
             Self::ReleaseBuilt { .. } => "release_built",
             Self::ReleaseFailed { .. } => "release_failed",
+            Self::BuildCancelAsked { .. } => "build_cancel_asked",
+            Self::ReleaseCancelled { .. } => "release_cancelled",
+            Self::ReleaseOvertaken { .. } => "release_overtaken",
+            Self::TagsSeen { .. } => "tags_seen",
+            Self::ReleaseTrimmed { .. } => "release_trimmed",
+            Self::ReleaseForgotten { .. } => "release_forgotten",
             Self::ReleaseMarked { .. } => "release_marked",
             Self::ReleaseUnmarked { .. } => "release_unmarked",
             Self::MarksPassed { .. } => "marks_passed",
@@ -287,12 +343,20 @@ impl Event {
             Self::EnvironmentApplied { spec } => spec.name.to_string(),
             Self::ServiceApplied { spec } => spec.name.to_string(),
             Self::AccessApplied { .. } => "access".to_owned(),
+            Self::ReleasesApplied { .. } => "releases".to_owned(),
+            Self::ServiceRegistered { spec, .. } => spec.name.to_string(),
+            Self::TagsSeen { service, .. } => service.to_string(),
             Self::CertificatesReplaced { environment, .. } => environment.to_string(),
             Self::ReleaseRequested { release, .. }
             | Self::ReleaseAdded { release, .. }
             | Self::BuildStarted { release }
             | Self::ReleaseBuilt { release, .. }
             | Self::ReleaseFailed { release, .. }
+            | Self::BuildCancelAsked { release }
+            | Self::ReleaseCancelled { release }
+            | Self::ReleaseOvertaken { release, .. }
+            | Self::ReleaseTrimmed { release, .. }
+            | Self::ReleaseForgotten { release }
             | Self::ReleaseMarked { release, .. }
             | Self::ReleaseUnmarked { release } => release.to_string(),
             Self::MemberInvited { name, .. }

@@ -2,15 +2,15 @@
 
 mod application;
 mod marks;
+mod release;
 mod rollout;
 mod stage;
 
 use api::{Digest, ReleaseName, Scope, StageName};
 
 use super::event::Event;
-use super::state::{
-    Brought, Member, MemberProgress, NotReversible, Override, Release, ReleaseProgress, Service, Stage, State, Token,
-};
+use super::spec::ReleasesSpec;
+use super::state::{Brought, Member, MemberProgress, Override, Release, Stage, State, Token};
 
 /// Who, when and why an event happened.
 #[derive(Debug, Clone, Copy)]
@@ -44,14 +44,7 @@ impl State {
             Event::EnvironmentApplied { spec } => {
                 self.environments.insert(spec.name.clone(), spec.clone());
             }
-            Event::ServiceApplied { spec } => match self.services.get_mut(&spec.name) {
-                Some(service) => service.spec = spec.clone(),
-                None => {
-                    let service =
-                        Service { spec: spec.clone(), releases: Default::default(), stages: Default::default() };
-                    self.services.insert(spec.name.clone(), service);
-                }
-            },
+            Event::ServiceApplied { spec } => self.service_is(spec).registered = None,
             Event::AccessApplied { spec } => self.access = spec.clone(),
             Event::ApplicationCreated { .. }
             | Event::ApplicationRotated { .. }
@@ -81,11 +74,18 @@ impl State {
                     None => member.overrides.remove(stage),
                 };
             }
+            Event::ReleasesApplied { spec } => self.releases = ReleasesSpec::clone(spec),
+            Event::ServiceRegistered { .. } | Event::TagsSeen { .. } => self.evolve_source(event, mark.at_ms),
             Event::ReleaseRequested { .. }
             | Event::ReleaseAdded { .. }
             | Event::BuildStarted { .. }
             | Event::ReleaseBuilt { .. }
             | Event::ReleaseFailed { .. }
+            | Event::BuildCancelAsked { .. }
+            | Event::ReleaseCancelled { .. }
+            | Event::ReleaseOvertaken { .. }
+            | Event::ReleaseTrimmed { .. }
+            | Event::ReleaseForgotten { .. }
             | Event::ReleaseMarked { .. }
             | Event::ReleaseUnmarked { .. } => {
                 self.evolve_release(event, mark);
@@ -104,66 +104,6 @@ impl State {
 
     fn release_mut(&mut self, name: &ReleaseName) -> Option<&mut Release> {
         self.services.get_mut(&name.service)?.releases.get_mut(&name.number)
-    }
-
-    fn evolve_release(&mut self, event: &Event, mark: Mark<'_>) {
-        let new = |version: &str, commit: &str, subject: &str, progress| Release {
-            version: version.to_owned(),
-            commit: commit.to_owned(),
-            subject: subject.to_owned(),
-            progress,
-            created_ms: mark.at_ms,
-            by: mark.by.to_owned(),
-            reason: mark.reason.to_owned(),
-            components: Default::default(),
-            artifacts: Default::default(),
-            addresses: Vec::new(),
-            not_reversible: None,
-        };
-        match event {
-            Event::ReleaseRequested { release, version, commit, subject } => {
-                if let Some(service) = self.services.get_mut(&release.service) {
-                    service.releases.insert(release.number, new(version, commit, subject, ReleaseProgress::Queued));
-                }
-            }
-            Event::ReleaseAdded { release, version, commit, components, addresses } => {
-                if let Some(service) = self.services.get_mut(&release.service) {
-                    let mut added = new(version, commit, "", ReleaseProgress::Ready { at_ms: mark.at_ms });
-                    added.components = components.clone();
-                    added.addresses = addresses.clone();
-                    service.releases.insert(release.number, added);
-                }
-            }
-            Event::BuildStarted { release } => {
-                if let Some(release) = self.release_mut(release) {
-                    release.progress = ReleaseProgress::Building;
-                }
-            }
-            Event::ReleaseBuilt { release, components, artifacts } => {
-                if let Some(release) = self.release_mut(release) {
-                    release.progress = ReleaseProgress::Ready { at_ms: mark.at_ms };
-                    release.components = components.clone();
-                    release.artifacts = artifacts.clone();
-                }
-            }
-            Event::ReleaseFailed { release, problem } => {
-                if let Some(release) = self.release_mut(release) {
-                    release.progress = ReleaseProgress::Failed { at_ms: mark.at_ms, problem: problem.clone() };
-                }
-            }
-            Event::ReleaseMarked { release, reason } => {
-                if let Some(release) = self.release_mut(release) {
-                    let (reason, by) = (reason.clone(), mark.by.to_owned());
-                    release.not_reversible = Some(NotReversible { reason, by, at_ms: mark.at_ms });
-                }
-            }
-            Event::ReleaseUnmarked { release } => {
-                if let Some(release) = self.release_mut(release) {
-                    release.not_reversible = None;
-                }
-            }
-            _ => {}
-        }
     }
 
     fn evolve_member(&mut self, event: &Event, at_ms: u64) {

@@ -9,9 +9,9 @@ use super::evolve::Mark;
 use super::observe::{InstanceSeen, RolloutSeen};
 use super::spec::{
     ComponentSpec, EnvironmentSpec, HealthSpec, HttpsSpec, KEEP_WARM, Protocol, RolloutSpec, ServiceSpec, Source,
-    StageSpec, Target,
+    StageSpec, Target, TriggerSpec,
 };
-use super::state::{Addresses, Artifact};
+use super::state::{Addresses, Artifact, ArtifactKind, Wanted};
 use super::*;
 
 pub(crate) struct World {
@@ -27,9 +27,37 @@ fn span(ms: u64) -> Span {
     Span::from_ms(ms).expect("a span")
 }
 
+/// A commit as somebody asks for it.
+pub(crate) fn wanted(commit: &str) -> Box<Wanted> {
+    Box::new(Wanted { commit: commit.to_owned(), subject: "s".into(), ..Wanted::default() })
+}
+
+/// A build of one component, without an artifact.
+pub(crate) fn built() -> command::Built {
+    command::Built {
+        components: [("web".parse().expect("name"), component())].into(),
+        artifacts: BTreeMap::new(),
+        for_environments: BTreeMap::new(),
+        build: None,
+        checks: Vec::new(),
+        kept_from: None,
+    }
+}
+
+/// A build that went wrong.
+pub(crate) fn failed(problem: &str) -> command::BuildFailed {
+    command::BuildFailed { problem: problem.to_owned(), ..Default::default() }
+}
+
+/// A folder that was packed.
+pub(crate) fn artifact(bytes: &[u8]) -> Artifact {
+    Artifact { digest: api::Digest::of(bytes), bytes: 1, kind: ArtifactKind::Folder, place: None }
+}
+
 pub(crate) fn component() -> ComponentSpec {
     ComponentSpec {
         folder: "dist".into(),
+        image: None,
         run: vec!["./hello".into(), "--port".into(), "{port}".into()],
         protocol: Some(Protocol::H1),
         tls: None,
@@ -62,6 +90,7 @@ impl World {
             client_certificates: None,
             denial: Default::default(),
             credentials: Default::default(),
+            may_be_public: true,
         };
         let stage = |(at, name): (usize, &&str)| {
             let from = if at == 0 { vec![] } else { vec![names[at - 1].parse().expect("name")] };
@@ -69,7 +98,8 @@ impl World {
         };
         let service = ServiceSpec {
             name: "hello".parse().expect("name"),
-            source: Some(Source { repository: "/srv/hello.git".into(), branch: "main".into() }),
+            source: Some(Source { repository: "/srv/hello.git".into(), branch: "main".into(), tags: None }),
+            trigger: TriggerSpec::default(),
             build: None,
             components: [("web".parse().expect("name"), component())].into(),
             stages: names.iter().enumerate().map(stage).collect(),
@@ -86,6 +116,7 @@ impl World {
             environments: names.iter().map(environment).collect(),
             services: vec![service],
             access: None,
+            releases: None,
         };
         world.command(apply, "").expect("applies");
         world
@@ -105,6 +136,7 @@ impl World {
                 version: format!("1.{number}"),
                 commit: String::new(),
                 addresses,
+                artifacts: Vec::new(),
             };
             world.command(command, "").expect("added");
         }
@@ -121,17 +153,14 @@ impl World {
         for number in 1..=count {
             let command = Command::Build {
                 service: "hello".parse().expect("name"),
-                version: String::new(),
-                commit: number.to_string().repeat(40),
-                subject: "s".into(),
+                wanted: wanted(&number.to_string().repeat(40)),
+                again: false,
             };
             world.command(command, "").expect("queued");
             world.run_due();
-            let artifact = Artifact { digest: api::Digest::of(&number.to_be_bytes()), bytes: 1 };
-            let mut built = command::Built {
-                components: [("web".parse().expect("name"), component())].into(),
-                artifacts: [("web".parse().expect("name"), artifact)].into(),
-            };
+            let artifact = artifact(&number.to_be_bytes());
+            let artifacts = [("web".parse().expect("name"), artifact)].into();
+            let mut built = command::Built { artifacts, ..built() };
             shaped(&mut built);
             world
                 .command(
@@ -210,7 +239,7 @@ impl World {
     pub(crate) fn enter_by(&mut self, environment: &str, rollout: RolloutSpec) {
         let mut spec = self.state.services.values().next().expect("hello").spec.clone();
         spec.stages.get_mut(&environment.parse().expect("name")).expect("a stage").rollout = rollout;
-        let apply = Command::Apply { environments: Vec::new(), services: vec![spec], access: None };
+        let apply = Command::Apply { environments: Vec::new(), services: vec![spec], access: None, releases: None };
         self.command(apply, "other ways").expect("applied");
     }
 

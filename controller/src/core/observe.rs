@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use api::{MemberName, ReleaseName, ReleaseNumber, Share, StageName};
+use api::{MemberName, ReleaseName, ReleaseNumber, ServiceName, Share, StageName};
 
-use super::state::CheckSeen;
+use super::state::{CheckSeen, Wanted};
 use crate::judge::{Answered, Evidence, Measure, Verdict};
 
 /// The moment's facts, kept up to date by the drivers.
@@ -17,8 +17,25 @@ pub struct Observations {
     pub drained: BTreeSet<(StageName, ReleaseNumber)>,
     /// Builds that run now.
     pub building: BTreeSet<ReleaseName>,
+    /// Those of them that were told to end.
+    pub ending: BTreeSet<ReleaseName>,
+    /// Heads of services' branches that nobody has asked for yet, as a look at the repository found them.
+    pub heads: BTreeMap<ServiceName, Wanted>,
+    /// What goes to a registry now.
+    pub transfers: BTreeMap<ReleaseName, Transfer>,
     /// What is seen of the rollout under way in a stage, or of what is watched after it.
     pub rollouts: BTreeMap<StageName, RolloutSeen>,
+}
+
+/// Bytes on their way to a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// The component, and the environment if it is for one.
+    pub what: String,
+    /// Bytes that are there.
+    pub done_bytes: u64,
+    /// Of so many.
+    pub all_bytes: u64,
 }
 
 /// What proxies, the judge and checks say about one rollout now. Begins empty with each number: what was seen of another is

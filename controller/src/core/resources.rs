@@ -97,9 +97,11 @@ pub fn of_tickets(told: &fleet::Tickets) -> Resource {
     Resource { schema: SCHEMA_SEALED, ..resource("tickets", "tickets".to_owned(), told) }
 }
 
-/// The stage, its split and the endpoints of its releases; nothing when no release can be reached there.
+/// The stage, its split and the endpoints of its releases; nothing when no release can be reached there, unless the stage is
+/// public: whoever asks at its URL is told that nothing serves there yet, not that there is no such place.
 pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
-    let Some(stage) = state.stage(name) else { return Vec::new() };
+    let nothing = Stage::default();
+    let stage = state.stage(name).unwrap_or(&nothing);
     let mut resources = Vec::new();
     let mut backends = Vec::new();
     for number in told(stage) {
@@ -107,7 +109,8 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
         backends.push(backend);
         resources.push(resource("endpoints", format!("{name}/{number}"), &endpoints));
     }
-    if backends.is_empty() {
+    let access = of_itself(state, name);
+    if backends.is_empty() && !access.public {
         return Vec::new();
     }
     resources.push(split::of(name, stage, &backends));
@@ -118,7 +121,7 @@ pub fn of_stage(state: &State, name: &StageName) -> Vec<Resource> {
         backends,
         cors_origins: spec.map(|spec| spec.cors.clone()).unwrap_or_default(),
         client_certificates: spec.and_then(|spec| spec.client_certificates.as_ref()).map(client_certificates),
-        access: Some(of_itself(state, name)),
+        access: Some(access),
     };
     // A proxy that knew nothing of who may pass would let everybody in.
     resources.push(Resource { schema: SCHEMA_ACCESS, ..resource("stage", name.to_string(), &body) });

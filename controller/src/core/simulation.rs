@@ -1,5 +1,6 @@
 //! The whole core under random orders of commands, deaths and time: what must hold after every step.
 
+mod builds;
 mod ledger;
 mod rollouts;
 
@@ -12,6 +13,7 @@ use super::evolve::Mark;
 use super::evolve_test::World;
 use super::state::Leaving;
 use super::*;
+use builds::BuildStep;
 use ledger::Ledger;
 use rollouts::RolloutStep;
 
@@ -68,6 +70,8 @@ enum Step {
     /// The controller dies and folds its events again; agents come back.
     Restart,
     Rollout(RolloutStep),
+    /// In a simulation of its own: see `builds`.
+    Build(BuildStep),
 }
 
 const ENVIRONMENTS: [&str; 3] = ["dev", "staging", "production"];
@@ -171,6 +175,10 @@ fn carry_out(world: &mut World, ledger: &mut Ledger, step: &Step) {
             Ok(Decision::default())
         }
         Step::Rollout(step) => rollouts::carry_out(world, ledger, step),
+        Step::Build(step) => {
+            builds::carry_out_build(world, step);
+            Ok(Decision::default())
+        }
     };
     world.run_due();
     world.seen.drained.clear();
@@ -216,7 +224,7 @@ fn of_access(step: &Step, drawn: usize) -> Command {
             let text = if issuer { corp } else { "schema = 1\npolicies = []\n" };
             let read = crate::files::parse("access.toml", text);
             let Ok(crate::files::File::Access(access)) = read else { panic!("{read:?}") };
-            Command::Apply { environments: Vec::new(), services: Vec::new(), access: Some(access) }
+            Command::Apply { environments: Vec::new(), services: Vec::new(), access: Some(access), releases: None }
         }
         _ => unreachable!("about stages: {step:?}"),
     }
@@ -289,8 +297,13 @@ fn check(world: &World) {
     }
 }
 
+/// How many orders are tried.
+fn config() -> ProptestConfig {
+    ProptestConfig { cases: std::env::var("POINTSMAN_LONG").map_or(256, |_| 20_000), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: std::env::var("POINTSMAN_LONG").map_or(256, |_| 20_000), ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn rollout_invariants_hold_in_any_order(steps in proptest::collection::vec(step(), 1..80)) {

@@ -4,7 +4,9 @@
 //! by itself; what needs other state (does the environment exist?) is checked by `decide`.
 
 mod access;
+mod build;
 mod certificates;
+mod releases;
 mod rollout;
 
 use std::collections::BTreeMap;
@@ -17,10 +19,17 @@ pub use access::{
     ACCESS_BYTES, AccessSpec, AttributeRule, AttributeType, Credentials, DOCUMENT_BYTES, DOCUMENTS_MOST, Denial,
     GroupMeaning, GroupRule, IssuerSpec, LEEWAY, LEEWAY_MOST, REFRESH, REFRESH_LEAST, REFRESH_MOST,
 };
+pub use build::{
+    BUILD_CHECKS_MOST, BuildCheck, BuildLimits, BuildSpec, ImageSpec, POLL, POLL_LEAST, POLL_MOST, ScheduleSpec,
+    Source, TriggerSpec, WORKSPACE_BYTES,
+};
 pub use certificates::{
     ACME_DIRECTORY, AcmeSpec, CertificateSource, ChallengeSpec, ClientCertificates, ExternalAccount, HOOK_TIMEOUT,
 };
-
+pub use releases::{
+    BUILDERS, BUILDERS_MOST, GitCredentials, KeepSpec, REPOSITORY_FILES_MOST, RegistryCredentials, RegistrySpec,
+    ReleasesSpec, RepositorySpec, SecretRef, SecretSpec, ServicePattern, UPLOADS, WebhookKind, WebhookSpec,
+};
 pub use rollout::{
     BlueGreen, Bounds, Breach, CHECK_EVERY, CHECK_FALL, CHECK_TIMEOUT, CHECKS_MOST, Check, CheckKind, INSIDERS_BYTES,
     Insiders, Limits, Meanwhile, Objective, OnWorse, RolloutSpec, SHARE_LEAST, STEP_REQUESTS_MOST, STEP_TIME_MOST,
@@ -64,6 +73,13 @@ pub struct EnvironmentSpec {
     /// What calls have to come with; stages may only ask for more.
     #[serde(default)]
     pub credentials: Credentials,
+    /// Whether its stages may be public; default yes.
+    #[serde(default = "may_be_public")]
+    pub may_be_public: bool,
+}
+
+fn may_be_public() -> bool {
+    true
 }
 
 impl EnvironmentSpec {
@@ -144,6 +160,9 @@ pub struct ServiceSpec {
     pub name: ServiceName,
     /// Where its commits come from; without one, releases are added by hand.
     pub source: Option<Source>,
+    /// What asks for builds by itself.
+    #[serde(default)]
+    pub trigger: TriggerSpec,
     /// How a commit becomes artifacts; frozen into each release.
     pub build: Option<BuildSpec>,
     /// Its parts; frozen into each release. Exactly one has a protocol: that one is routed to.
@@ -152,33 +171,15 @@ pub struct ServiceSpec {
     pub stages: BTreeMap<EnvironmentName, StageSpec>,
 }
 
-/// A git repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
-    /// URL or path, as `git clone` takes it; schemes https, http, ssh, file, or an absolute path.
-    pub repository: String,
-    /// Branch that `release build` takes without further words; default `main`.
-    pub branch: String,
-}
-
-/// How a commit becomes artifacts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BuildSpec {
-    /// Program and arguments, run in the checkout.
-    pub command: Vec<String>,
-    /// Longest time; default 15 min.
-    pub timeout: Span,
-    /// Variables set for the command, beside PATH, LANG, HOME and the `POINTSMAN_` ones.
-    pub environment: BTreeMap<String, String>,
-    /// Variables passed on from the controller's own environment, by name.
-    pub pass: Vec<String>,
-}
-
 /// A part of a service with an artifact of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentSpec {
-    /// Folder of the checkout that becomes the artifact, relative, without `..`.
+    /// Folder of the checkout that becomes the artifact, relative, without `..`; `{environment}` in it makes one for each
+    /// stage. Empty: it is an image.
     pub folder: String,
+    /// The image that the build command pushes; none: it is a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSpec>,
     /// Command and arguments, relative to the folder; `{port}` becomes the port. Empty: carried along, not run.
     pub run: Vec<String>,
     /// How it is spoken to; none: not routed to.

@@ -5,16 +5,19 @@ mod release;
 pub(crate) mod rollout;
 mod stage;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use api::{Digest, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, Scope, ServiceName, Span, StageName};
 use certs::fleet::Role;
 use serde::{Deserialize, Serialize};
 
-use super::spec::{AccessSpec, EnvironmentSpec, ServiceSpec, StageSpec, Target};
+use super::spec::{AccessSpec, EnvironmentSpec, ReleasesSpec, ServiceSpec, StageSpec, Target};
 
 pub use application::{ApiKey, Application};
-pub use release::{Addresses, Artifact, Marked, NotReversible, Release, ReleaseProgress};
+pub use release::{
+    Addresses, Artifact, ArtifactKind, BuildStep, CheckDone, CheckVerdict, CommitNamed, HotFix, Marked, NotReversible,
+    Overtook, Release, ReleaseProgress, Trigger, Trimmed, Wanted,
+};
 pub use rollout::{Asked, Begun, CheckSeen, Earned, Frozen, Phase, Queued, Rollout, WatchEnd, Watching, Why};
 pub use stage::{Entering, Leaving, RolledBack, Stage, StartTakes, WARM_MOST};
 
@@ -41,6 +44,8 @@ pub struct State {
     /// What calls, by name.
     #[serde(default)]
     pub applications: BTreeMap<MemberName, Application>,
+    /// What the operator says of releases, as last applied.
+    pub releases: ReleasesSpec,
     /// Requests that were carried out, newest last, each with its first event: a repeated one is answered with what it
     /// did, not done again.
     pub requests: VecDeque<(String, u64)>,
@@ -75,6 +80,28 @@ pub struct Service {
     pub releases: BTreeMap<ReleaseNumber, Release>,
     /// Stages in which something ever ran.
     pub stages: BTreeMap<EnvironmentName, Stage>,
+    /// The number given last, also to what is forgotten by now; none: there was no release yet.
+    pub newest: Option<ReleaseNumber>,
+    /// The repository that registered it, and the commit that it did by; none: it was applied.
+    pub registered: Option<Registered>,
+    /// Tags that were seen, each with the commit that it named then.
+    pub tags: BTreeMap<String, String>,
+    /// When all tags of its repository were looked at first, which are no news then; none: they were not.
+    pub tags_since_ms: Option<u64>,
+    /// When builds of it began within the last day, oldest first; at most [`BEGUN_MOST`].
+    pub begun: VecDeque<u64>,
+}
+
+/// More beginnings of builds than this within a day are not told apart from this many.
+pub const BEGUN_MOST: usize = 1_000;
+
+/// What registered a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// Name of the repository, as the operator listed it.
+    pub repository: MemberName,
+    /// The commit whose file counts.
+    pub commit: String,
 }
 
 /// A proxy or an agent.
@@ -145,7 +172,7 @@ pub struct Token {
 
 impl State {
     /// Version of the serialised shape: a checkpoint of another one is not read, the events are folded anew.
-    pub const SCHEMA: u32 = 9;
+    pub const SCHEMA: u32 = 10;
 
     /// A service, if there is one of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {
@@ -167,6 +194,14 @@ impl State {
         self.services.iter().flat_map(|(service, entry)| {
             entry.stages.keys().map(|environment| StageName::new(service.clone(), environment.clone()))
         })
+    }
+
+    /// Names of all stages: those of [`State::stage_names`], and those that files describe.
+    pub fn known_stages(&self) -> BTreeSet<StageName> {
+        let described = self.services.iter().flat_map(|(service, entry)| {
+            entry.spec.stages.keys().map(|environment| StageName::new(service.clone(), environment.clone()))
+        });
+        self.stage_names().chain(described).collect()
     }
 
     /// How long a release that left the stage is kept ready.
@@ -192,6 +227,24 @@ impl State {
             let joined = matches!(member.progress, MemberProgress::Joined { .. });
             (joined && member.role == Role::Agent && member.group == group.as_str()).then_some(name)
         })
+    }
+}
+
+// === impl Service ===
+
+impl Service {
+    /// A service of which nothing is known but what its file says.
+    pub fn new(spec: ServiceSpec) -> Self {
+        Self {
+            spec,
+            releases: BTreeMap::new(),
+            stages: BTreeMap::new(),
+            newest: None,
+            registered: None,
+            tags: BTreeMap::new(),
+            tags_since_ms: None,
+            begun: VecDeque::new(),
+        }
     }
 }
 

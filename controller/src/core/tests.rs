@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{ReleaseNumber, Share, StageName};
 
-use super::evolve_test::World;
+use super::evolve_test::{World, failed, wanted};
 use super::*;
 
 fn share(text: &str) -> Share {
@@ -337,21 +337,20 @@ fn builds_go_one_at_a_time_per_service() {
     for commit in ["a", "b"] {
         let command = Command::Build {
             service: "hello".parse().expect("name"),
-            version: String::new(),
-            commit: commit.repeat(40),
-            subject: "s".into(),
+            wanted: wanted(&commit.repeat(40)),
+            again: false,
         };
         world.command(command, "").expect("queued");
     }
     world.run_due();
     let builds = due(&world.state, &world.seen, world.now_ms).into_iter().filter_map(|due| match due {
         Due::Build(release) => Some(release.to_string()),
-        Due::Command(_) => None,
+        Due::Command(_) | Due::Cancel(_) => None,
     });
     assert_eq!(builds.collect::<Vec<_>>(), ["hello@r1"]);
     world
         .command(
-            Command::EndBuild { release: "hello@r1".parse().expect("name"), outcome: Err("exit status 1".into()) },
+            Command::EndBuild { release: "hello@r1".parse().expect("name"), outcome: Err(failed("exit status 1")) },
             "",
         )
         .expect("failed");
@@ -366,8 +365,12 @@ fn applied_files_are_checked_together() {
     spec.stages.insert("moon".parse().expect("name"), Default::default());
     let mut environment = world.state.environments.values().next().expect("environment").clone();
     environment.name = "other".parse().expect("name");
-    let command =
-        Command::Apply { environments: vec![environment.clone(), environment], services: vec![spec], access: None };
+    let command = Command::Apply {
+        environments: vec![environment.clone(), environment],
+        services: vec![spec],
+        access: None,
+        releases: None,
+    };
     let Err(Refusal::Wrong(mistakes)) = decide(&world.state, &command, &world.context("")) else { panic!("applied") };
     assert!(mistakes.iter().any(|mistake| mistake.contains("no environment moon")), "{mistakes:?}");
     assert!(mistakes.iter().any(|mistake| mistake.contains("already belongs to")), "{mistakes:?}");
@@ -513,7 +516,7 @@ fn a_reason_is_asked_for_wherever_it_is_required() {
     let mut production = world.state.environments[&"production".parse().expect("name")].clone();
     production.reason_required = true;
     let spec = world.state.services.values().next().expect("hello").spec.clone();
-    let apply = |environments, services| Command::Apply { environments, services, access: None };
+    let apply = |environments, services| Command::Apply { environments, services, access: None, releases: None };
     world.command(apply(vec![production.clone()], vec![]), "").expect("not required yet");
 
     let unhold = Command::Unhold { stage: stage("hello/production"), release: r(2) };

@@ -40,8 +40,14 @@ pub(super) fn mark(
             format!("the reason of a mark is shown with its release: at most {REASON_MOST} characters, not {length}");
         return Err(Refusal::Wrong(vec![sentence]));
     }
-    if matches!(release.progress, ReleaseProgress::Failed { .. }) {
-        return Err(Refusal::Refused(format!("{name} failed and never runs: mark the release that does")));
+    let never = match release.progress {
+        ReleaseProgress::Failed { .. } => Some("failed"),
+        ReleaseProgress::Cancelled { .. } => Some("was cancelled"),
+        ReleaseProgress::Overtaken { .. } => Some("was overtaken"),
+        ReleaseProgress::Queued | ReleaseProgress::Building | ReleaseProgress::Ready { .. } => None,
+    };
+    if let Some(never) = never {
+        return Err(Refusal::Refused(format!("{name} {never} and never runs: mark the release that does")));
     }
     if release.not_reversible.as_ref().is_some_and(|mark| mark.reason == reason) {
         return Ok(Decision::already(format!("{name} is marked not reversible already")));

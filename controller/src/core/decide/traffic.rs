@@ -1,6 +1,7 @@
 //! Who serves how much of a stage: promotion, weight, rollback, and what drivers tell of it on the way.
 
 mod abort;
+mod can_start;
 mod driven;
 mod promote;
 mod queue;
@@ -18,6 +19,7 @@ use crate::core::spec::{EnvironmentSpec, Target};
 use crate::core::state::{Entering, Phase, Release, Rollout, Stage, State};
 
 pub(super) use abort::abort;
+use can_start::can_start;
 pub(super) use driven::{end_warmth, enter, fail, place, retire};
 pub(super) use promote::Promotion;
 pub(super) use queue::{enter_queued, nobody_waits};
@@ -48,12 +50,10 @@ fn needs_start(
         Target::Agent { group } if state.agents(group).next().is_none() => Err(Refusal::Refused(format!(
             "no agent of group {group} has joined: `pointsman join agent --group {group} --name NAME` invites one"
         ))),
-        Target::Agent { .. } if !release.can_run() => Err(Refusal::Refused(format!(
-            "{number} has nothing that an agent could run in {}: its routed component needs `run` and an artifact, which \
-             `release build` makes",
-            environment.name
-        ))),
-        Target::Agent { .. } => Ok(!stage.is_warm(number) || state.has_lost(name, number)),
+        Target::Agent { .. } => {
+            can_start(&ReleaseName::new(name.service.clone(), number), release, &environment.name)?;
+            Ok(!stage.is_warm(number) || state.has_lost(name, number))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use api::Scope;
 
-use super::{Event, short};
+use super::Event;
 
 impl Event {
     /// What happened, as a person says it.
@@ -14,17 +14,6 @@ impl Event {
                 let stages: Vec<_> = spec.stages.keys().map(ToString::to_string).collect();
                 format!("service {} with stages {} was applied", spec.name, stages.join(", "))
             }
-            Self::ReleaseRequested { release, commit, subject, .. } => {
-                format!("{release} was asked for from {} ({subject})", short(commit))
-            }
-            Self::ReleaseAdded { release, version, .. } => format!("{release} {version} was added").replace("  ", " "),
-            Self::BuildStarted { release } => format!("the build of {release} began"),
-            Self::ReleaseBuilt { release, artifacts, .. } => {
-                let digests: Vec<_> =
-                    artifacts.iter().map(|(name, artifact)| format!("{name} {}", artifact.digest.short())).collect();
-                format!("{release} was built: {}", digests.join(", "))
-            }
-            Self::ReleaseFailed { release, problem } => format!("{release} failed: {problem}"),
             Self::PromotionFailed { stage, release, problem, .. } => {
                 format!("{release} did not get into {stage}: {problem}")
             }
@@ -49,6 +38,19 @@ impl Event {
                 format!("token {name} was made for {}, opened by a certificate", verbs(scope))
             }
             Self::TokenRevoked { name } => format!("token {name} was revoked"),
+            Self::ReleasesApplied { .. }
+            | Self::ServiceRegistered { .. }
+            | Self::ReleaseRequested { .. }
+            | Self::ReleaseAdded { .. }
+            | Self::BuildStarted { .. }
+            | Self::ReleaseBuilt { .. }
+            | Self::ReleaseFailed { .. }
+            | Self::BuildCancelAsked { .. }
+            | Self::ReleaseCancelled { .. }
+            | Self::ReleaseOvertaken { .. }
+            | Self::TagsSeen { .. }
+            | Self::ReleaseTrimmed { .. }
+            | Self::ReleaseForgotten { .. } => self.sentence_of_release(),
             Self::AccessApplied { spec } => {
                 let (issuers, documents) = (names(spec.issuers.keys()), names(spec.documents.keys()));
                 format!("who may pass was applied: issuers {issuers}; policies {documents}")

@@ -33,7 +33,8 @@ const DAY_MS: u64 = 86_400_000;
 /// A world at 1,000,000 ms that knows the issuer corp.
 fn world() -> World {
     let mut world = World::new(false);
-    let apply = Command::Apply { environments: Vec::new(), services: Vec::new(), access: Some(access()) };
+    let apply =
+        Command::Apply { environments: Vec::new(), services: Vec::new(), access: Some(access()), releases: None };
     world.command(apply, "").expect("applied");
     world
 }
@@ -170,7 +171,12 @@ fn app_keys_are_not_made_without_end() {
 #[test]
 fn access_is_applied_whole_and_once() {
     let mut world = world();
-    let apply = |access| Command::Apply { environments: Vec::new(), services: Vec::new(), access: Some(access) };
+    let apply = |access| Command::Apply {
+        environments: Vec::new(),
+        services: Vec::new(),
+        access: Some(access),
+        releases: None,
+    };
     assert_eq!(world.command(apply(access()), "").expect("the same").events, []);
     let policies = [("staff.cedar".to_owned(), "permit (principal, action, resource);".to_owned())];
     let spec = AccessSpec { documents: policies.into(), ..AccessSpec::default() };
@@ -183,7 +189,9 @@ fn access_is_applied_whole_and_once() {
     let mut strict = world.state.environments[&"production".parse().expect("name")].clone();
     strict.reason_required = true;
     let environments = vec![strict];
-    world.command(Command::Apply { environments, services: Vec::new(), access: None }, "why").expect("applied");
+    world
+        .command(Command::Apply { environments, services: Vec::new(), access: None, releases: None }, "why")
+        .expect("applied");
     let said = world.command(apply(access()), "").expect_err("no reason").to_string();
     assert!(said.contains("production asks for a reason"), "{said}");
     world.command(apply(access()), "because").expect("with one");
@@ -192,7 +200,12 @@ fn access_is_applied_whole_and_once() {
 #[test]
 fn access_keeps_the_issuers_that_applications_are_known_by() {
     let mut world = world();
-    let apply = |access| Command::Apply { environments: Vec::new(), services: Vec::new(), access: Some(access) };
+    let apply = |access| Command::Apply {
+        environments: Vec::new(),
+        services: Vec::new(),
+        access: Some(access),
+        releases: None,
+    };
     for of in ["batch", "web"] {
         create(&mut world, of, new(&[], &[], &[("corp", of)]), Some(key(of, None))).expect("made");
     }
@@ -223,7 +236,7 @@ fn app_changes_ask_for_a_reason_where_an_environment_does() {
     create(&mut world, "batch", new(&[], &[], &[]), Some(key("a", None))).expect("nobody asks for a reason");
     let mut strict = world.state.environments[&"production".parse().expect("name")].clone();
     strict.reason_required = true;
-    let apply = Command::Apply { environments: vec![strict], services: Vec::new(), access: None };
+    let apply = Command::Apply { environments: vec![strict], services: Vec::new(), access: None, releases: None };
     world.command(apply, "why").expect("applied");
     let unknown = Command::RevokeApplication { name: name("nobody") };
     assert!(matches!(world.command(unknown, ""), Err(Refusal::Unknown(_))));

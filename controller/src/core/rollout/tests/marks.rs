@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::back::back;
+use crate::core::evolve_test::{built, wanted};
 use crate::core::spec::{EnvironmentSpec, Target};
 use crate::core::state::ReleaseProgress;
 
@@ -418,12 +419,7 @@ fn rollback_of_a_release_that_has_not_started_passes_nothing() {
     let mut world = gone_cold();
     world
         .command(
-            Command::Build {
-                service: "hello".parse().expect("name"),
-                version: String::new(),
-                commit: "3".repeat(40),
-                subject: "s".into(),
-            },
+            Command::Build { service: "hello".parse().expect("name"), wanted: wanted(&"3".repeat(40)), again: false },
             "",
         )
         .expect("queued");
@@ -441,7 +437,7 @@ fn rollback_of_a_release_that_has_not_started_passes_nothing() {
     assert!(world.is_stable(1));
     let artifacts = world.state.release(&"hello@r2".parse().expect("name")).expect("r2").artifacts.clone();
     let components = [("web".parse().expect("name"), crate::core::evolve_test::component())].into();
-    let outcome = Ok(crate::core::command::Built { components, artifacts });
+    let outcome = Ok(crate::core::command::Built { components, artifacts, ..built() });
     world.command(Command::EndBuild { release: "hello@r3".parse().expect("name"), outcome }, "").expect("built");
     let promote = Command::Promote {
         release: "hello@r3".parse().expect("name"),
@@ -484,7 +480,7 @@ fn mark_needs_a_reason_to_go_where_an_environment_asks_for_one() {
     production.reason_required = true;
     assert!(matches!(production, EnvironmentSpec { target: Target::Static, .. }));
     world
-        .command(Command::Apply { environments: vec![production], services: vec![], access: None }, "x")
+        .command(Command::Apply { environments: vec![production], services: vec![], access: None, releases: None }, "x")
         .expect("applied");
     let unmark = Command::MarkRelease { release: "hello@r2".parse().expect("name"), reversible: true };
     says(&world.command(unmark.clone(), ""), "production asks for a reason");

@@ -158,7 +158,7 @@ fn rollout_in_the_queue_needs_no_reason_twice() {
     let mut production = world.state.environments[&"production".parse().expect("name")].clone();
     production.reason_required = true;
     world
-        .command(Command::Apply { environments: vec![production], services: vec![], access: None }, "")
+        .command(Command::Apply { environments: vec![production], services: vec![], access: None, releases: None }, "")
         .expect("applied");
     for command in [
         Command::PauseRollout { stage: name() },
