@@ -9,14 +9,18 @@
 //! stop at the first mistake. What this version does not act on is refused, never passed over.
 
 mod access;
+mod build;
 mod certificates;
 mod environment;
+mod output;
+mod releases;
 mod rollout;
 mod service;
 mod source;
 mod stages;
 mod template;
 mod tls;
+mod trigger;
 mod value;
 mod walk;
 
@@ -27,7 +31,7 @@ use std::fmt;
 
 use toml::de::DeTable;
 
-use crate::core::spec::{AccessSpec, EnvironmentSpec, ServiceSpec};
+use crate::core::spec::{AccessSpec, EnvironmentSpec, ReleasesSpec, ServiceSpec};
 use walk::{Section, Walk};
 
 pub(crate) use source::{check_reference, check_repository};
@@ -45,6 +49,8 @@ pub enum File {
     Service(ServiceSpec),
     /// The operator's, for the whole fleet: it has the key `issuer`, `policies` or `entities`.
     Access(AccessSpec),
+    /// The operator's, for the whole controller: it has the key `builders`, `registry`, `repository`, `secret` or `keep`.
+    Releases(Box<ReleasesSpec>),
 }
 
 /// A file that another one names.
@@ -138,17 +144,22 @@ fn read<'a>(
     }
     let root = Section::root(root.get_ref());
     let none = Vec::new();
-    match (root.has("environment"), root.has("service"), access::KEYS.iter().any(|key| root.has(key))) {
-        (true, false, _) => (environment::read(walk, &root).map(File::Environment), none),
-        (false, true, _) => (service::read(walk, &root).map(File::Service), none),
-        (false, false, true) => access::read(walk, &root, attached),
-        (true, true, _) => {
+    let has_any = |keys: &[&str]| keys.iter().any(|key| root.has(key));
+    match (root.has("environment"), root.has("service")) {
+        (true, false) => (environment::read(walk, &root).map(File::Environment), none),
+        (false, true) => (service::read(walk, &root).map(File::Service), none),
+        (true, true) => {
             walk.wrong(root.place("service"), "a file describes either an `environment` or a `service`, not both");
             (None, none)
         }
-        (false, false, false) => {
+        (false, false) if has_any(&access::KEYS) => access::read(walk, &root, attached),
+        (false, false) if has_any(&releases::KEYS) => {
+            (Some(File::Releases(Box::new(releases::read(walk, &root)))), none)
+        }
+        (false, false) => {
             let message = "the file needs `environment = \"...\"` (operator) or `service = \"...\"` (team) on top, or says who \
-                           may pass with `policies = [...]` and [issuer.NAME] (operator)";
+                           may pass with `policies = [...]` and [issuer.NAME], or how releases are made with `builders`, \
+                           [registry], [repository.NAME], [secret.NAME] and [keep] (operator)";
             walk.missing(0, message);
             (None, none)
         }

@@ -29,7 +29,7 @@ pub(super) fn source(walk: &mut Walk<'_>, root: &Section<'_>) -> CertificateSour
         }
         "files" => {
             section.check_keys(walk, &["source", "chain", "key"], &[]);
-            let mut path = |key| if section.require(walk, key) { path(walk, &section, key) } else { None };
+            let mut path = |key| if section.require(walk, key) { section.machine_path(walk, key) } else { None };
             let (chain, key) = (path("chain"), path("key"));
             chain.zip(key).map(|(chain, key)| CertificateSource::Files { chain, key }).unwrap_or_default()
         }
@@ -107,7 +107,7 @@ fn external_account(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Extern
         return None;
     }
     let id = section.text(walk, "id").map(|(id, _)| id);
-    let key_file = path(walk, &section, "key_file");
+    let key_file = section.machine_path(walk, "key_file");
     Some(ExternalAccount { id: id?, key_file: key_file? })
 }
 
@@ -116,7 +116,7 @@ pub(super) fn clients(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Clie
     let section = section.section(walk, "client_certificates", "`client_certificates`")?;
     section.check_keys(walk, &["ca", "crl_file", "required"], &[]);
     let given = section.require(walk, "ca").then(|| ca(walk, &section)).flatten();
-    let crl_file = section.has("crl_file").then(|| path(walk, &section, "crl_file")).flatten();
+    let crl_file = section.has("crl_file").then(|| section.machine_path(walk, "crl_file")).flatten();
     let required = section.boolean(walk, "required").unwrap_or(true);
     let ca = given.filter(|text| Authorities::parse(text).is_ok())?;
     let clients = ClientCertificates { ca, crl_file, required };
@@ -124,16 +124,6 @@ pub(super) fn clients(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Clie
         walk.wrong(section.place("ca"), format!("`ca` cannot be used: {problem}"));
     }
     Some(clients)
-}
-
-/// An absolute path on the controller's machine.
-fn path(walk: &mut Walk<'_>, section: &Section<'_>, key: &str) -> Option<String> {
-    let (text, at) = section.text(walk, key)?;
-    if !Path::new(&text).is_absolute() || text.contains('\0') {
-        walk.wrong(at, format!("`{key}` is the absolute path of a file on the controller's machine"));
-        return None;
-    }
-    Some(text)
 }
 
 fn url(walk: &mut Walk<'_>, section: &Section<'_>, key: &str, scheme: &str) -> Option<String> {

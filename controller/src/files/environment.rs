@@ -9,7 +9,7 @@ use crate::core::spec::{EnvironmentSpec, HttpsSpec, KEEP_WARM, Target};
 use super::walk::{Section, Walk, nearest, shown};
 use super::{access, certificates};
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "schema",
     "environment",
     "zone",
@@ -22,6 +22,7 @@ const KEYS: [&str; 12] = [
     "reason_required",
     "denial",
     "credentials",
+    "public",
 ];
 const LATER: [&str; 3] = ["windows", "at_close", "approvals"];
 
@@ -36,7 +37,7 @@ pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Environmen
     schema(walk, root);
     let name = root.required(walk, "environment");
     let zone = root.required(walk, "zone");
-    let time_zone = time_zone(walk, root);
+    let time_zone = time_zone(walk, root).unwrap_or_else(|| "UTC".to_owned());
     let target = target(walk, root);
     let certificates = certificates::source(walk, root);
     let client_certificates = certificates::clients(walk, root);
@@ -45,6 +46,7 @@ pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Environmen
     let reason_required = root.boolean(walk, "reason_required").unwrap_or(false);
     let denial = access::denial(walk, root).unwrap_or_default();
     let credentials = access::credentials(walk, root).unwrap_or_default();
+    let may_be_public = root.boolean(walk, "public").unwrap_or(true);
     Some(EnvironmentSpec {
         name: name?,
         zone: zone?,
@@ -57,6 +59,7 @@ pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Environmen
         client_certificates,
         denial,
         credentials,
+        may_be_public,
     })
 }
 
@@ -67,15 +70,16 @@ pub(super) fn schema(walk: &mut Walk<'_>, root: &Section<'_>) {
     }
 }
 
-fn time_zone(walk: &mut Walk<'_>, root: &Section<'_>) -> String {
-    let Some((name, at)) = root.text(walk, "time_zone") else { return "UTC".to_owned() };
+/// Reads `time_zone = "Australia/Sydney"`.
+pub(super) fn time_zone(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<String> {
+    let (name, at) = section.text(walk, "time_zone")?;
     // The time zone database also resolves names in other spellings; one spelling is kept.
     match jiff::tz::db().get(&name) {
-        Ok(zone) => zone.iana_name().unwrap_or("UTC").to_owned(),
+        Ok(zone) => Some(zone.iana_name().unwrap_or("UTC").to_owned()),
         Err(_) => {
             let message = "is not a time zone: accepted are names of the IANA database, such as \"Australia/Sydney\"";
             walk.wrong(at, format!("\"{}\" {message}", shown(&name)));
-            name
+            None
         }
     }
 }

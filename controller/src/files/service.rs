@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use api::{ComponentName, Span};
 
-use crate::core::spec::{BuildSpec, ComponentSpec, HEALTH_MOST, HealthSpec, Protocol, ServiceSpec, Source};
+use crate::core::spec::{ComponentSpec, HEALTH_MOST, HealthSpec, Protocol, ServiceSpec};
 
 use super::environment::schema;
-use super::source::{check_reference, check_repository};
-use super::value::{check_variable, stays_within};
+use super::value::stays_within;
 use super::walk::{Section, Walk, shown};
-use super::{stages, tls};
+use super::{build, output, source, stages, tls, trigger};
 
-const BUILD_TIMEOUT: Span = Span::from_ms(15 * 60_000).expect("15 minutes");
+const COMPONENT_KEYS: [&str; 9] =
+    ["folder", "image_digest_file", "image", "run", "protocol", "tls", "health", "environment", "stop"];
+
 const STOP: Span = Span::from_ms(30_000).expect("30 seconds");
 const HEALTH_EVERY: Span = Span::from_ms(2_000).expect("2 seconds");
 const HEALTH_TIMEOUT: Span = Span::from_ms(1_000).expect("1 second");
@@ -22,59 +23,19 @@ const HEALTH_RISE: u32 = 1;
 
 /// Reads the file; `None` when a value without a default is missing or wrong.
 pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<ServiceSpec> {
-    root.check_keys(walk, &["schema", "service", "source", "build", "component", "stage"], &["objective"]);
+    let accepted = ["schema", "service", "source", "trigger", "build", "component", "stage"];
+    root.check_keys(walk, &accepted, &["objective"]);
     schema(walk, root);
     let name = root.required(walk, "service");
-    let source = source(walk, root);
-    let build = build(walk, root);
+    let source = source::read(walk, root);
+    let trigger = trigger::read(walk, root);
+    let build = build::read(walk, root);
     let components = components(walk, root);
     let stages = stages::read(walk, root);
     if let (true, true) = (root.has("build"), components.is_empty()) {
         walk.missing(root.place("build"), "[build] makes nothing without a [component.NAME] that says what to keep");
     }
-    Some(ServiceSpec { name: name?, source, build, components, stages })
-}
-
-fn source(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Source> {
-    let section = root.section(walk, "source", "`source`")?;
-    section.check_keys(walk, &["repository", "branch"], &["tags"]);
-    let branch = match section.text(walk, "branch") {
-        Some((branch, at)) => {
-            if let Err(why) = check_reference(&branch) {
-                walk.wrong(at, format!("`branch`: {why}"));
-            }
-            branch
-        }
-        None => "main".to_owned(),
-    };
-    if !section.require(walk, "repository") {
-        return None;
-    }
-    let (repository, at) = section.text(walk, "repository")?;
-    if let Err(why) = check_repository(&repository) {
-        walk.wrong(at, format!("`repository`: {why}"));
-    }
-    Some(Source { repository, branch })
-}
-
-fn build(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<BuildSpec> {
-    let section = root.section(walk, "build", "[build]")?;
-    section.check_keys(walk, &["command", "timeout", "environment", "pass"], &[]);
-    let command = if section.require(walk, "command") { section.command(walk, "command") } else { None };
-    if command.as_ref().is_some_and(|words| words.first().is_none_or(String::is_empty)) {
-        walk.wrong(section.place("command"), "`command` names no program: accepted is a list such as [\"./build.sh\"]");
-    }
-    let timeout = section.parsed(walk, "timeout").unwrap_or(BUILD_TIMEOUT);
-    let environment = section.variables(walk, "environment");
-    let pass = section.list(walk, "pass").unwrap_or_default();
-    for (name, at) in &pass {
-        check_variable(walk, name, *at);
-        if environment.contains_key(name) {
-            walk.wrong(*at, format!("`{}` is both set by `environment` and passed on by `pass`", shown(name)));
-        }
-    }
-    let pass = pass.into_iter().map(|(name, _)| name).collect();
-    Some(BuildSpec { command: command.unwrap_or_default(), timeout, environment, pass })
+    Some(ServiceSpec { name: name?, source, trigger, build, components, stages })
 }
 
 fn components(walk: &mut Walk<'_>, root: &Section<'_>) -> BTreeMap<ComponentName, ComponentSpec> {
@@ -94,32 +55,19 @@ fn components(walk: &mut Walk<'_>, root: &Section<'_>) -> BTreeMap<ComponentName
             "one component needs `protocol = \"h1\"` (or \"h2c\", \"tls\", \"h2\"): requests are routed to it";
         walk.missing(first.at, message);
     }
-    sections.iter().map(|(name, section)| (name.clone(), component(walk, section))).collect()
+    sections.iter().map(|(name, section)| (name.clone(), component(walk, root, section))).collect()
 }
 
-fn component(walk: &mut Walk<'_>, section: &Section<'_>) -> ComponentSpec {
-    let accepted = ["folder", "run", "protocol", "tls", "health", "environment", "stop"];
-    section.check_keys(walk, &accepted, &["image_digest_file"]);
-    let folder = folder(walk, section);
+fn component(walk: &mut Walk<'_>, root: &Section<'_>, section: &Section<'_>) -> ComponentSpec {
+    section.check_keys(walk, &COMPONENT_KEYS, &[]);
+    let (folder, image) = output::read(walk, root, section);
     let protocol = protocol(walk, section);
     let tls = tls::read(walk, section, protocol);
     let run = run(walk, section);
     let health = health(walk, section);
     let environment = section.variables(walk, "environment");
     let stop = section.parsed(walk, "stop").unwrap_or(STOP);
-    ComponentSpec { folder, run, protocol, tls, health, environment, stop }
-}
-
-fn folder(walk: &mut Walk<'_>, section: &Section<'_>) -> String {
-    if !section.require(walk, "folder") {
-        return String::new();
-    }
-    let Some((folder, at)) = section.text(walk, "folder") else { return String::new() };
-    if !stays_within(&folder) {
-        let message = "is not a folder of the checkout: accepted is a relative path without \"..\", such as \"dist\"";
-        walk.wrong(at, format!("\"{}\" {message}", shown(&folder)));
-    }
-    folder
+    ComponentSpec { folder, image, run, protocol, tls, health, environment, stop }
 }
 
 fn protocol(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Protocol> {
@@ -146,6 +94,10 @@ fn run(walk: &mut Walk<'_>, section: &Section<'_>) -> Vec<String> {
         }
         return run;
     };
+    if section.has("image_digest_file") {
+        walk.wrong(section.place("run"), "`run` is for a folder: an image says itself what it runs");
+        return run;
+    }
     if !stays_within(program) {
         let message = "is not a program of the artifact: accepted is a path relative to `folder` without \"..\"";
         walk.wrong(section.place("run"), format!("\"{}\" {message}, such as \"./hello\"", shown(program)));

@@ -1,11 +1,47 @@
-//! Words that are handed to git: where a repository is, and names of branches and tags.
+//! Where commits come from: `source`, and the words in it that are handed to git.
 //!
 //! Must not know: git's options. What passes here is never taken for one.
 
-use super::walk::shown;
+use crate::core::spec::Source;
+use crate::sources::tags::TagForm;
+
+use super::walk::{Section, Walk, shown};
 
 const REPOSITORY_FORM: &str = "an https, http, ssh or file URL, user@host:path, or an absolute path, such as \
                                \"https://git.example.com/hello.git\"";
+
+/// Branch that counts when nobody says otherwise.
+const BRANCH: &str = "main";
+
+/// Reads `source`; `None` without it, or without a repository.
+pub(super) fn read(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Source> {
+    let section = root.section(walk, "source", "`source`")?;
+    section.check_keys(walk, &["repository", "branch", "tags"], &[]);
+    let branch = branch(walk, &section);
+    let tags = section.text(walk, "tags").map(|(form, at)| {
+        if let Err(why) = TagForm::read(Some(&form)) {
+            walk.wrong(at, format!("`tags`: {why}"));
+        }
+        form
+    });
+    if !section.require(walk, "repository") {
+        return None;
+    }
+    let (repository, at) = section.text(walk, "repository")?;
+    if let Err(why) = check_repository(&repository) {
+        walk.wrong(at, format!("`repository`: {why}"));
+    }
+    Some(Source { repository, branch, tags })
+}
+
+/// Reads `branch = "main"`.
+pub(super) fn branch(walk: &mut Walk<'_>, section: &Section<'_>) -> String {
+    let Some((branch, at)) = section.text(walk, "branch") else { return BRANCH.to_owned() };
+    if let Err(why) = check_reference(&branch) {
+        walk.wrong(at, format!("`branch`: {why}"));
+    }
+    branch
+}
 
 /// Accepts https, http, ssh and file URLs, `user@host:path`, and absolute paths.
 ///

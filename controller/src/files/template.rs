@@ -12,8 +12,18 @@ const TEMPLATE: &str = r#"# What SERVICE is: how it is built, how it runs, and t
 schema = 1
 service = "SERVICE"
 
-# Where commits come from: an https, ssh or file URL, or an absolute path.
+# Where commits come from: an https, ssh or file URL, or an absolute path. Tags that are released are semver, such as v1.2.3, unless
+# tags = "RELEASE_{date}" beside the branch says what they look like ({semver}, {date} or {number}).
 source = { repository = "https://git.example.com/SERVICE.git", branch = "main" }
+
+# What asks for a release by itself; without it `pointsman release build SERVICE` does.
+# [trigger]
+# commits = true                          # each new head of the branch
+# tags = true                             # each new tag
+# schedule = "0 3 * * mon-fri"            # the head, if it was not released yet; minute, hour, day, month, day of the week
+# time_zone = "Australia/Sydney"
+# poll = "1m"                             # how often the repository is looked at; a webhook makes it quicker
+# limits = { hour = 6, day = 40 }         # builds that begin by themselves
 
 # How a commit becomes a release: one command in a clean checkout, with a cleared environment.
 [build]
@@ -21,10 +31,21 @@ command = ["./build.sh"]
 timeout = "15m"
 # environment = { PROFILE = "release" }   # set for the command
 # pass = ["CARGO_HOME"]                   # passed on from the controller's own environment
+# secrets = ["NPM_TOKEN"]                 # what the operator gave this service: a variable and a file, hidden in logs
+# registry = true                         # the command may push images to the operator's registry
+# size = "20GiB"                          # of the checkout and all that is written beside it
+# contain = false                         # for tools that make a namespace of their own: processes may outlive the build
+#
+# [[build.check]]                         # looks at what was built before it counts as built
+# name = "fits"
+# command = ["./checks/fit"]
+# timeout = "5m"
 
 # What is kept of the build, and how it runs. Exactly one component has a protocol: requests go to it.
 [component.web]
-folder = "dist"                           # becomes the artifact
+folder = "dist"                           # becomes the artifact; "dist/{environment}" is one for each stage
+# image_digest_file = "web.digest"        # in place of `folder` and `run`: which image the command has pushed (`init --recipe`)
+# image = "registry.example.com/SERVICE/web"    # where to, if that file says its digest alone
 run = ["./SERVICE", "--port", "{port}"]   # the first is relative to the folder
 protocol = "h1"                           # h1 | h2c (gRPC) | tls (h1 through TLS) | h2 (gRPC through TLS)
 # tls = { name = "SERVICE.internal" }     # for whom its certificate must be; otherwise for SERVICE.<zone>. Beside it

@@ -1,3 +1,5 @@
+mod guide;
+
 use api::EnvironmentName;
 use proptest::prelude::*;
 
@@ -43,7 +45,7 @@ keep_warm = "2h"
 reason_required = true
 "#;
 
-fn service(text: &str) -> ServiceSpec {
+pub(super) fn service(text: &str) -> ServiceSpec {
     match parse("f", text) {
         Ok(File::Service(spec)) => spec,
         other => panic!("{other:?}"),
@@ -51,13 +53,13 @@ fn service(text: &str) -> ServiceSpec {
 }
 
 /// Mistakes without the file's name: `line:column: message`.
-fn mistakes(text: &str) -> Vec<String> {
+pub(super) fn mistakes(text: &str) -> Vec<String> {
     let mistakes = parse("f", text).expect_err(text);
     mistakes.iter().map(|mistake| mistake.to_string().replacen("f:", "", 1)).collect()
 }
 
 /// Each line replaces the line of `base` that begins with the same key, or is added to the top; one mistake is expected.
-fn check(base: &str, table: &[(&str, &str)]) {
+pub(super) fn check(base: &str, table: &[(&str, &str)]) {
     for (line, expected) in table {
         let key = line.split(['=', ' ']).next().unwrap_or_default();
         let mut lines: Vec<&str> = base.lines().collect();
@@ -122,7 +124,9 @@ fn an_environment_file_is_read_as_it_is_meant() {
     let least = "schema=1\nenvironment=\"dev\"\nzone=\"localhost\"\ntarget={kind=\"static\"}";
     let Ok(File::Environment(spec)) = parse("f", least) else { panic!("least") };
     assert_eq!((spec.time_zone.as_str(), spec.keep_warm.ms(), spec.reason_required), ("UTC", 3_600_000, false));
-    assert_eq!(spec.target, Target::Static);
+    assert_eq!((spec.target, spec.may_be_public), (Target::Static, true));
+    let Ok(File::Environment(closed)) = parse("f", &format!("{least}\npublic = false")) else { panic!("closed") };
+    assert!(!closed.may_be_public);
 }
 
 #[test]
@@ -141,6 +145,32 @@ fn the_template_parses_as_it_is_and_with_its_comments_switched_on() {
     let all = all.replace("\"h1\" ", "\"tls\" ").replace("# tls =", "tls =");
     let spec = service(&all);
     assert_eq!(spec.build.expect("build").environment["PROFILE"], "release");
+}
+
+#[test]
+fn releases_keys_of_the_template_parse_when_they_are_switched_on() {
+    let text = template(&"hello".parse().expect("name"));
+    let begin = text.find("# [trigger]").expect("the first of them");
+    let end = text.find("# tls =").expect("what follows them");
+    let is_key = |line: &str| line.contains(" = ") || line.starts_with('[');
+    let switched = text[begin..end].lines().map(|line| match line.strip_prefix("# ") {
+        Some(key) if is_key(key) => key,
+        _ => line,
+    });
+    // Either a folder that is run, or an image.
+    let (folder, image) = (["folder =", "run ="], ["image_digest_file =", "image ="]);
+    let with = |left_out: [&str; 2]| {
+        let lines = switched.clone().filter(|line| !left_out.iter().any(|key| line.starts_with(key)));
+        service(&format!("{}{}\n{}", &text[..begin], lines.collect::<Vec<_>>().join("\n"), &text[end..]))
+    };
+    let spec = with(image);
+    assert!(spec.trigger.commits && spec.trigger.tags && spec.trigger.schedule.is_some());
+    assert_eq!((spec.trigger.limits.hour.map(u32::from), spec.trigger.poll.ms()), (Some(6), 60_000));
+    let build = spec.build.expect("build");
+    assert_eq!((build.secrets.len(), build.checks.len(), build.registry, build.contain), (1, 1, true, false));
+    let web = with(folder).components.remove(&"web".parse().expect("name")).expect("there");
+    let image = web.image.expect("an image");
+    assert_eq!(image.repository.map(|place| place.to_string()).as_deref(), Some("registry.example.com/hello/web"));
 }
 
 #[test]
@@ -229,6 +259,7 @@ fn hostile_h83_environment_values_are_refused_with_the_accepted_form() {
             ("credentials = \"user\"", "`credentials` is a list of strings such as"),
             ("credentials = [\"users\"]", "\"users\" is not a credential, did you mean \"user\"?"),
             ("credentials = [\"user\", \"user\"]", "`credentials` names \"user\" twice"),
+            ("public = \"no\"", "`public` is true or false, not a string"),
             ("at_close = \"pause\"", "`at_close` is not supported by this version"),
             ("approvals = {}", "`approvals` is not supported by this version"),
         ],
@@ -301,7 +332,8 @@ fn hostile_h83_service_values_are_refused_with_the_accepted_form() {
             ("source = { repository = \"-x\" }", "is not a repository: accepted is"),
             ("source = { branch = \"main\" }", "`source` needs `repository`"),
             ("source = { repository = \"/a\", branch = \"-x\" }", "is not the name of a branch or tag"),
-            ("source = { repository = \"/a\", tags = \"v{semver}\" }", "`tags` is not supported by this version"),
+            ("source = { repository = \"/a\", tags = \"v1\" }", "`tags`: \"v1\" is not the form of a tag: accepted is"),
+            ("source = { repository = \"/a\", tag = \"v{semver}\" }", "did you mean `tags`?"),
             ("command = []", "`command` names no program"),
             ("command = \"./build.sh\"", "`command` is a list of strings such as"),
             ("command = [\"a\", 1]", "`command` holds strings, not an integer"),
@@ -431,8 +463,6 @@ fn hostile_h83_what_this_version_does_not_act_on_is_refused() {
         let found = mistakes(&format!("{SERVICE}{key} = \"x\"\n"));
         assert_eq!(found, [format!("24:1: `{key}` is not supported by this version")]);
     }
-    let found = mistakes(&SERVICE.replace("folder = \"public\"", "folder = \"public\"\nimage_digest_file = \"x\""));
-    assert_eq!(found, ["18:1: `image_digest_file` is not supported by this version"]);
 }
 
 #[test]
@@ -522,12 +552,14 @@ fn hostile_h83_all_mistakes_are_told_at_once() {
                 [component.web]\nfolder = \"/x\"\nprotocol = \"h3\"\n[stage.dev]\nfrom = \"none\"\nkeep_warm = \"1y\"\n";
     let lines: Vec<usize> = parse("f", text).expect_err("many").iter().map(|mistake| mistake.line).collect();
     assert_eq!(lines, [1, 2, 3, 5, 6, 7, 9, 10, 12, 13]);
-    assert_eq!(
-        mistakes("")[..1],
-        [
-            "1:1: the file needs `environment = \"...\"` (operator) or `service = \"...\"` (team) on top, or says who may pass with `policies = [...]` and [issuer.NAME] (operator)"
-        ]
+    let said = mistakes("");
+    assert!(
+        said[0]
+            .starts_with("1:1: the file needs `environment = \"...\"` (operator) or `service = \"...\"` (team) on top")
     );
+    for key in access::KEYS.iter().chain(&releases::KEYS).filter(|key| **key != "entities") {
+        assert!(said[0].contains(key), "{key}: {said:?}");
+    }
     assert_eq!(mistakes("service = \"a\""), ["1:1: the file needs `schema`"]);
 }
 

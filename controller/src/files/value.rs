@@ -1,6 +1,7 @@
 //! Single values of a section: typed, checked, each mistake with what is accepted.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::str::FromStr;
 
 use api::{NotAccepted, Span};
@@ -128,6 +129,16 @@ impl Section<'_> {
             walk.wrong(*at, format!("`{key}` contains a NUL character, which no argument can"));
         }
         Some(words.into_iter().map(|(word, _)| word).collect())
+    }
+
+    /// An absolute path on the controller's machine, if the key is there.
+    pub(super) fn machine_path(&self, walk: &mut Walk<'_>, key: &str) -> Option<String> {
+        let (text, at) = self.text(walk, key)?;
+        if !Path::new(&text).is_absolute() || text.contains('\0') {
+            walk.wrong(at, format!("`{key}` is the absolute path of a file on the controller's machine"));
+            return None;
+        }
+        Some(text)
     }
 
     /// A table of environment variables; empty when the key is not there.

@@ -1,4 +1,3 @@
-mod guide;
 mod properties;
 
 use super::super::{File, parse};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::super::{File, parse};
+use crate::files::{File, parse};
 
 /// A page by its name.
 fn page(name: &str) -> String {
@@ -11,6 +11,11 @@ fn page(name: &str) -> String {
 
 fn guide() -> String {
     page("rollouts.md")
+}
+
+/// What a page says, in one line.
+fn said(name: &str) -> String {
+    page(name).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// All pages.
@@ -93,7 +98,7 @@ fn rollout_guide_says_the_numbers_that_count() {
     use crate::checks::{AT_ONCE, AT_ONCE_OF_STAGE};
     use crate::core::rollout::WARM_UP_MOST;
     use crate::core::spec::{CHECK_EVERY, CHECK_FALL, CHECK_TIMEOUT, CHECKS_MOST, STEP_TIME_MOST, STEPS_MOST};
-    let page = guide().split_whitespace().collect::<Vec<_>>().join(" ");
+    let page = said("rollouts.md");
     for said in [
         format!("every = \"{CHECK_EVERY}\" # default"),
         format!("timeout = \"{CHECK_TIMEOUT}\" # default"),
@@ -105,4 +110,66 @@ fn rollout_guide_says_the_numbers_that_count() {
     }
     assert_eq!(CHECKS_MOST, 10, "the page says ten");
     assert_eq!(WARM_UP_MOST.ms(), 300_000, "the page says five minutes");
+}
+
+#[test]
+fn releases_guide_shows_files_that_are_accepted() {
+    let (mut outputs, mut kinds) = ([0; 3], [0; 3]);
+    for (line, block) in blocks(&page("releases.md"), "toml") {
+        let is_whole = block.lines().any(|line| line.starts_with("schema ="));
+        let text = if is_whole { block } else { format!("schema = 1\nservice = \"hello\"\n{block}") };
+        match parse("docs/releases.md", &text) {
+            Ok(File::Service(spec)) => {
+                kinds[0] += 1;
+                assert!(!spec.components.is_empty(), "line {line}: a service of the page keeps something");
+                for one in spec.components.values() {
+                    outputs[usize::from(one.image.is_some())] += 1;
+                    outputs[2] += usize::from(one.folder.contains("{environment}"));
+                }
+            }
+            Ok(File::Releases(_)) => kinds[1] += 1,
+            Ok(File::Environment(_)) => kinds[2] += 1,
+            other => panic!("line {line} and after: {other:?}"),
+        }
+    }
+    assert!(kinds[0] >= 7 && kinds[1] == 1 && kinds[2] == 2, "{kinds:?}");
+    assert!(outputs.iter().all(|count| *count > 0), "folders, images, one for each environment: {outputs:?}");
+}
+
+#[test]
+fn releases_guide_says_the_numbers_that_count() {
+    use crate::core::spec::{
+        BUILD_CHECKS_MOST, BUILDERS, BUILDERS_MOST, KeepSpec, POLL, POLL_LEAST, POLL_MOST, REPOSITORY_FILES_MOST,
+        UPLOADS, WORKSPACE_BYTES,
+    };
+    let page = said("releases.md");
+    let KeepSpec { releases, logs, artifacts, back, in_registry } = KeepSpec::default();
+    for said in [
+        format!("poll = \"{POLL}\" # default; {} s to a day", POLL_LEAST.ms() / 1_000),
+        format!("default {}GiB", WORKSPACE_BYTES >> 30),
+        format!("at most {BUILD_CHECKS_MOST}, one after the other"),
+        format!("builds at once, 1 to {BUILDERS_MOST}; default {BUILDERS}"),
+        format!("1 to 16; default {UPLOADS}"),
+        format!("default the first; at most {REPOSITORY_FILES_MOST}"),
+        format!("releases = {releases} # of each service logs = \"{logs}\" artifacts = {artifacts} #"),
+        format!("back = {back} #"),
+        format!("in_registry = {in_registry} #"),
+    ] {
+        assert!(page.contains(&said), "the page does not say: {said}");
+    }
+    assert_eq!(POLL_MOST.ms(), 86_400_000, "the page says a day");
+}
+
+#[test]
+fn releases_recipes_say_what_they_are_and_are_accepted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/recipes");
+    for recipe in ["buildah", "docker", "bazel"] {
+        let read = |name: &str| std::fs::read_to_string(folder.join(recipe).join(name)).expect("a file");
+        let spec = parse("pointsman.toml", &read("pointsman.toml"));
+        let Ok(File::Service(spec)) = spec else { panic!("{recipe}: {spec:?}") };
+        assert!(spec.build.is_some_and(|build| build.registry), "{recipe} pushes");
+        let (text, script) = (read("README.md"), read("build.sh"));
+        assert!(text.contains(&format!("pointsman init --recipe {recipe}")), "{recipe}");
+        assert_eq!(text.contains("Not tested"), script.contains("Not tested"), "{recipe}: both say whether it is");
+    }
 }
