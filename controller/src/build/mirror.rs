@@ -1,58 +1,30 @@
-//! The bare mirror of a service's repository, and every call of git.
+//! The bare mirror of a service's repository: fetched, looked into, checked out of.
 //!
-//! Git is told where it may look: no system configuration, no hooks, no prompts, no protocols but those that the grammar of
-//! repositories accepts. Texts from outside stand behind `--end-of-options` or within full reference names.
+//! Must not know: releases, or why a commit is wanted. [`git`] is every call of git, [`remote`] asks a repository without
+//! a mirror, [`history`] says how commits follow from each other. Texts from outside stand behind `--end-of-options` or within
+//! full reference names.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod git;
+mod history;
+mod remote;
 
-use api::ServiceName;
+use std::path::Path;
+
+use api::{MemberName, ServiceName};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::core::spec::Source;
 use crate::files::{self, check_reference, check_repository};
 
 use super::log::Log;
-use super::process::{Ended, Kept, Output, Program, cancelled};
-use super::{BuildFolders, BuildProblem, Cancel, Commit, GRACE, Revision, told, workspace};
+use super::process::{Ended, Kept, cancelled};
+use super::{BuildFolders, BuildProblem, Cancel, Commit, Revision, told};
 
-/// Longest time for one git: the first fetch of a large repository over a slow line.
-const GIT_TIMEOUT: Duration = Duration::from_secs(1800);
+pub(crate) use git::{GitSettings, reason};
+pub(crate) use history::{Between, plain};
+pub(crate) use remote::{Remote, look};
 
-/// Longest subject and author that are kept.
-const TEXT_LENGTH: usize = 200;
-
-/// Of the controller's environment, what git needs to reach other machines and find its credentials.
-const PASSED: [&str; 10] = [
-    "HOME",
-    "SSH_AUTH_SOCK",
-    "https_proxy",
-    "HTTPS_PROXY",
-    "http_proxy",
-    "no_proxy",
-    "NO_PROXY",
-    "GIT_SSL_CAINFO",
-    "SSL_CERT_FILE",
-    "XDG_CONFIG_HOME",
-];
-
-/// Settings of every git, before its verb.
-const SETTINGS: [&str; 13] = [
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "core.askPass=",
-    "gc.auto=0",
-    "maintenance.auto=false",
-    "protocol.allow=never",
-    "protocol.https.allow=always",
-    "protocol.http.allow=always",
-    "protocol.ssh.allow=always",
-    "protocol.file.allow=always",
-    "fetch.recurseSubmodules=false",
-    "advice.detachedHead=false",
-    "log.showSignature=false",
-];
+use git::Git;
 
 /// Finds a commit, after fetching what is new.
 ///
@@ -91,6 +63,25 @@ pub async fn resolve(
     Ok(Commit { id, subject, author, tag })
 }
 
+/// What lies between two commits of a service, given by their full hashes, after fetching what is new.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) async fn commits_between(
+    folders: &BuildFolders,
+    service: &ServiceName,
+    source: &Source,
+    from: &str,
+    to: &str,
+) -> Result<Between, BuildProblem> {
+    let (_canceller, cancel) = tokio::sync::watch::channel(false);
+    let mut mirror = Mirror::open(folders, service, source, cancel).await?;
+    mirror.need(to).await?;
+    // One that is gone counts as rewritten history.
+    let _ = mirror.need(from).await;
+    mirror.between(from, to).await
+}
+
 /// Refuses what could be anything else than a name or hash.
 fn check(revision: &Revision) -> Result<(), BuildProblem> {
     match revision {
@@ -107,6 +98,16 @@ fn check(revision: &Revision) -> Result<(), BuildProblem> {
     }
 }
 
+/// A tag names another commit than when it was first seen.
+pub(crate) fn moved_tag(tag: &str, first: &str, now: &str) -> String {
+    let short = |id: &str| id.get(..7).unwrap_or(id).to_owned();
+    format!(
+        "tag {tag} was at {} when it was first seen and is at {} now: a tag must not move; make a new one",
+        short(first),
+        short(now)
+    )
+}
+
 /// Whether a hash is given whole (SHA-1 or SHA-256).
 fn is_full(id: &str) -> bool {
     id.len() == 40 || id.len() == 64
@@ -114,10 +115,8 @@ fn is_full(id: &str) -> bool {
 
 /// A service's mirror, held for this caller.
 pub(crate) struct Mirror<'m> {
-    folders: &'m BuildFolders,
     source: &'m Source,
-    folder: PathBuf,
-    cancel: Cancel,
+    git: Git<'m>,
     log: Option<&'m mut Log>,
     _held: OwnedMutexGuard<()>,
 }
@@ -130,17 +129,38 @@ impl<'m> Mirror<'m> {
         source: &'m Source,
         cancel: Cancel,
     ) -> Result<Self, BuildProblem> {
+        Self::named(folders, service.to_string(), source, cancel).await
+    }
+
+    /// As [`Mirror::open`], of a repository whose services are not known yet.
+    pub(crate) async fn of_repository(
+        folders: &'m BuildFolders,
+        name: &MemberName,
+        source: &'m Source,
+        cancel: Cancel,
+    ) -> Result<Self, BuildProblem> {
+        // No service has such a name.
+        Self::named(folders, format!("_{name}"), source, cancel).await
+    }
+
+    async fn named(
+        folders: &'m BuildFolders,
+        name: String,
+        source: &'m Source,
+        cancel: Cancel,
+    ) -> Result<Self, BuildProblem> {
         check_repository(&source.repository).map_err(BuildProblem::new)?;
         let mut cancel = cancel;
         let held = tokio::select! {
-            held = folders.mirror_lock(service).lock_owned() => held,
+            held = folders.mirror_lock(&name).lock_owned() => held,
             () = cancelled(&mut cancel) => return Err(BuildProblem::new("the build was cancelled")),
         };
-        let folder = folders.mirrors.join(format!("{service}.git"));
+        let folder = folders.mirrors.join(format!("{name}.git"));
         std::fs::create_dir_all(&folder).map_err(|error| BuildProblem::io("making the folder", &folder, &error))?;
-        remove_stale_locks(&folder);
-        let mut mirror = Self { folders, source, folder, cancel, log: None, _held: held };
-        if !mirror.folder.join("HEAD").exists() {
+        remove_leftovers(&folder);
+        let git = Git { folders, folder, repository: &source.repository, cancel };
+        let mut mirror = Self { source, git, log: None, _held: held };
+        if !mirror.folder().join("HEAD").exists() {
             mirror.git(&["init", "--quiet", "--bare", "--template=", "."]).await?;
         }
         Ok(mirror)
@@ -156,7 +176,19 @@ impl<'m> Mirror<'m> {
         let repository = self.source.repository.clone();
         let refs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
         let verb = ["fetch", "--quiet", "--force", "--prune", "--no-tags", "--no-write-fetch-head", "--end-of-options"];
-        self.git(&[&verb[..], &[&repository], &refs].concat()).await.map(drop)
+        self.git(&[&verb[..], &[&repository], &refs].concat()).await?;
+        self.tidy().await
+    }
+
+    /// Puts packs together when there are many: looking into hundreds of them is slow. Nothing is removed that a commit needs.
+    async fn tidy(&mut self) -> Result<(), BuildProblem> {
+        let entries =
+            std::fs::read_dir(self.folder().join("objects/pack")).into_iter().flatten().filter_map(Result::ok);
+        let packs = entries.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "pack")).count();
+        if packs > self.git.folders.git.packs {
+            self.git(&["repack", "--quiet", "--geometric=2", "-d", "--no-write-bitmap-index"]).await?;
+        }
+        Ok(())
     }
 
     /// Makes sure that a commit, given by its full hash, is there.
@@ -181,29 +213,31 @@ impl<'m> Mirror<'m> {
         Err(BuildProblem::new(format!("the commit {id} does not exist in {repository}")))
     }
 
-    /// The full hash of the commit that a spelling names.
-    async fn commit_id(&mut self, spelling: &str) -> Result<Option<String>, BuildProblem> {
-        let commit = format!("{spelling}^{{commit}}");
-        let found = self.quiet(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]).await?;
-        Ok(found.map(|output| String::from_utf8_lossy(&output).trim().to_owned()).filter(|id| is_full(id)))
+    /// Makes sure that a tag names the commit that it named when it was first seen.
+    pub(crate) async fn need_tag(&mut self, tag: &str, commit: &str) -> Result<(), BuildProblem> {
+        self.fetch().await?;
+        let sentence = match self.commit_id(&format!("refs/tags/{tag}")).await? {
+            Some(now) if now == commit => return Ok(()),
+            Some(now) => moved_tag(tag, commit, &now),
+            None => format!("the tag {tag} does not exist in {} any more", self.source.repository),
+        };
+        Err(BuildProblem::new(sentence))
     }
 
-    /// Author and subject.
-    async fn describe(&mut self, id: &str) -> Result<(String, String), BuildProblem> {
-        let output = self.git(&["log", "-1", "--encoding=UTF-8", "--format=%an%x00%s", "--end-of-options", id]).await?;
-        let text = String::from_utf8_lossy(&output);
-        let (author, subject) = text.split_once('\0').unwrap_or_default();
-        let plain = |text: &str| text.chars().filter(|c| !c.is_control()).take(TEXT_LENGTH).collect();
-        Ok((plain(author), plain(subject)))
-    }
-
-    /// The newest tag that points at a commit.
-    async fn tag_at(&mut self, id: &str) -> Result<Option<String>, BuildProblem> {
-        let points_at = format!("--points-at={id}");
-        let verb = ["for-each-ref", "--count=1", "--sort=-creatordate", "--format=%(refname:strip=2)", &points_at];
-        let output = self.git(&[&verb[..], &["refs/tags"]].concat()).await?;
-        let tag = String::from_utf8_lossy(&output).trim().to_owned();
-        Ok(Some(tag).filter(|tag| check_reference(tag).is_ok()))
+    /// Makes sure that the newest commit of the source's branch is there, alone: what came before it is not fetched.
+    pub(crate) async fn need_newest(&mut self, id: &str) -> Result<(), BuildProblem> {
+        if self.commit_id(id).await?.is_some() {
+            return Ok(());
+        }
+        let (repository, branch) = (self.source.repository.clone(), &self.source.branch);
+        let branch = format!("+refs/heads/{branch}:refs/heads/{branch}");
+        let verb = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--end-of-options"];
+        self.git(&[&verb[..], &[&repository, &branch]].concat()).await?;
+        self.tidy().await?;
+        match self.commit_id(id).await? {
+            Some(_) => Ok(()),
+            None => Err(BuildProblem::new(format!("{repository} has moved on from {id}: it is looked at again"))),
+        }
     }
 
     /// The content of a file on top of a commit; a link or folder of that name is refused.
@@ -225,7 +259,7 @@ impl<'m> Mirror<'m> {
 
     /// Puts exactly this commit into an empty folder, as a small repository of its own.
     pub(crate) async fn check_out(&mut self, id: &str, folder: &Path) -> Result<(), BuildProblem> {
-        let mirror = format!("file://{}", self.folder.display());
+        let mirror = format!("file://{}", self.folder().display());
         let folder = folder.display().to_string();
         self.git(&["config", "uploadpack.allowAnySHA1InWant", "true"]).await?;
         self.git(&["init", "--quiet", "--template=", "--end-of-options", &folder]).await?;
@@ -235,7 +269,7 @@ impl<'m> Mirror<'m> {
     }
 
     /// Runs git; its failure is a problem that names what it was to do.
-    async fn git(&mut self, words: &[&str]) -> Result<Vec<u8>, BuildProblem> {
+    pub(super) async fn git(&mut self, words: &[&str]) -> Result<Vec<u8>, BuildProblem> {
         let verb: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let shown = told(&[&["git".to_owned()], &verb[..]].concat());
         if let Some(log) = self.log.as_deref_mut().filter(|_| tells(words)) {
@@ -262,55 +296,37 @@ impl<'m> Mirror<'m> {
     }
 
     /// Runs git; `None` when it says no.
-    async fn quiet(&mut self, words: &[&str]) -> Result<Option<Vec<u8>>, BuildProblem> {
+    pub(super) async fn quiet(&mut self, words: &[&str]) -> Result<Option<Vec<u8>>, BuildProblem> {
         let (ended, kept) = self.run(words).await?;
         Ok((ended == Ended::Exit(0)).then_some(kept.output))
     }
 
     async fn run(&mut self, words: &[&str]) -> Result<(Ended, Kept), BuildProblem> {
-        let settings = SETTINGS.iter().flat_map(|setting| ["-c", setting]);
-        let program = Program {
-            words: ["git"].into_iter().chain(settings).chain(words.iter().copied()).map(str::to_owned).collect(),
-            folder: self.folder.clone(),
-            environment: environment(self.folders, words),
-            timeout: GIT_TIMEOUT,
-            grace: GRACE,
-            record: None,
-        };
-        let mut kept = Kept { most: 2 * files::FILE_BYTES, ..Kept::default() };
-        let ended = program.run(&mut self.cancel, Output::Keep(&mut kept)).await;
-        let ended = ended.map_err(|error| BuildProblem::new(format!("git could not be started: {error}")))?;
-        match ended {
-            Ended::Cancelled => Err(BuildProblem::new("the build was cancelled")),
-            ended => Ok((ended, kept)),
-        }
+        self.run_with(words, &[]).await
     }
-}
 
-/// What git sees. Only where it talks to another machine does it see the user's own configuration, for its credentials.
-fn environment(folders: &BuildFolders, words: &[&str]) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::from([("PATH".to_owned(), folders.path())]);
-    let mut set = |name: &str, value: &str| drop(all.insert(name.to_owned(), value.to_owned()));
-    for (name, value) in [
-        ("LANG", "C.UTF-8"),
-        ("GIT_TERMINAL_PROMPT", "0"),
-        ("GIT_CONFIG_NOSYSTEM", "1"),
-        ("GIT_ATTR_NOSYSTEM", "1"),
-        ("GIT_OPTIONAL_LOCKS", "0"),
-        ("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=20"),
-    ] {
-        set(name, value);
+    /// Runs git with more in its environment.
+    pub(super) async fn run_with(
+        &mut self,
+        words: &[&str],
+        more: &[(&str, &str)],
+    ) -> Result<(Ended, Kept), BuildProblem> {
+        Box::pin(self.git.run(words, more)).await
     }
-    set(workspace::MARK, &folders.mirrors.display().to_string());
-    if words.first() == Some(&"fetch") {
-        for name in PASSED {
-            folders.inherited.get(name).into_iter().for_each(|value| set(name, value));
-        }
-    } else {
-        set("GIT_CONFIG_GLOBAL", "/dev/null");
-        set("HOME", "/nonexistent");
+
+    /// Has another repository look for objects here, too.
+    pub(super) fn lend_objects(&self, checkout: &Path) -> Result<(), BuildProblem> {
+        let folder = checkout.join(".git/objects/info");
+        let lend = || {
+            std::fs::create_dir_all(&folder)?;
+            std::fs::write(folder.join("alternates"), format!("{}\n", self.folder().join("objects").display()))
+        };
+        lend().map_err(|error| BuildProblem::io("writing into", &folder, &error))
     }
-    all
+
+    fn folder(&self) -> &Path {
+        &self.git.folder
+    }
 }
 
 /// Whether a call is worth a line in a build's log.
@@ -318,29 +334,24 @@ fn tells(words: &[&str]) -> bool {
     words.contains(&"fetch") || words.contains(&"checkout")
 }
 
-/// The line in which git says why, without its prefix.
-fn reason(errors: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(errors);
-    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let line = lines()
-        .find(|line| line.starts_with("fatal:") || line.starts_with("error:"))
-        .or_else(|| lines().next_back())?;
-    let line = line.trim_start_matches("fatal:").trim_start_matches("error:").trim();
-    Some(line.chars().filter(|c| !c.is_control()).take(300).collect())
-}
-
-/// Removes lock files of a git that was killed. The mirror is held by this process alone, so nobody can be using them.
-fn remove_stale_locks(mirror: &Path) {
+/// Removes what a git left that was killed: its locks, and packs that did not come whole. The mirror is held by this process
+/// alone, so nobody can be using them.
+fn remove_leftovers(mirror: &Path) {
     let mut folders = vec![mirror.to_owned()];
     while let Some(folder) = folders.pop() {
+        let within_objects = folder.starts_with(mirror.join("objects"));
         for entry in std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok) {
             let (path, name) = (entry.path(), entry.file_name());
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if is_folder && name != "objects" {
+            let is_unfinished = within_objects && name.as_encoded_bytes().starts_with(b"tmp_");
+            if is_folder && (!within_objects || name == "pack") {
                 folders.push(path);
-            } else if !is_folder && path.extension().is_some_and(|extension| extension == "lock") {
+            } else if is_unfinished || path.extension().is_some_and(|extension| extension == "lock") {
                 let _ = std::fs::remove_file(path);
             }
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

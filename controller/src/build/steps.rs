@@ -1,191 +1,181 @@
-//! The steps of one build: check out, run the command, pack.
+//! The steps of one build: check out, run the command, pack, push, check. What is done is in the journal before the next begins.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use api::ComponentName;
+use registry::Layout;
+use tokio::sync::watch;
 
-use crate::artifact::{Artifact, Layout};
-use crate::core::spec::{BuildSpec, ServiceSpec};
-use crate::files::{self, File};
+use crate::core::observe::Transfer;
+use crate::core::spec::ServiceSpec;
+use crate::core::state::{Artifact, ArtifactKind, BuildStep};
+use crate::shelf::Shelf;
 
+use super::contain::Containment;
+use super::journal::{Journal, Made};
 use super::log::Log;
-use super::mirror::Mirror;
-use super::process::{Ended, Output, Program};
+use super::mask::Mask;
+use super::outputs::{self, Found, Output};
 use super::workspace::{self, Workspace};
-use super::{BuildFolders, BuildProblem, Built, Cancel, GRACE, Job, told};
-
-/// The file in a commit that says how it is built.
-const SERVICE_FILE: &str = "pointsman.toml";
+use super::{BuildFolders, BuildProblem, Built, Cancel, Job};
 
 /// A build under way.
 pub(crate) struct Build<'b> {
     pub(crate) folders: &'b BuildFolders,
+    pub(crate) shelf: &'b Shelf,
     pub(crate) job: &'b Job,
     pub(crate) log: &'b mut Log,
     pub(crate) cancel: Cancel,
     pub(crate) workspace: &'b Workspace,
+    pub(crate) journal: &'b mut Journal,
+    /// What goes to the registry now.
+    pub(crate) transfers: &'b watch::Sender<Option<Transfer>>,
+    /// What its commands see, once one of them needed it.
+    pub(crate) surroundings: Option<BTreeMap<String, String>>,
+    /// Secrets that the commands have.
+    pub(crate) mask: Option<Arc<Mask>>,
+    /// Where it is.
+    pub(crate) step: BuildStep,
 }
 
 // === impl Build ===
 
 impl Build<'_> {
-    pub(crate) async fn steps(&mut self, layout: &Layout) -> Result<Built, BuildProblem> {
+    pub(crate) async fn steps(&mut self) -> Result<Built, BuildProblem> {
+        self.begin().await?;
+        let spec = Box::pin(self.check_out()).await?;
+        let made = match self.journal.made.clone() {
+            Some(made) => made,
+            None => Box::pin(self.make(&spec)).await?,
+        };
+        let made = Box::pin(self.push(made)).await?;
+        let checks = Box::pin(self.check(&spec, &made)).await?;
+        let Made { artifacts, for_environments, kept_from } = made;
+        Ok(Built { spec, artifacts, for_environments, checks, kept_from })
+    }
+
+    async fn begin(&mut self) -> Result<(), BuildProblem> {
+        self.step = BuildStep::Checkout;
         let Job { release, commit, .. } = self.job;
+        if self.journal.made.is_some() || self.journal.ran {
+            self.log.line(&format!("going on with {release}: the command does not run again"));
+            return Ok(());
+        }
+        if self.journal.pushes {
+            self.step = BuildStep::Interrupted;
+            let sentence = format!(
+                "the controller ended while the build command ran, which pushes images itself: a second run could push \
+                 others. `release retry {release}` builds the commit again, as a new release"
+            );
+            return Err(BuildProblem::new(sentence));
+        }
         self.log.line(&format!("building {release} from commit {commit}"));
-        let spec = self.check_out().await?;
-        if let Some(build) = &spec.build {
-            self.command(build).await?;
+        if let Containment::GroupOnly(why) = self.folders.containment().await {
+            self.log.line(&format!("a process that leaves its group may outlive this build: {why}"));
         }
-        let artifacts = self.pack(layout, &spec).await?;
-        Ok(Built { spec, artifacts })
+        Ok(())
     }
 
-    /// Puts the commit's files into the workspace and returns its spec.
-    async fn check_out(&mut self) -> Result<ServiceSpec, BuildProblem> {
-        let Job { release, source, commit } = self.job;
-        let mut mirror = Mirror::open(self.folders, &release.service, source, self.cancel.clone()).await?;
-        mirror.log_to(self.log);
-        mirror.need(commit).await?;
-        if mirror.file(commit, ".gitmodules").await?.is_some() {
-            let sentence = format!("commit {commit} has submodules, which are not supported by this version");
-            return Err(BuildProblem::new(sentence));
-        }
-        let file = mirror.file(commit, SERVICE_FILE).await?;
-        let file = file.ok_or_else(|| BuildProblem::new(format!("commit {commit} has no {SERVICE_FILE} on top")))?;
-        mirror.check_out(commit, &self.workspace.checkout()).await?;
-        drop(mirror);
-        self.spec(&file)
-    }
-
-    fn spec(&mut self, file: &[u8]) -> Result<ServiceSpec, BuildProblem> {
-        let (service, commit) = (&self.job.release.service, &self.job.commit);
-        let spec = match files::parse_bytes(SERVICE_FILE, file) {
-            Ok(File::Service(spec)) => spec,
-            Ok(File::Environment(_)) => {
-                let sentence = format!("{SERVICE_FILE} of commit {commit} describes an environment, not a service");
-                return Err(BuildProblem::new(sentence));
-            }
-            Ok(File::Access(_)) => {
-                let sentence = format!("{SERVICE_FILE} of commit {commit} says who may pass, and describes no service");
-                return Err(BuildProblem::new(sentence));
-            }
-            Err(mistakes) => {
-                mistakes.iter().for_each(|mistake| self.log.line(&mistake.to_string()));
-                let count = match mistakes.len() {
-                    1 => "a mistake".to_owned(),
-                    many => format!("{many} mistakes, the first"),
-                };
-                let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
-                return Err(BuildProblem::new(format!("{SERVICE_FILE} of commit {commit} has {count}: {first}")));
+    /// Makes the set, all or none.
+    async fn make(&mut self, spec: &ServiceSpec) -> Result<Made, BuildProblem> {
+        let made = match self.kept(spec).await? {
+            Some(made) => made,
+            None => {
+                if let Some(build) = spec.build.as_ref().filter(|_| !self.journal.ran) {
+                    self.step = BuildStep::Command;
+                    self.journal.pushes = spec.components.values().any(|component| component.image.is_some());
+                    self.note().await?;
+                    Box::pin(self.command(build)).await?;
+                    self.journal.ran = true;
+                    self.note().await?;
+                }
+                let outputs = self.outputs(spec).await?;
+                self.pack(outputs).await?
             }
         };
-        if spec.name != *service {
-            let sentence =
-                format!("{SERVICE_FILE} of commit {commit} describes the service {}, not {service}", spec.name);
-            return Err(BuildProblem::new(sentence));
-        }
-        if spec.components.is_empty() {
-            let sentence =
-                format!("{SERVICE_FILE} of commit {commit} has no [component.NAME]: nothing could be released");
-            return Err(BuildProblem::new(sentence));
-        }
-        Ok(spec)
+        self.journal.made = Some(made.clone());
+        self.note().await?;
+        Ok(made)
     }
 
-    async fn command(&mut self, build: &BuildSpec) -> Result<(), BuildProblem> {
-        let environment = self.environment(build)?;
-        self.log.line(&format!("$ {}", told(&build.command)));
-        let program = Program {
-            words: build.command.clone(),
-            folder: self.workspace.checkout(),
-            environment,
-            timeout: build.timeout.duration(),
-            grace: GRACE,
-            record: Some(self.workspace.record()),
-        };
-        let ended = program.run(&mut self.cancel, Output::Log(self.log)).await;
-        self.workspace.end_strays().await;
-        let ended = ended.map_err(|error| {
-            let name = build.command.first().map(String::as_str).unwrap_or_default();
-            BuildProblem::new(format!("the build command {name:?} could not be started: {error}"))
+    /// What another release has, when only configuration has changed since.
+    async fn kept(&mut self, spec: &ServiceSpec) -> Result<Option<Made>, BuildProblem> {
+        let Some(base) = self.job.base.as_ref().filter(|_| !self.journal.ran) else { return Ok(None) };
+        if !base.is_like(spec) || !self.only_configuration_since(&base.commit).await? {
+            return Ok(None);
+        }
+        let number = base.number;
+        self.log
+            .line(&format!("only configuration has changed since {number}: its artifacts are taken, nothing is built"));
+        let (artifacts, for_environments) = (base.artifacts.clone(), base.for_environments.clone());
+        Ok(Some(Made { artifacts, for_environments, kept_from: Some(number) }))
+    }
+
+    async fn outputs(&mut self, spec: &ServiceSpec) -> Result<Vec<(Output, u64)>, BuildProblem> {
+        self.step = BuildStep::Outputs;
+        let (checkout, spec) = (self.workspace.checkout(), spec.clone());
+        let found = tokio::task::spawn_blocking(move || outputs::find(&checkout, &spec)).await;
+        let found = found.map_err(|_| BuildProblem::new("looking for what was built was interrupted"))?;
+        let found = found.map_err(|mistakes| {
+            mistakes.iter().for_each(|mistake| self.log.line(mistake));
+            match &mistakes[..] {
+                [only] => BuildProblem::new(only),
+                [first, rest @ ..] => BuildProblem::new(format!("{first}; and {} more, see the log", rest.len())),
+                [] => BuildProblem::new("nothing was built"),
+            }
         })?;
-        let told = ended.to_string();
-        self.log.line(&told);
-        match ended {
-            Ended::Exit(0) => Ok(()),
-            Ended::Exit(status) => {
-                Err(BuildProblem { sentence: format!("the build command ended with {told}"), exit: Some(status) })
-            }
-            Ended::TimedOut => {
-                let sentence = format!("the build command took longer than {} and was ended", build.timeout);
-                Err(BuildProblem::new(sentence))
-            }
-            Ended::Cancelled => Err(BuildProblem::new("the build was cancelled")),
-            Ended::Signal(_) => Err(BuildProblem::new(format!("the build command was {told}"))),
+        let mut outputs = Vec::new();
+        for output in found {
+            let bytes = match &output.found {
+                Found::Folder(_) => 0,
+                Found::Image(place, digest) => self.image(place, digest).await?,
+            };
+            outputs.push((output, bytes));
         }
+        Ok(outputs)
     }
 
-    /// All that the command sees: nothing of ours but PATH and what the spec passes on.
-    fn environment(&mut self, build: &BuildSpec) -> Result<BTreeMap<String, String>, BuildProblem> {
-        let Job { release, commit, .. } = self.job;
-        let cache = self.folders.cache.join(release.service.as_str());
-        std::fs::create_dir_all(&cache).map_err(|error| BuildProblem::io("making the folder", &cache, &error))?;
-        let text = |path: PathBuf| path.display().to_string();
-        let mut all: BTreeMap<String, String> = [
-            ("PATH", self.folders.path()),
-            ("LANG", "C.UTF-8".to_owned()),
-            ("HOME", text(self.workspace.home())),
-            ("POINTSMAN_CACHE", text(cache)),
-            ("POINTSMAN_COMMIT", commit.clone()),
-            ("POINTSMAN_RELEASE", release.to_string()),
-            ("POINTSMAN_SERVICE", release.service.to_string()),
-            (workspace::MARK, text(self.workspace.folder().to_owned())),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
-        for name in &build.pass {
-            match self.folders.inherited.get(name) {
-                Some(value) => drop(all.insert(name.clone(), value.clone())),
-                None => self.log.line(&format!("{name} is to be passed on, but the controller does not have it")),
-            }
-        }
-        all.extend(build.environment.clone());
-        Ok(all)
-    }
-
-    async fn pack(
-        &mut self,
-        layout: &Layout,
-        spec: &ServiceSpec,
-    ) -> Result<BTreeMap<ComponentName, Artifact>, BuildProblem> {
-        let checkout = self.workspace.checkout();
+    async fn pack(&mut self, outputs: Vec<(Output, u64)>) -> Result<Made, BuildProblem> {
+        self.step = BuildStep::Pack;
         // Git's own folder is no part of what was built, and would differ each time.
-        let git = checkout.join(".git");
+        let git = self.workspace.checkout().join(".git");
         workspace::remove_folder(git.clone()).await.map_err(|error| BuildProblem::io("removing", &git, &error))?;
-        let mut artifacts = BTreeMap::new();
-        for (name, component) in &spec.components {
-            let folder = component_folder(&checkout, name, &component.folder)?;
-            let (layout, release, component) = (layout.clone(), self.job.release.clone(), name.clone());
-            let packed = tokio::task::spawn_blocking(move || layout.pack(&folder, &release, &component)).await;
-            let packed = packed.map_err(|_| BuildProblem::new(format!("packing {name} was interrupted")))?;
-            let artifact = packed.map_err(|error| BuildProblem::new(format!("packing {name} failed: {error}")))?;
-            self.log.line(&format!("packed {name}: {} ({} bytes)", artifact.digest, artifact.bytes));
-            artifacts.insert(name.clone(), artifact);
+        let mut made = Made::default();
+        for (Output { component, environment, found }, bytes) in outputs {
+            let what = named(component.as_str(), environment.as_ref().map(|name| name.as_str()));
+            let artifact = match found {
+                Found::Folder(folder) => {
+                    let packed = self.pack_one(&folder, component.clone()).await;
+                    let packed = packed.map_err(|why| BuildProblem::new(format!("packing {what} failed: {why}")))?;
+                    self.log.line(&format!("packed {what}: {} ({} bytes)", packed.digest, packed.bytes));
+                    Artifact { digest: packed.digest, bytes: packed.bytes, kind: ArtifactKind::Folder, place: None }
+                }
+                Found::Image(place, digest) => {
+                    self.log.line(&format!("found {what}: {place}@{digest}"));
+                    Artifact { digest, bytes, kind: ArtifactKind::Image, place: Some(place) }
+                }
+            };
+            made.put(component, environment, artifact);
         }
-        Ok(artifacts)
+        Ok(made)
+    }
+
+    async fn pack_one(&self, folder: &Path, component: api::ComponentName) -> Result<registry::Artifact, String> {
+        let (layout, release): (Layout, _) = (self.shelf.layout.clone(), self.job.release.clone());
+        let folder = folder.to_owned();
+        let packed = tokio::task::spawn_blocking(move || layout.pack(&folder, &release, &component)).await;
+        packed.map_err(|_| "it was interrupted".to_owned())?.map_err(|error| error.to_string())
+    }
+
+    /// Writes down how far it is.
+    pub(crate) async fn note(&self) -> Result<(), BuildProblem> {
+        let written = self.journal.write(self.workspace.folder()).await;
+        written.map_err(|error| BuildProblem::io("writing the journal in", self.workspace.folder(), &error))
     }
 }
 
-/// The folder of a component, which must be there and, with all links followed, within the checkout.
-fn component_folder(checkout: &Path, name: &ComponentName, folder: &str) -> Result<PathBuf, BuildProblem> {
-    let missing = || BuildProblem::new(format!("the build left no folder \"{folder}\" for the component {name}"));
-    let real = checkout.join(folder).canonicalize().map_err(|_| missing())?;
-    let root = checkout.canonicalize().map_err(|error| BuildProblem::io("opening", checkout, &error))?;
-    if !real.starts_with(&root) {
-        let sentence =
-            format!("the folder \"{folder}\" of the component {name} is a link that points out of the checkout");
-        return Err(BuildProblem::new(sentence));
-    }
-    if real.is_dir() { Ok(real) } else { Err(missing()) }
+/// A component, and for which environment it is.
+pub(crate) fn named(component: &str, environment: Option<&str>) -> String {
+    environment.map_or(component.to_owned(), |environment| format!("{component} for {environment}"))
 }

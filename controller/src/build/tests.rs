@@ -1,8 +1,15 @@
+mod lasting;
+mod releases;
+mod served;
+
+use std::collections::BTreeSet;
 use std::process::Command;
 
+use registry::Layout;
 use rustix::process::Pid;
 use tokio::sync::watch;
 
+use super::process::tests::{runs, seconds, until};
 use super::*;
 
 const TOML: &str = "schema = 1\nservice = \"hello\"\n[build]\ncommand = [\"./build.sh\"]\ntimeout = \"60s\"\n\
@@ -11,11 +18,11 @@ const TOML: &str = "schema = 1\nservice = \"hello\"\n[build]\ncommand = [\"./bui
 const SCRIPT: &str = "#!/bin/sh\nset -e\nmkdir dist\necho building\ncp source dist/hello\n";
 
 /// A real repository, and folders to build in.
-struct Bench {
+pub(crate) struct Bench {
     folder: tempfile::TempDir,
-    folders: BuildFolders,
-    layout: Layout,
-    source: Source,
+    pub(crate) folders: BuildFolders,
+    pub(crate) shelf: Shelf,
+    pub(crate) source: Source,
 }
 
 impl Bench {
@@ -25,16 +32,17 @@ impl Bench {
             [("PATH", std::env::var("PATH").expect("PATH")), ("PASSED", "on".into()), ("SECRET", "x".into())];
         let inherited = inherited.map(|(name, value)| (name.to_owned(), value)).into();
         let folders = BuildFolders::within(&folder.path().join("data"), inherited);
-        let layout = Layout::open(&folder.path().join("layout")).expect("layout");
+        let shelf = Shelf::new(Layout::open(&folder.path().join("layout")).expect("layout"));
         let repository = folder.path().join("repository").display().to_string();
-        let bench = Self { folder, folders, layout, source: Source { repository, branch: "main".to_owned() } };
+        let bench =
+            Self { folder, folders, shelf, source: Source { repository, branch: "main".to_owned(), tags: None } };
         std::fs::create_dir(bench.repository()).expect("folder");
         bench.git(&["init", "--quiet", "--initial-branch=main"]);
         bench
     }
 
     /// With a commit that builds.
-    fn with_commit() -> (Self, String) {
+    pub(crate) fn with_commit() -> (Self, String) {
         let bench = Self::new();
         let commit = bench.commit(&[("pointsman.toml", TOML), ("build.sh", SCRIPT), ("source", "one")]);
         (bench, commit)
@@ -56,7 +64,7 @@ impl Bench {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    fn commit(&self, files: &[(&str, &str)]) -> String {
+    pub(crate) fn commit(&self, files: &[(&str, &str)]) -> String {
         use std::os::unix::fs::PermissionsExt;
         for (name, text) in files {
             let path = self.repository().join(name);
@@ -74,15 +82,27 @@ impl Bench {
 
     fn job(&self, number: u32, commit: &str) -> Job {
         let release = format!("hello@r{number}").parse().expect("release");
-        Job { release, source: self.source.clone(), commit: commit.to_owned() }
+        let (source, commit, secrets) = (self.source.clone(), commit.to_owned(), BTreeMap::new());
+        Job { release, source, commit, hot_fix: None, tag: None, base: None, secrets, registry: None }
     }
 
     async fn build(&self, number: u32, commit: &str) -> Result<Built, BuildProblem> {
+        self.build_job(&self.job(number, commit)).await
+    }
+
+    /// To its end, which is put on record.
+    async fn build_job(&self, job: &Job) -> Result<Built, BuildProblem> {
         let (_canceller, cancel) = watch::channel(false);
-        let built = run(&self.folders, &self.layout, &self.job(number, commit), cancel).await;
+        let built = self.run(job, cancel).await;
+        clear(&self.folders, &job.release).await;
         let left = std::fs::read_dir(&self.folders.work).map(Iterator::count).unwrap_or(0);
         assert_eq!(left, 0, "the workspace is removed in every case");
-        built
+        built.map_err(|failed| failed.problem)
+    }
+
+    async fn run(&self, job: &Job, cancel: Cancel) -> Result<Built, NotBuilt> {
+        let (transfers, _) = watch::channel(None);
+        run(&self.folders, &self.shelf, job, cancel, &transfers).await
     }
 
     fn log(&self, number: u32) -> String {
@@ -92,21 +112,6 @@ impl Bench {
 
 fn web(built: &Built) -> &Artifact {
     &built.artifacts[&"web".parse::<ComponentName>().expect("component")]
-}
-
-/// Waits until a process is gone or waits to be reaped.
-async fn is_gone(pid: &str) {
-    let pid = Pid::from_raw(pid.trim().parse().expect("pid")).expect("pid");
-    let gone = async {
-        loop {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            if stat.is_empty() || stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])) {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), gone).await.expect("the process still runs");
 }
 
 #[tokio::test]
@@ -164,6 +169,13 @@ async fn hostile_h84_what_is_gone_or_was_moved_is_told() {
     assert_eq!(bench.resolve(Revision::Tag("v1".into())).await.expect("moved").id, second);
     // What was released before can be built again: the mirror still has it.
     bench.build(1, &first).await.expect("built");
+
+    // Unless it was asked for by the tag.
+    let by_tag = Job { tag: Some("v1".into()), ..bench.job(3, &first) };
+    let problem = bench.build_job(&by_tag).await.expect_err("moved").sentence;
+    let said = format!("tag v1 was at {} when it was first seen and is at {} now", &first[..7], &second[..7]);
+    assert!(problem.starts_with(&said) && bench.log(3).contains(&problem), "{problem}");
+    bench.build_job(&Job { tag: Some("v1".into()), ..bench.job(4, &second) }).await.expect("built");
 
     let unknown = "0123456789abcdef0123456789abcdef01234567";
     for (revision, what) in [
@@ -246,58 +258,55 @@ async fn the_environment_is_cleared() {
 async fn a_timeout_ends_the_whole_group_and_who_left_it() {
     let (bench, _) = Bench::with_commit();
     let toml = TOML.replace("60s", "3s");
-    let script = "#!/bin/sh\nsleep 1000 & echo $! > \"$POINTSMAN_CACHE/inside\"\n\
-                  setsid sh -c 'echo $$ > \"$POINTSMAN_CACHE/outside.new\"; mv \"$POINTSMAN_CACHE/outside.new\" \
-                  \"$POINTSMAN_CACHE/outside\"; exec sleep 1000' &\n\
-                  while [ ! -e \"$POINTSMAN_CACHE/outside\" ]; do sleep 0.01; done\nwait\n";
-    let id = bench.commit(&[("build.sh", script), ("pointsman.toml", &toml)]);
+    let (inside, outside) = (seconds(), seconds());
+    let script = format!(
+        "#!/bin/sh\nsleep {inside} &\nenv -i setsid sh -c 'echo > outside; exec sleep {outside}' &\n\
+         while [ ! -e outside ]; do sleep 0.01; done\ncp outside \"$POINTSMAN_CACHE\"\nwait\n"
+    );
+    let id = bench.commit(&[("build.sh", &script), ("pointsman.toml", &toml)]);
     let problem = bench.build(1, &id).await.expect_err("too long");
     assert_eq!(problem.sentence, "the build command took longer than 3s and was ended");
-    for name in ["inside", "outside"] {
-        is_gone(&std::fs::read_to_string(bench.folders.cache.join("hello").join(name)).expect(name)).await;
-    }
+    assert!(bench.folders.cache.join("hello/outside").exists(), "both had started");
+    assert!(!runs(&inside) && !runs(&outside));
 }
 
 #[tokio::test]
 async fn a_process_that_a_command_leaves_is_ended() {
     let (bench, _) = Bench::with_commit();
-    let script = format!("{SCRIPT}sleep 1000 & echo $! > \"$POINTSMAN_CACHE/left\"\n");
+    let (inside, outside) = (seconds(), seconds());
+    let script = format!("{SCRIPT}sleep {inside} &\nenv -i setsid sleep {outside} &\n");
     let id = bench.commit(&[("build.sh", &script)]);
     bench.build(1, &id).await.expect("built");
-    is_gone(&std::fs::read_to_string(bench.folders.cache.join("hello/left")).expect("pid")).await;
+    assert!(!runs(&inside) && !runs(&outside));
 }
 
 #[tokio::test]
 async fn a_build_can_be_cancelled_and_a_dropped_one_is_ended_at_the_next_start() {
     let (bench, _) = Bench::with_commit();
-    let script = "#!/bin/sh\nsetsid sleep 1000 &\necho $! > \"$POINTSMAN_CACHE/new\"\n\
-                  mv \"$POINTSMAN_CACHE/new\" \"$POINTSMAN_CACHE/pid\"\nwait\n";
-    let id = bench.commit(&[("build.sh", script)]);
-    let pid_file = bench.folders.cache.join("hello/pid");
-    let started = || async {
-        while !pid_file.exists() {
-            tokio::task::yield_now().await;
-        }
-    };
+    let seconds = seconds();
+    let id = bench.commit(&[("build.sh", &format!("#!/bin/sh\nenv -i setsid sleep {seconds} &\nwait\n"))]);
+    let started = || until("it sleeps", || runs(&seconds));
     let (canceller, cancel) = watch::channel(false);
     let job = bench.job(1, &id);
-    let (built, ()) = tokio::join!(run(&bench.folders, &bench.layout, &job, cancel), async {
+    let (built, ()) = tokio::join!(bench.run(&job, cancel), async {
         started().await;
         canceller.send(true).expect("listening");
     });
-    assert_eq!(built.expect_err("cancelled").sentence, "the build was cancelled");
-    is_gone(&std::fs::read_to_string(&pid_file).expect("pid")).await;
-    std::fs::remove_file(&pid_file).expect("remove");
+    assert_eq!(built.expect_err("cancelled").problem.sentence, "the build was cancelled");
+    assert!(!runs(&seconds));
 
     let (_canceller, cancel) = watch::channel(false);
     let job = bench.job(2, &id);
     tokio::select! {
-        _ = run(&bench.folders, &bench.layout, &job, cancel) => panic!("it never ends by itself"),
+        _ = bench.run(&job, cancel) => panic!("it never ends by itself"),
         () = started() => {}
     }
     assert!(bench.folders.work.join("hello-r2").exists());
     end_leftovers(&bench.folders);
-    is_gone(&std::fs::read_to_string(&pid_file).expect("pid")).await;
+    until("it is gone", || !runs(&seconds)).await;
+    clear_leftovers(&bench.folders, &BTreeSet::from([job.release.clone()])).await;
+    assert!(bench.folders.work.join("hello-r2").exists(), "somebody goes on with it");
+    clear_leftovers(&bench.folders, &BTreeSet::new()).await;
     assert!(!bench.folders.work.join("hello-r2").exists());
 }
 
@@ -325,7 +334,6 @@ fn leftovers_of_a_dead_controller_end_only_what_was_recorded() {
     assert_eq!(ours.wait().expect("wait").signal(), Some(9));
     assert_eq!(stranger.try_wait().expect("wait"), None, "somebody else's process");
     stranger.kill().and_then(|()| stranger.wait()).expect("end");
-    assert_eq!(std::fs::read_dir(&bench.folders.work).expect("folder").count(), 0);
 }
 
 #[tokio::test]

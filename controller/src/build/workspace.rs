@@ -1,5 +1,6 @@
 //! The folder of one build or check, and what they leave behind: processes that outlived them, folders of a controller that died.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -25,7 +26,19 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// Makes it; what an earlier build of the same release left is ended and removed first.
     pub(crate) async fn make(folders: &BuildFolders, release: &ReleaseName) -> Result<Self, BuildProblem> {
-        Self::within(folders.work.clone(), &format!("{}-{}", release.service, release.number)).await
+        Self::within(folders.work.clone(), &name_of(release)).await
+    }
+
+    /// The one that an earlier build of the release left, with what it was doing ended; none: there is none.
+    pub(crate) async fn left(folders: &BuildFolders, release: &ReleaseName) -> Option<Self> {
+        let workspace = Self { folder: folders.work.join(name_of(release)) };
+        let folder = workspace.folder.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            end_recorded(&folder);
+            end_marked(&folder);
+            folder.is_dir()
+        });
+        ended.await.unwrap_or(false).then_some(workspace)
     }
 
     /// Makes one of this name in `work`; what an earlier one left is ended and removed first.
@@ -59,6 +72,32 @@ impl Workspace {
         self.folder.join("home")
     }
 
+    /// Where the command finds its secrets.
+    pub(crate) fn secrets(&self) -> PathBuf {
+        self.folder.join("secrets")
+    }
+
+    /// Where the build finds its right to push.
+    pub(crate) fn login(&self) -> PathBuf {
+        self.folder.join("registry")
+    }
+
+    /// Removes what is secret: no longer there than the commands that need it.
+    pub(crate) async fn forget_secrets(&self) {
+        for folder in [self.secrets(), self.login()] {
+            if let Err(error) = remove_folder(folder.clone()).await {
+                tracing::warn!(folder = %folder.display(), %error, "a folder with secrets was not removed");
+            }
+        }
+    }
+
+    /// Makes a folder for its owner alone, empty.
+    pub(crate) async fn private(&self, folder: &Path) -> Result<(), BuildProblem> {
+        let problem = |error| BuildProblem::io("making the folder", folder, &error);
+        remove_folder(folder.to_owned()).await.map_err(problem)?;
+        DirBuilder::new().mode(0o700).create(folder).map_err(problem)
+    }
+
     /// Where the number of the running command is written.
     pub(crate) fn record(&self) -> PathBuf {
         record_of(&self.folder)
@@ -80,19 +119,41 @@ impl Workspace {
     }
 }
 
-/// Ends processes and removes folders of builds that were under way when a controller died. To be called at the start.
+/// Ends processes of builds that were under way when a controller died. To be called at the start.
 ///
 /// Only what is surely ours is touched: a process group whose leader has the recorded number and start time, and
-/// processes that carry the mark of a folder within `folders.work` or of the mirrors.
+/// processes that carry the mark of a folder within `folders.work` or of the mirrors. Folders stay: what a build has done is
+/// not done again; see `clear_leftovers`.
 pub fn end_leftovers(folders: &BuildFolders) {
     end_marked(&folders.mirrors);
-    end_left_in(&folders.work);
+    for folder in folders_in(&folders.work) {
+        tracing::info!(folder = %folder.display(), "ending what a controller left behind");
+        end_recorded(&folder);
+        end_marked(&folder);
+    }
 }
 
-/// Ends processes and removes folders of all that a controller left behind in `work`, as [`end_leftovers`] does.
+/// Removes folders of builds that nobody goes on with.
+pub(crate) async fn clear_leftovers(folders: &BuildFolders, goes_on: &BTreeSet<ReleaseName>) {
+    let names: BTreeSet<_> = goes_on.iter().map(name_of).collect();
+    for folder in folders_in(&folders.work) {
+        if folder.file_name().and_then(|name| name.to_str()).is_none_or(|name| !names.contains(name)) {
+            Workspace { folder }.remove().await;
+        }
+    }
+}
+
+fn name_of(release: &ReleaseName) -> String {
+    format!("{}-{}", release.service, release.number)
+}
+
+fn folders_in(work: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(work).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path())
+}
+
+/// Ends processes and removes folders of all that a controller left behind in `work`.
 pub(crate) fn end_left_in(work: &Path) {
-    let Ok(entries) = std::fs::read_dir(work) else { return };
-    for folder in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+    for folder in folders_in(work) {
         tracing::info!(folder = %folder.display(), "ending what a controller left behind");
         end_recorded(&folder);
         end_marked(&folder);
