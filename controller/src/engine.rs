@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use api::fleet::Challenge;
-use api::{EnvironmentName, ReleaseName, ReleaseNumber, StageName, Version};
+use api::{EnvironmentName, ReleaseNumber, StageName, Version};
 use certs::development::Material;
 use certs::fleet::Role;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -31,6 +31,7 @@ pub(crate) use members::AgentSender;
 pub(crate) use publish::{Publisher, secrets_messages};
 pub(crate) use records::{event_of, fold};
 
+use crate::builder::Order;
 use crate::certificates::{Lists, Shelved};
 use crate::core::state::{Member, MemberProgress};
 use crate::core::{Command, Context, Due, Event, Observations, Refusal, State, decide, due};
@@ -114,7 +115,7 @@ pub(crate) struct Engine {
     /// The last version that changed a stage, and when the command arrived that did it.
     pub(crate) changed: BTreeMap<StageName, (Version, Instant)>,
     happened: broadcast::Sender<Arc<Record>>,
-    builds: mpsc::UnboundedSender<ReleaseName>,
+    builds: mpsc::UnboundedSender<Order>,
     fault: Fault,
     /// Time of the last event: no later one carries an earlier time, whatever the clock does.
     last_ms: u64,
@@ -136,7 +137,7 @@ pub(crate) struct Parts {
     pub(crate) publisher: Publisher,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) happened: broadcast::Sender<Arc<Record>>,
-    pub(crate) builds: mpsc::UnboundedSender<ReleaseName>,
+    pub(crate) builds: mpsc::UnboundedSender<Order>,
     pub(crate) fault: Fault,
 }
 
@@ -383,7 +384,12 @@ impl Engine {
                 Due::Build(release) => {
                     // Marked here, so that it is asked for once; the builder takes the mark away.
                     self.seen.building.insert(release.clone());
-                    let _ = self.builds.send(release);
+                    let _ = self.builds.send(Order::Build(release));
+                }
+                Due::Cancel(release) => {
+                    // As above.
+                    self.seen.ending.insert(release.clone());
+                    let _ = self.builds.send(Order::End(release));
                 }
                 Due::Command(command) => {
                     if let Err(problem) = self.carry_out(Submission::own(command)) {

@@ -3,10 +3,10 @@
 //! Must not know: how a request is forwarded or a process is run; it meets proxies and agents only in the contract.
 //!
 //! The rooms: [`core`] decides (pure), [`store`] keeps events, `engine` is the one thread where both meet, `fleet` and
-//! `measure` hold what proxies report, `server` answers operators, proxies and agents, [`build`] and [`artifact`] make
-//! releases, [`files`] reads what people wrote, `keys` holds what the whole fleet shares.
+//! `measure` hold what proxies report, `server` answers operators, proxies and agents, `sources` looks at repositories, [`build`]
+//! makes releases, `shelf` has their artifacts, `retention` removes what nobody needs, [`files`] reads what people wrote, `keys`
+//! holds what the whole fleet shares.
 
-pub mod artifact;
 pub mod build;
 mod builder;
 mod certificates;
@@ -20,10 +20,13 @@ mod fleet;
 pub mod judge;
 mod keys;
 mod measure;
+mod retention;
 mod run;
 mod secret;
 mod selector;
 mod server;
+mod shelf;
+mod sources;
 mod status;
 pub mod store;
 mod trial;

@@ -1,5 +1,7 @@
 //! A controller from start to stop: opens what is kept, starts the engine and the drivers, serves, ends in order.
 
+mod drivers;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -12,20 +14,21 @@ use api::{MemberName, Scope};
 use certs::fleet::{FleetCa, server_config_is_old};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::artifact::Layout;
 use crate::build::{self, BuildFolders};
 use crate::builder;
-use crate::certificates;
-use crate::checks::{self, CheckFolders};
 use crate::core::{Command, State};
 use crate::engine::{self, Fault, Handle, NotDone, Parts, Priority, Publisher, Submission};
 use crate::fleet::Fleet;
 use crate::secret;
+use crate::server::hooks::{self, Hooks};
 use crate::server::{self, Shared};
+use crate::shelf::Shelf;
+use crate::sources::{self, Sources};
 use crate::store::{Opened, Record, Store};
+use drivers::Drivers;
+use registry::Layout;
 
 /// Events that a slow follower of history may be behind before it misses some.
 const HAPPENED: usize = 4_096;
@@ -51,6 +54,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Host and port as joiners reach it; none: `listen`, unless that is "all addresses".
     pub advertise: Option<String>,
+    /// Where webhooks are taken in clear, beside `listen`; none: only there. Port 0 takes a free one.
+    pub hooks: Option<SocketAddr>,
     /// Version, for the log.
     pub software: String,
     /// How long certificates of members are good; none: a day. For tests.
@@ -64,6 +69,8 @@ pub struct Settings {
 pub struct Ready {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it takes webhooks in clear; none: nowhere.
+    pub hooks: Option<SocketAddr>,
     /// The operator file, mode 0600: address, authority and the first token.
     pub operator_file: PathBuf,
 }
@@ -107,6 +114,10 @@ pub async fn run(
 ) -> Result<(), ControllerError> {
     // The port first: nothing is made when it is taken.
     let (listener, address) = listen(settings.listen).await?;
+    let hooks = match settings.hooks {
+        Some(wanted) => Some(listen(wanted).await?),
+        None => None,
+    };
     // Builds run in folders of their own, where a relative path would name something else.
     let data = &std::path::absolute(&settings.data).map_err(failed)?;
     let mut kept = Kept::open(data)?;
@@ -127,36 +138,35 @@ pub async fn run(
     info!(%address, software = settings.software, data = %data.display(), "listens");
 
     let (orders, ordered) = mpsc::channel(ORDERS);
+    let sources = Sources::default();
+    sources::introduce(&engine, &kept.folders).await;
     let shared = Arc::new(Shared {
         engine: engine.clone(),
+        sources: sources.clone(),
         fleet,
         happened,
         ca: kept.ca,
-        layout: kept.layout.clone(),
-        folders: kept.folders.clone(),
+        shelf: Shelf::new(kept.layout),
+        folders: kept.folders,
         data: data.to_owned(),
         advertise,
         orders,
         connections: AtomicU64::new(0),
     });
-    let (cancel, cancelled) = watch::channel(false);
-    let checks = CheckFolders::within(data, &kept.folders);
-    let (mut tasks, mut asking) = (JoinSet::new(), JoinSet::new());
-    let happened = shared.happened.subscribe();
-    asking.spawn(checks::run(engine.clone(), shared.fleet.clone(), checks, happened, cancelled.clone()));
-    tasks.spawn(builder::run(engine.clone(), kept.folders, kept.layout, jobs, cancelled));
-    tasks.spawn(certificates::run(engine.clone(), shared.fleet.clone(), ordered));
-    tasks.spawn(renew(shared.clone(), hosts, renewed));
-    tasks.spawn(async { drop(server::serve(listener, tls, shared).await) });
+    let mut drivers = Drivers::begin(&shared, ordered, jobs);
+    drivers.tasks.spawn(renew(shared.clone(), hosts, renewed));
+    drivers.tasks.spawn(async { drop(server::serve(listener, tls, shared).await) });
+    let hooks = hooks.map(|(listener, address)| {
+        info!(%address, "takes webhooks in clear");
+        drivers.tasks.spawn(hooks::serve_clear(listener, Hooks::new(sources.clone())));
+        address
+    });
     if let Some(ready) = ready {
-        let _ = ready.send(Ready { address, operator_file }); // Whoever started us may not care.
+        let _ = ready.send(Ready { address, hooks, operator_file }); // Whoever started us may not care.
     }
     let result = until_the_end(stop, &engine, &mut ended).await;
-    cancel.send_replace(true);
-    // What checks have started ends with the controller, and in order.
-    let _ = asking.join_next().await;
-    // Open streams of proxies would keep the server for ever; they come back by themselves.
-    tasks.abort_all();
+    sources.end();
+    drivers.end().await;
     result
 }
 
@@ -195,7 +205,7 @@ struct Leading {
     ended: oneshot::Receiver<Result<(), NotDone>>,
     fleet: Arc<Fleet>,
     happened: broadcast::Sender<Arc<Record>>,
-    jobs: mpsc::UnboundedReceiver<api::ReleaseName>,
+    jobs: mpsc::UnboundedReceiver<builder::Order>,
 }
 
 impl Leading {
@@ -309,7 +319,7 @@ fn fold(
     publisher: Publisher,
     fleet: Arc<Fleet>,
     happened: broadcast::Sender<Arc<Record>>,
-    builds: mpsc::UnboundedSender<api::ReleaseName>,
+    builds: mpsc::UnboundedSender<builder::Order>,
     fault: Fault,
 ) -> Result<Parts, ControllerError> {
     for note in &opened.notes {
@@ -425,6 +435,7 @@ mod tests {
             data: folder,
             listen: ([127, 0, 0, 1], 0).into(),
             advertise: None,
+            hooks: None,
             software: "test".into(),
             member_lifetime: None,
             fault: None,

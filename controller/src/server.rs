@@ -7,10 +7,12 @@
 
 mod accept;
 mod agents;
+pub(crate) mod hooks;
 mod joining;
 mod monitoring;
 mod operator;
 mod proxies;
+mod web;
 mod who;
 
 use std::path::PathBuf;
@@ -28,11 +30,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 use tonic::service::Routes;
 
-use crate::artifact::Layout;
 use crate::build::BuildFolders;
 use crate::certificates::Order;
 use crate::engine::Handle;
 use crate::fleet::Fleet;
+use crate::shelf::Shelf;
+use crate::sources::Sources;
 use crate::store::Record;
 
 pub(crate) use operator::remove_unfinished;
@@ -48,13 +51,15 @@ pub(crate) struct Shared {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) happened: broadcast::Sender<Arc<Record>>,
     pub(crate) ca: FleetCa,
-    pub(crate) layout: Layout,
+    pub(crate) shelf: Shelf,
     pub(crate) folders: BuildFolders,
     pub(crate) data: PathBuf,
     /// Host and port that joiners are told; none: nobody outside this machine can reach it.
     pub(crate) advertise: Option<String>,
     /// To whoever looks after the sources of certificates.
     pub(crate) orders: mpsc::Sender<Order>,
+    /// What is known of repositories; webhooks have them looked at.
+    pub(crate) sources: Sources,
     /// Numbers connections, so that the end of an old one is not taken for that of a new one.
     pub(crate) connections: AtomicU64,
 }
@@ -72,7 +77,8 @@ pub(crate) async fn serve(
     let operator = OperatorServer::new(operator::Service(shared.clone())).max_decoding_message_size(MESSAGE_BYTES);
     let monitoring = monitoring::Monitoring(shared.clone());
     let accept::Incoming { http2, http1 } = accept::incoming(listener, tls, limits, fleet);
-    tokio::spawn(monitoring::http1::serve(http1, monitoring.clone()));
+    let web = web::Web { monitoring, hooks: hooks::Hooks::new(shared.sources.clone()) };
+    tokio::spawn(monitoring::http1::serve(http1, web.clone()));
     let mut routes = Routes::new(operator)
         .add_service(JoiningServer::new(joining::Service(shared.clone())))
         .add_service(MembershipServer::new(joining::Service(shared.clone())))
@@ -80,7 +86,7 @@ pub(crate) async fn serve(
         .add_service(AgentsServer::new(agents::Service(shared)));
     // Whatever is no call of gRPC, over HTTP/2 as over HTTP/1.
     let router = routes.axum_router_mut();
-    *router = std::mem::take(router).fallback_service(monitoring);
+    *router = std::mem::take(router).fallback_service(web);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))

@@ -2,32 +2,33 @@
 //!
 //! Must not know: who asks or how it is shown. It changes nothing.
 
+mod configuration;
+mod release;
 mod rollout;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use api::operator::{
-    Artifact, FleetMember, NotReversible, Release, ServiceStatus, StageEndpoint, StageRelease, StageStatus,
-    StaticAddress, StatusReply,
-};
+use api::operator::{FleetMember, ServiceStatus, StageEndpoint, StageRelease, StageStatus, StatusReply};
 use api::{EnvironmentName, Host, HostTarget, MemberName, ReleaseName, ReleaseNumber, ServiceName, Share, StageName};
 use certs::fleet::Role;
 
 use crate::certificates::told;
 use crate::core::due::start_problem;
 use crate::core::observe::instance_id;
-use crate::core::state::{Entering, Leaving, Member, MemberProgress, Phase, ReleaseProgress, Rollout, Stage, State};
+use crate::core::state::{Entering, Leaving, Member, MemberProgress, Phase, Rollout, Stage, State};
 use crate::engine::Engine;
 use crate::fleet::Proxy;
 use crate::measure::{Measure, Totals, WINDOW};
 use crate::selector::Selector;
 
+pub(crate) use configuration::configuration;
+pub(crate) use release::{release, transfer};
 pub(crate) use rollout::{back_of, counts, rollout_of, tests_of, watched_of};
 
 /// A proxy that does not have the newest version for so long lags.
 const SWITCHING: Duration = Duration::from_secs(1);
 
-/// How many of a service's newest releases its status shows.
+/// How many of a service's newest releases its status shows, besides those under way.
 const RELEASES_SHOWN: usize = 5;
 
 /// Milliseconds since the Unix epoch by this machine's clock.
@@ -81,9 +82,11 @@ fn service(
         let environment = place.split(' ').next().and_then(|word| word.parse().ok());
         environment.is_some_and(|environment| !sees(Some(name), Some(&environment)))
     };
-    let newest = service.releases.keys().rev().take(RELEASES_SHOWN);
-    let newest = newest.filter_map(|number| {
-        let mut release = release(&engine.state, &ReleaseName::new(name.clone(), *number))?;
+    // What is under way is shown, however much came after it.
+    let newest = service.releases.iter().rev().enumerate();
+    let newest = newest.filter(|(place, (_, release))| *place < RELEASES_SHOWN || !release.progress.is_terminal());
+    let newest = newest.filter_map(|(_, (number, _))| {
+        let mut release = release(engine, &ReleaseName::new(name.clone(), *number))?;
         release.places.retain(|place| !elsewhere(place));
         Some(release)
     });
@@ -210,8 +213,8 @@ fn stage_release(
     StageRelease {
         release: number.number(),
         role: role(stage, number).to_owned(),
-        version: release.map(|release| release.version.clone()).unwrap_or_default(),
-        commit: release.map(|release| release.commit.clone()).unwrap_or_default(),
+        version: release.map(|release| release.wanted.version.clone()).unwrap_or_default(),
+        commit: release.map(|release| release.wanted.commit.clone()).unwrap_or_default(),
         weight_ppm: stage.share(number).ppm(),
         measured_ppm: (u128::from(*split) * u128::from(Share::ALL.ppm()))
             .checked_div(all)
@@ -246,6 +249,12 @@ pub(crate) fn role(stage: &Stage, number: ReleaseNumber) -> &'static str {
         (_, Some(Leaving::Draining { .. })) => "draining",
         _ => "stable",
     }
+}
+
+/// Where proxies reach a release of a stage, as far as it is known.
+pub(crate) fn addresses(engine: &Engine, name: &StageName, number: ReleaseNumber) -> Vec<String> {
+    let known = endpoints(engine, name, number).into_iter().map(|endpoint| endpoint.address);
+    known.filter(|address| !address.is_empty()).collect()
 }
 
 fn endpoints(engine: &Engine, name: &StageName, number: ReleaseNumber) -> Vec<StageEndpoint> {
@@ -287,58 +296,6 @@ fn endpoints(engine: &Engine, name: &StageName, number: ReleaseNumber) -> Vec<St
         }
     };
     engine.state.agents(group).map(on_agent).collect()
-}
-
-/// A release with where it is; `None` when there is no such release.
-pub(crate) fn release(state: &State, name: &ReleaseName) -> Option<Release> {
-    let (found, service) = (state.release(name)?, state.service(&name.service)?);
-    let (progress, problem, built_ms) = match &found.progress {
-        ReleaseProgress::Queued => ("queued", "", 0),
-        ReleaseProgress::Building => ("building", "", 0),
-        ReleaseProgress::Ready { at_ms } => ("ready", "", *at_ms),
-        ReleaseProgress::Failed { at_ms, problem } => ("failed", problem.as_str(), *at_ms),
-    };
-    let places = service.stages.iter().filter(|(_, stage)| stage.running().contains(&name.number));
-    let places = places.map(|(environment, stage)| match stage.share(name.number) {
-        Share::NONE => format!("{environment} {}", role(stage, name.number)),
-        share => format!("{environment} {} {share}", role(stage, name.number)),
-    });
-    Some(Release {
-        service: name.service.to_string(),
-        number: name.number.number(),
-        version: found.version.clone(),
-        commit: found.commit.clone(),
-        subject: found.subject.clone(),
-        state: progress.to_owned(),
-        problem: problem.to_owned(),
-        created_ms: found.created_ms,
-        built_ms,
-        by: found.by.clone(),
-        artifacts: found.components.keys().map(|component| artifact(found, component)).collect(),
-        places: places.collect(),
-        reason: found.reason.clone(),
-        not_reversible: found.not_reversible.as_ref().map(|mark| NotReversible {
-            reason: mark.reason.clone(),
-            by: mark.by.clone(),
-            at_ms: mark.at_ms,
-        }),
-    })
-}
-
-fn artifact(release: &crate::core::state::Release, component: &api::ComponentName) -> Artifact {
-    let built = release.artifacts.get(component);
-    let given = release.addresses.iter().filter(|entry| &entry.component == component);
-    let given = given.map(|entry| StaticAddress {
-        environment: entry.environment.as_ref().map(ToString::to_string).unwrap_or_default(),
-        component: component.to_string(),
-        addresses: entry.addresses.iter().map(ToString::to_string).collect(),
-    });
-    Artifact {
-        component: component.to_string(),
-        digest: built.map(|built| built.digest.to_string()).unwrap_or_default(),
-        bytes: built.map_or(0, |built| built.bytes),
-        addresses: given.collect(),
-    }
 }
 
 /// All members of the fleet.

@@ -119,6 +119,7 @@ pub(super) async fn ask(
         Ok(Ended::Exit(0)) => return Some(Outcome::Well),
         Ok(Ended::Exit(status)) => or(format!("exit status {status}")),
         Ok(Ended::Signal(signal)) => or(format!("ended by signal {signal}")),
+        Ok(ended @ Ended::TooLarge(_)) => ended.to_string(),
         Ok(Ended::TimedOut) => format!("it took longer than {timeout} and was ended"),
         // Nothing has looked at the release.
         Err(problem) => return Some(Outcome::Silent(line::one(&format!("{named} could not be run: {problem}")))),

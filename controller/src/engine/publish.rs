@@ -6,13 +6,13 @@ mod access;
 mod certificates;
 mod pieces;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use api::fleet::{Challenge, Change, ControllerMessage, Hello, Resource, ResourceKey, ResourceSet};
-use api::{EnvironmentName, Fingerprint, StageName, Version};
+use api::{EnvironmentName, Fingerprint, ServiceName, StageName, Version};
 use prost::Message;
 
 use crate::core::{Event, State, resources};
@@ -95,7 +95,7 @@ impl Publisher {
         }
         set.upserts.extend(self.certificates.shared(SystemTime::now()));
         set.upserts.extend(access::all(state));
-        for name in state.stage_names() {
+        for name in state.known_stages() {
             set.upserts.extend(self.stage(state, &name));
         }
         self.apply(&set);
@@ -109,16 +109,12 @@ impl Publisher {
                 Event::EnvironmentApplied { spec } => {
                     self.refresh_environment(state, &spec.name, SystemTime::now(), &mut set);
                     // The host of a stage, by which its endpoints may be verified, is in the zone.
-                    for name in state.stage_names().filter(|name| name.environment == spec.name) {
+                    for name in state.known_stages().into_iter().filter(|name| name.environment == spec.name) {
                         self.refresh_stage(state, &name, &mut set);
                     }
                 }
-                // What its stages say of themselves: who may pass, and which page may call.
-                Event::ServiceApplied { spec } => {
-                    for name in state.stage_names().filter(|name| name.service == spec.name) {
-                        self.refresh_stage(state, &name, &mut set);
-                    }
-                }
+                Event::ServiceApplied { spec } => self.refresh_service(state, &spec.name, &mut set),
+                Event::ServiceRegistered { spec, .. } => self.refresh_service(state, &spec.name, &mut set),
                 Event::AccessApplied { .. } => self.refresh_access(state, &mut set),
                 Event::ApplicationCreated { name, .. }
                 | Event::ApplicationRotated { name, .. }
@@ -151,8 +147,9 @@ impl Publisher {
         for name in state.environments.keys() {
             self.refresh_environment(state, name, now, &mut set);
         }
-        let asking = state.stage_names().filter(|name| certificates::clients_of_stage(state, name).is_some());
-        for name in asking.collect::<Vec<_>>() {
+        let mut asking = state.known_stages();
+        asking.retain(|name| certificates::clients_of_stage(state, name).is_some());
+        for name in asking {
             self.refresh_stage(state, &name, &mut set);
         }
         set.upserts.extend(self.certificates.shared(now).into_iter().filter(|new| self.is_news(new)));
@@ -266,6 +263,17 @@ impl Publisher {
         let gone = present.filter(|(_, of)| !wanted.iter().any(|new| new.kind == "certificate" && new.name == *of));
         set.removals.extend(gone.map(|(kind, name)| ResourceKey { kind: kind.clone(), name: name.clone() }));
         set.upserts.extend(wanted.into_iter().filter(|new| self.is_news(new)));
+    }
+
+    fn refresh_service(&self, state: &State, service: &ServiceName, set: &mut ResourceSet) {
+        // Also those that its file describes no more.
+        let (first, last) = (format!("{service}/"), format!("{service}0")); // '0' follows '/' in ASCII.
+        let present = self.resources.range(("stage".to_owned(), first)..("stage".to_owned(), last));
+        let mut names: BTreeSet<StageName> = present.filter_map(|((_, name), _)| name.parse().ok()).collect();
+        names.extend(state.known_stages().into_iter().filter(|name| name.service == *service));
+        for name in names {
+            self.refresh_stage(state, &name, set);
+        }
     }
 
     fn refresh_stage(&self, state: &State, name: &StageName, set: &mut ResourceSet) {

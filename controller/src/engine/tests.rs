@@ -6,8 +6,11 @@ use api::fleet::Hello;
 use api::{EnvironmentName, MemberName, Scope};
 
 use super::*;
+use api::ReleaseName;
+
+use crate::builder::Order;
 use crate::core::Mark;
-use crate::core::spec::ServiceSpec;
+use crate::core::spec::{ServiceSpec, TriggerSpec};
 use crate::store::Opened;
 
 /// An engine that leads.
@@ -18,7 +21,7 @@ pub(crate) struct World {
     pub(crate) happened: broadcast::Sender<Arc<Record>>,
     pub(crate) ended: oneshot::Receiver<Result<(), NotDone>>,
     /// Builds that are due.
-    pub(crate) builds: mpsc::UnboundedReceiver<ReleaseName>,
+    pub(crate) builds: mpsc::UnboundedReceiver<Order>,
 }
 
 /// The state that is on disk, by folding all of it, and with the checkpoint as a start would.
@@ -102,14 +105,14 @@ async fn a_store_that_fails_under_what_is_due_ends_the_engine() {
         let spec = ServiceSpec {
             name: name.service.clone(),
             source: None,
+            trigger: TriggerSpec::default(),
             build: None,
             components: BTreeMap::new(),
             stages: BTreeMap::<EnvironmentName, _>::new(),
         };
         let mark = Mark { seq: 0, at_ms: 0, by: "", reason: "", request: "" };
         engine.state.evolve(&Event::ServiceApplied { spec }, mark);
-        let (version, commit, subject) = Default::default();
-        engine.state.evolve(&Event::ReleaseRequested { release: name, version, commit, subject }, mark);
+        engine.state.evolve(&Event::ReleaseRequested { release: name, wanted: Box::default() }, mark);
     });
     world.ends_with_its_store().await;
 }
@@ -155,14 +158,18 @@ async fn a_repeated_request_is_answered_with_all_its_events_and_to_its_operator_
     let spec = |number: usize| ServiceSpec {
         name: format!("s{number}").parse().expect("name"),
         source: None,
+        trigger: TriggerSpec::default(),
         build: None,
         components: BTreeMap::new(),
         stages: BTreeMap::new(),
     };
     for count in [1, EVENTS_OF_ONE, EVENTS_OF_ONE * 2, EVENTS_OF_ONE * 2 + 3] {
         let services = (0..count).map(|number| spec(count * 100 + number)).collect();
-        let apply =
-            Submission::of("anna", String::new(), Command::Apply { environments: Vec::new(), services, access: None });
+        let apply = Submission::of(
+            "anna",
+            String::new(),
+            Command::Apply { environments: Vec::new(), services, access: None, releases: None },
+        );
         let ask = |by: &str| {
             let mut submission = Submission::of(by, String::new(), apply.command.clone());
             submission.request = format!("apply-{count}");

@@ -33,7 +33,8 @@ fn world(explicit: bool) -> World {
     if explicit {
         production.denial = crate::core::spec::Denial::Explicit;
     }
-    let apply = Command::Apply { environments: vec![production], services: Vec::new(), access: Some(access) };
+    let apply =
+        Command::Apply { environments: vec![production], services: Vec::new(), access: Some(access), releases: None };
     world.command(apply, "").expect("applied");
     let key = KeyMade { id: "a".into(), sha256: api::Digest::of(b"a"), until_ms: None };
     let create = Command::CreateApplication {

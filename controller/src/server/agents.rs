@@ -1,5 +1,6 @@
 //! The stream of one agent, and the artifacts it fetches.
 
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use api::Digest;
 use api::agent::agent_message::Kind as Up;
 use api::agent::agents_server::Agents;
 use api::agent::controller_message::Kind as Down;
@@ -23,9 +25,12 @@ use tracing::info;
 use super::Shared;
 use super::accept::Caller;
 use super::who::{parse, stopping};
+use crate::core::State;
 use crate::core::observe::InstanceSeen;
+use crate::core::state::ArtifactKind;
 use crate::engine::{AgentSender, Engine};
 use crate::fleet::{LEASE, QUEUE};
+use crate::shelf::Placed;
 use crate::status::clock_ms;
 
 const HELLO: Duration = Duration::from_secs(10);
@@ -91,8 +96,8 @@ impl Agents for Service {
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let member = self.0.member(&request, Role::Agent).await?;
         let request = request.into_inner();
-        let digest: api::Digest = parse(&request.digest)?;
-        let mut blob = self.0.layout.open_blob(&digest).map_err(|problem| Status::not_found(problem.to_string()))?;
+        let digest: Digest = parse(&request.digest)?;
+        let mut blob = self.blob(&digest).await?;
         let (sender, receiver) = mpsc::channel(4);
         let (engine, runtime) = (self.0.engine.clone(), tokio::runtime::Handle::current());
         let refusal = move || {
@@ -127,6 +132,23 @@ impl Agents for Service {
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
+}
+
+impl Service {
+    /// A blob of an artifact that some release has.
+    async fn blob(&self, digest: &Digest) -> Result<File, Status> {
+        let placed = self.0.engine.read(|engine| placed(&engine.state)).await.ok_or_else(stopping)?;
+        self.0.shelf.open(digest, placed).await.map_err(Status::not_found)
+    }
+}
+
+/// Artifacts for agents that are elsewhere, too.
+fn placed(state: &State) -> Vec<Placed> {
+    let releases = state.services.values().flat_map(|service| service.releases.values());
+    let kept = releases.filter(|release| release.trimmed.artifacts_ms.is_none());
+    let folders = kept.flat_map(|release| release.all_artifacts()).map(|(_, _, artifact)| artifact);
+    let folders = folders.filter(|artifact| artifact.kind == ArtifactKind::Folder);
+    folders.filter_map(|one| Some(Placed { digest: one.digest, place: one.place.clone()? })).collect()
 }
 
 /// An agent's report as the core sees it.

@@ -3,7 +3,7 @@
 //!
 //! Must not know: what is decided, or how a connection came to be. It changes nothing and reads no request's body.
 //!
-//! Main type: [`Monitoring`], for HTTP/1 ([`http1`]) and beside gRPC on HTTP/2. Operators' tokens (or certificates) open
+//! Main type: [`Monitoring`]; [`http1`] is for those who speak no HTTP/2. Operators' tokens (or certificates) open
 //! it, and what a token may not see is not there.
 
 mod annotations;
@@ -11,20 +11,18 @@ mod discovery;
 pub(super) mod http1;
 mod parameters;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use api::Verb;
-use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
-use tonic::codegen::{BoxFuture, Service};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::Shared;
+use super::web::{response, text};
 use super::who::{Operator, stopping, wrong};
 use crate::engine::Engine;
 use crate::status::clock_ms;
@@ -34,7 +32,7 @@ const DISCOVERY: &str = "/v1/discovery/prometheus";
 /// Where dashboards look for what happened.
 const ANNOTATIONS: &str = "/v1/annotations";
 
-/// Answers whatever is no call of gRPC.
+/// Answers what is asked for in plain HTTP.
 #[derive(Clone)]
 pub(super) struct Monitoring(pub(super) Arc<Shared>);
 
@@ -49,7 +47,7 @@ enum Page {
 
 impl Monitoring {
     /// One request, up to its body.
-    async fn answer(&self, request: Parts) -> Response<String> {
+    pub(super) async fn answer(&self, request: Parts) -> Response<String> {
         if is_grpc(&request) {
             // As gRPC's own server says of what it does not know.
             return Status::unimplemented("").into_http();
@@ -97,22 +95,6 @@ impl Monitoring {
     }
 }
 
-impl<B: Send + 'static> Service<Request<B>> for Monitoring {
-    type Response = Response<String>;
-    type Error = Infallible;
-    type Future = BoxFuture<Response<String>, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let monitoring = self.clone();
-        let (parts, _) = request.into_parts();
-        Box::pin(async move { Ok(monitoring.answer(parts).await) })
-    }
-}
-
 impl Operator {
     /// Refuses a token that reads nothing at all. One that reads a part is answered with that part.
     fn reads(&self) -> Result<(), Status> {
@@ -157,17 +139,4 @@ fn refusal(status: &Status, has_token: bool) -> Response<String> {
 fn json(list: &impl Serialize) -> Result<Response<String>, Status> {
     let body = serde_json::to_string(list).map_err(|problem| Status::internal(problem.to_string()))?;
     Ok(response(StatusCode::OK, "application/json", body))
-}
-
-/// A sentence, or some, as a text.
-fn text(status: StatusCode, sentences: &str) -> Response<String> {
-    response(status, "text/plain; charset=utf-8", format!("{sentences}\n"))
-}
-
-fn response(status: StatusCode, kind: &'static str, body: String) -> Response<String> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let fields = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    response.headers_mut().extend(fields.map(|(name, value)| (name, HeaderValue::from_static(value))));
-    response
 }

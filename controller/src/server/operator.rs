@@ -8,6 +8,7 @@ mod change;
 mod explain;
 mod marks;
 mod releases;
+mod resolve;
 mod seeing;
 
 use std::pin::Pin;
@@ -88,7 +89,7 @@ impl Operator for Service {
 
     async fn list_releases(&self, request: Request<ListReleasesRequest>) -> Result<Response<Releases>, Status> {
         let who = self.0.operator(&request).await?;
-        self.0.list_releases(&who, &request.into_inner().service).await.map(Response::new)
+        self.0.list_releases(&who, request.into_inner()).await.map(Response::new)
     }
 
     async fn show_release(&self, request: Request<ReleaseRequest>) -> Result<Response<Release>, Status> {
@@ -102,6 +103,36 @@ impl Operator for Service {
     ) -> Result<Response<Self::ReleaseLogsStream>, Status> {
         let who = self.0.operator(&request).await?;
         releases::logs(self.0.clone(), &who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cancel_build(&self, request: Request<ChangeReleaseRequest>) -> Result<Response<Release>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.cancel_build(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn retry_release(&self, request: Request<ChangeReleaseRequest>) -> Result<Response<Release>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.retry_release(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn diff_releases(&self, request: Request<DiffReleasesRequest>) -> Result<Response<ReleasesDiffer>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.diff_releases(&who, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn verify_release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseVerified>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.verify_release(&who, &request.into_inner().release).await.map(Response::new)
+    }
+
+    async fn list_repositories(&self, request: Request<ListRequest>) -> Result<Response<Repositories>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.list_repositories(&who).await.map(Response::new)
+    }
+
+    async fn resolve_stage(&self, request: Request<ResolveStageRequest>) -> Result<Response<StageResolved>, Status> {
+        let who = self.0.operator(&request).await?;
+        self.0.resolve_stage(&who, request.into_inner()).await.map(Response::new)
     }
 
     async fn mark_release(&self, request: Request<MarkReleaseRequest>) -> Result<Response<Release>, Status> {

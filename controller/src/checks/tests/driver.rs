@@ -57,7 +57,12 @@ impl Rolling {
         }
         let environments = plain.environments.values().cloned().collect();
         world
-            .carries_out(Submission::own(Command::Apply { environments, services: vec![service], access: None }))
+            .carries_out(Submission::own(Command::Apply {
+                environments,
+                services: vec![service],
+                access: None,
+                releases: None,
+            }))
             .await;
         for number in 1..=3 {
             let address = ([10, 0, 0, 1], 8_000 + number).into();
@@ -65,7 +70,15 @@ impl Rolling {
             let addresses =
                 vec![crate::core::state::Addresses { environment: None, component, addresses: vec![address] }];
             let (service, version, commit) = (stage().service, format!("1.{number}"), String::new());
-            world.carries_out(Submission::own(Command::AddRelease { service, version, commit, addresses })).await;
+            world
+                .carries_out(Submission::own(Command::AddRelease {
+                    service,
+                    version,
+                    commit,
+                    addresses,
+                    artifacts: Vec::new(),
+                }))
+                .await;
         }
         let fleet = world.engine.read(|engine| engine.fleet.clone()).await.expect("it runs");
         let folders = folders(world.folder.path());

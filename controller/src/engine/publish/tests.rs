@@ -8,7 +8,10 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::certificates::Shelved;
-use crate::core::spec::{AcmeSpec, CertificateSource, ChallengeSpec, EnvironmentSpec, HOOK_TIMEOUT, HttpsSpec, Target};
+use crate::core::spec::{
+    AcmeSpec, CertificateSource, ChallengeSpec, EnvironmentSpec, HOOK_TIMEOUT, HttpsSpec, ServiceSpec, StageSpec,
+    Target,
+};
 use crate::core::state::{Addresses, CertificateRecord};
 use crate::core::{Command, Context, Mark, decide};
 use crate::fleet::QUEUE;
@@ -82,6 +85,7 @@ fn environment(name: &str, zone: &str) -> EnvironmentSpec {
         client_certificates: None,
         denial: Default::default(),
         credentials: Default::default(),
+        may_be_public: true,
     }
 }
 
@@ -156,7 +160,7 @@ fn release(world: &mut World, address: std::net::SocketAddr) {
     let addresses =
         vec![Addresses { environment: None, component: "web".parse().expect("name"), addresses: vec![address] }];
     let (service, version) = ("hello".parse().expect("name"), "1".to_owned());
-    world.command(Command::AddRelease { service, version, commit: String::new(), addresses });
+    world.command(Command::AddRelease { service, version, commit: String::new(), addresses, artifacts: Vec::new() });
     let (release, environment) = ("hello@r1".parse().expect("name"), "dev".parse().expect("name"));
     world.command(Command::Promote { release, environment, share: None, bypass: false });
 }
@@ -167,7 +171,7 @@ fn fleet_a_zone_that_moves_takes_the_names_of_endpoints_along() {
     world.apply("dev", "dev.example.com");
     let file = "schema = 1\nservice = \"hello\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"tls\"\n[stage.dev]\n";
     let Ok(crate::files::File::Service(spec)) = crate::files::parse("f", file) else { panic!("a service") };
-    world.command(Command::Apply { environments: Vec::new(), services: vec![spec], access: None });
+    world.command(Command::Apply { environments: Vec::new(), services: vec![spec], access: None, releases: None });
     release(&mut world, ([10, 0, 0, 1], 8_443).into());
     let name = |world: &World| {
         let stage = &world.publisher.resources[&("stage".to_owned(), "hello/dev".to_owned())];
@@ -188,7 +192,7 @@ fn fleet_what_a_stage_says_of_itself_is_told_when_it_is_applied() {
             "schema = 1\nservice = \"hello\"\n[component.web]\nfolder = \"dist\"\nprotocol = \"h1\"\n[stage.dev]\n{line}\n"
         );
         let Ok(crate::files::File::Service(spec)) = crate::files::parse("f", &file) else { panic!("a service") };
-        world.command(Command::Apply { environments: Vec::new(), services: vec![spec], access: None });
+        world.command(Command::Apply { environments: Vec::new(), services: vec![spec], access: None, releases: None });
     };
     apply(&mut world, "");
     release(&mut world, ([10, 0, 0, 1], 8_080).into());
@@ -229,7 +233,12 @@ fn access_that_is_applied_replaces_what_was_there() {
         };
         let read = crate::files::parse_with("access.toml", text, &attached);
         let Ok(crate::files::File::Access(spec)) = read else { panic!("{read:?}") };
-        world.command(Command::Apply { environments: Vec::new(), services: Vec::new(), access: Some(spec) });
+        world.command(Command::Apply {
+            environments: Vec::new(),
+            services: Vec::new(),
+            access: Some(spec),
+            releases: None,
+        });
     };
     let issuer = "[issuer.corp]\nissuer = \"https://login.example.com\"\naudience = [\"a\"]\n";
     let permit = "permit (principal, action, resource);";
@@ -336,7 +345,7 @@ fn fleet_certificates_are_those_of_their_source_and_for_their_zone_only() {
     let mut world = World::new();
     let apply = |world: &mut World, source: &CertificateSource| {
         let spec = EnvironmentSpec { certificates: source.clone(), ..environment("dev", "dev.example.com") };
-        world.command(Command::Apply { environments: vec![spec], services: Vec::new(), access: None });
+        world.command(Command::Apply { environments: vec![spec], services: Vec::new(), access: None, releases: None });
     };
     let bring = |world: &mut World, source: &CertificateSource, names: &[&str]| {
         let folder = tempfile::tempdir().expect("folder");
@@ -519,4 +528,45 @@ async fn fleet_a_proxy_that_takes_nothing_is_let_go() {
     world.fleet.send_to_all(&vec![filler; QUEUE + 1]);
     assert!(!world.fleet.proxies()[&name].is_connected());
     receiver.close();
+}
+
+#[test]
+fn fleet_a_public_stage_is_told_of_before_anything_serves_there() {
+    let hello = |stages: &[(&str, bool)]| ServiceSpec {
+        name: "hello".parse().expect("name"),
+        source: None,
+        trigger: Default::default(),
+        build: None,
+        components: BTreeMap::new(),
+        stages: stages
+            .iter()
+            .map(|(name, public)| (name.parse().expect("name"), StageSpec { public: *public, ..StageSpec::default() }))
+            .collect(),
+    };
+    let apply = |stages: &[(&str, bool)]| Command::Apply {
+        environments: Vec::new(),
+        services: vec![hello(stages)],
+        access: None,
+        releases: None,
+    };
+    let told = |world: &World| -> Vec<String> {
+        let stages = world.publisher.resources.values().filter(|resource| matches!(&*resource.kind, "stage" | "split"));
+        stages.map(|resource| format!("{} {}", resource.kind, resource.name)).collect()
+    };
+    let mut world = World::new();
+    world.apply_together(&[("dev", "dev.example.com"), ("staging", "staging.example.com")]);
+    world.command(apply(&[("dev", true), ("staging", false)]));
+    assert_eq!(told(&world), ["split hello/dev", "stage hello/dev"], "what is hidden stays unknown");
+    let resource = &world.publisher.resources[&("stage".to_owned(), "hello/dev".to_owned())];
+    let stage = api::fleet::Stage::decode(&*resource.body).expect("a stage");
+    assert!(stage.backends.is_empty() && stage.access.is_some_and(|access| access.public));
+    let names: Vec<EnvironmentName> = world.state.environments.keys().cloned().collect();
+    world.publisher.begin_term(2, &world.state, &names);
+    assert_eq!(told(&world), ["split hello/dev", "stage hello/dev"], "a controller that starts tells the same");
+    for stages in [&[("dev", false), ("staging", false)][..], &[("staging", false)], &[]] {
+        world.command(apply(&[("dev", true)]));
+        assert_eq!(told(&world), ["split hello/dev", "stage hello/dev"]);
+        world.command(apply(stages));
+        assert!(told(&world).is_empty(), "{stages:?}: {:?}", told(&world));
+    }
 }

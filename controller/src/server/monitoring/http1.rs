@@ -16,28 +16,25 @@ use tonic::codegen::Service;
 use tonic::transport::server::Connected;
 use tracing::debug;
 
-use super::Monitoring;
 use crate::server::accept::Greeted;
+use crate::server::web::{HEAD_BYTES, Web};
 
 /// A request's head (limits by default: request head 10 s).
 const HEAD: Duration = Duration::from_secs(10);
 /// A whole exchange, also with one who reads nothing of the answer (limits by default: unary request 60 s).
 const WHOLE: Duration = Duration::from_secs(60);
-/// Largest head (limits by default: 32 KiB; of 100 fields at most, which is the library's own limit).
-const HEAD_BYTES: usize = 32 * 1024;
-
 /// Serves each connection beside the others, until no more can come.
-pub(in crate::server) async fn serve(mut connections: mpsc::Receiver<Greeted>, monitoring: Monitoring) {
+pub(in crate::server) async fn serve(mut connections: mpsc::Receiver<Greeted>, web: Web) {
     while let Some(connection) = connections.recv().await {
-        tokio::spawn(exchange(connection, monitoring.clone()));
+        tokio::spawn(exchange(connection, web.clone()));
     }
 }
 
-async fn exchange(connection: Greeted, monitoring: Monitoring) {
+async fn exchange(connection: Greeted, web: Web) {
     let caller = connection.connect_info();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
-        monitoring.clone().call(request)
+        web.clone().call(request)
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES).keep_alive(false);

@@ -6,8 +6,11 @@ use api::operator::{
 use api::{HostTarget, Verb};
 use tonic::Status;
 
+use super::resolve::told;
 use crate::certificates::take_lists;
-use crate::core::spec::{AccessSpec, ClientCertificates, EnvironmentSpec, OnMachine, RolloutSpec, ServiceSpec, Target};
+use crate::core::spec::{
+    AccessSpec, ClientCertificates, EnvironmentSpec, OnMachine, ReleasesSpec, RolloutSpec, ServiceSpec, Target,
+};
 use crate::core::{Command, Refusal, State};
 use crate::engine::{Engine, NotDone, Priority, Submission};
 use crate::files::{self, Attached, File};
@@ -23,12 +26,16 @@ impl Shared {
         }
         let (reason, plan) = (request.reason.clone(), request.plan);
         let read = tokio::task::spawn_blocking(move || read_all(&request.files)).await.map_err(|_| stopping())?;
-        let Read { environments, services, access, mut mistakes } = read;
-        if environments.is_empty() && services.is_empty() && access.is_none() && mistakes.is_empty() {
+        let Read { environments, services, access, releases, mut mistakes } = read;
+        let nothing = environments.is_empty() && services.is_empty() && access.is_none() && releases.is_none();
+        if nothing && mistakes.is_empty() {
             return Err(Status::invalid_argument("no file was given: -f FILE"));
         }
         if access.is_some() {
             who.may(Verb::Apply, None, None)?;
+        }
+        if releases.is_some() {
+            who.may(Verb::Admin, None, None)?;
         }
         for spec in &environments {
             who.may(Verb::Apply, None, Some(&spec.name))?;
@@ -39,7 +46,7 @@ impl Shared {
         self.may_name(who, &environments, &services).await?;
         let lists = named_lists(&environments, &services);
         // Mistakes within files and between them are told together.
-        let command = Command::Apply { environments, services, access };
+        let command = Command::Apply { environments, services, access, releases };
         let ask = |plan| Submission { plan, ..Submission::of(who.name.as_str(), reason.clone(), command.clone()) };
         let planned = self.engine.submit(ask(true), Priority::Normal).await;
         let plan = plan || !mistakes.is_empty() || planned.is_err();
@@ -112,12 +119,16 @@ impl Shared {
     }
 
     pub(super) async fn list_services(&self, who: Operator) -> Result<Services, Status> {
+        let sources = self.sources.clone();
         let list = move |engine: &Engine| {
             let seen = engine.state.services.values().filter(|service| who.sees(Some(&service.spec.name), None));
             let newest = |service: &crate::core::state::Service| {
                 service.releases.last_key_value().map_or(0, |(number, _)| number.number())
             };
-            Services { services: seen.map(|entry| service(&engine.state, &entry.spec, newest(entry))).collect() }
+            let told = |entry: &crate::core::state::Service| {
+                told(service(&engine.state, &entry.spec, newest(entry)), entry, &sources)
+            };
+            Services { services: seen.map(told).collect() }
         };
         self.engine.read(list).await.ok_or_else(stopping)
     }
@@ -129,6 +140,7 @@ struct Read {
     environments: Vec<EnvironmentSpec>,
     services: Vec<ServiceSpec>,
     access: Option<AccessSpec>,
+    releases: Option<Box<ReleasesSpec>>,
     mistakes: Vec<Mistake>,
 }
 
@@ -153,7 +165,14 @@ fn read_all(given: &[api::operator::File]) -> Read {
                     });
                 }
             }
-            Err(found) => read.mistakes.extend(found.into_iter().map(told)),
+            Ok(File::Releases(spec)) => {
+                if read.releases.replace(spec).is_some() {
+                    let message = "releases are described by another of these files already: it is one file for the whole controller";
+                    let file = file.name.clone();
+                    read.mistakes.push(Mistake { file, message: message.into(), ..Mistake::default() });
+                }
+            }
+            Err(found) => read.mistakes.extend(found.into_iter().map(mistake)),
         }
     }
     read
@@ -176,7 +195,7 @@ fn named_lists(environments: &[EnvironmentSpec], services: &[ServiceSpec]) -> Ve
     named
 }
 
-fn told(mistake: files::Mistake) -> Mistake {
+fn mistake(mistake: files::Mistake) -> Mistake {
     let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Mistake { file: mistake.file, line: place(mistake.line), column: place(mistake.column), message: mistake.message }
 }
@@ -218,6 +237,7 @@ fn service(state: &State, spec: &ServiceSpec, newest_release: u32) -> Service {
         branch: spec.source.as_ref().map(|source| source.branch.clone()).unwrap_or_default(),
         stages: spec.stages.iter().map(stage).collect(),
         newest_release,
+        ..Service::default()
     }
 }
 

@@ -24,7 +24,7 @@ impl Shared {
         let command = Command::MarkRelease { release: release.clone(), reversible: request.reversible };
         // A rollback that comes right after it has to know.
         self.ask(who, command, request.reason, request.request_id, Priority::Traffic).await?;
-        let show = self.engine.read(move |engine| status::release(&engine.state, &release)).await;
+        let show = self.engine.read(move |engine| status::release(engine, &release)).await;
         show.ok_or_else(stopping)?.ok_or_else(|| Status::internal("the release is not there"))
     }
 }

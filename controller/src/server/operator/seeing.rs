@@ -20,7 +20,7 @@ use crate::store::Record;
 /// Four times a second is as much as an eye can follow.
 const AT_MOST_EVERY: Duration = Duration::from_millis(250);
 /// Records read at once while history is told.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 
 /// The state of things; with `watch`, again whenever it differs.
 pub(super) async fn status(
@@ -47,6 +47,8 @@ pub(super) async fn status(
         let mut last = StatusReply::default();
         loop {
             let (selector, who) = (selector.clone(), who.clone());
+            // Repositories are the business of whoever may see everything, as the fleet is.
+            let of_sources = if who.sees(None, None) { shared.sources.warnings() } else { Vec::new() };
             let look = move |engine: &Engine| {
                 let valid = engine.state.tokens.get(&who.name).is_some_and(|token| !token.revoked);
                 let sees = |service: Option<&ServiceName>, environment: Option<&EnvironmentName>| {
@@ -55,10 +57,11 @@ pub(super) async fn status(
                 valid.then(|| status::all(engine, &selector, Instant::now(), sees))
             };
             let Some(found) = shared.engine.read(look).await else { return };
-            let Some(reply) = found else {
+            let Some(mut reply) = found else {
                 let _ = sender.send(Err(revoked())).await; // The watcher may have gone.
                 return;
             };
+            reply.warnings.extend(of_sources);
             let news = StatusReply { at_ms: last.at_ms, ..reply.clone() } != last;
             if news && sender.send(Ok(reply.clone())).await.is_err() || !watch {
                 return;
@@ -200,7 +203,8 @@ impl Filter {
     }
 }
 
-fn entry(record: &Record) -> Option<HistoryEntry> {
+/// A record as people are told of it; none: it is no event that is known.
+pub(super) fn entry(record: &Record) -> Option<HistoryEntry> {
     let event = engine::event_of(record).ok()?;
     Some(HistoryEntry {
         event: record.seq,

@@ -91,6 +91,7 @@ fn discovery_lists_in_one_order_what_is_wanted_and_may_be_seen() {
             component: "web".parse().expect("name"),
             addresses: ["[::1]:80", "10.0.0.9:80", "10.0.0.2:80"].map(address).into(),
         }],
+        artifacts: Vec::new(),
     };
     world.command(add, "").expect("added");
     world.promote("hello@r3", "dev", None).expect("dev");
