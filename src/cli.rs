@@ -68,6 +68,7 @@ pub(crate) enum Verb {
     Apply(verbs::apply::ApplyArgs),
     Environment(verbs::environment::EnvironmentArgs),
     Service(verbs::service::ServiceArgs),
+    Repository(verbs::repository::RepositoryArgs),
     Status(verbs::status::StatusArgs),
 
     Release(verbs::release::ReleaseArgs),
@@ -109,7 +110,7 @@ pub(crate) struct DemoArgs {
 /// The verbs as `pointsman --help` lists them.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Set up", &["init", "controller", "proxy", "agent", "join", "login", "context", "demo", "completions"]),
-    ("Describe", &["apply", "environment", "service", "status"]),
+    ("Describe", &["apply", "environment", "service", "repository", "status"]),
     ("Releases", &["release"]),
     ("Traffic", &["promote", "rollout", "rollback", "unhold"]),
     ("Who may pass", &["app", "access", "policy", "explain"]),

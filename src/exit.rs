@@ -103,7 +103,7 @@ pub(crate) fn of_change(plan: bool, no_wait: bool, decided: Option<&Decided>, ou
 pub(crate) fn of_build(state: &str) -> Exit {
     match state {
         "ready" => Exit::Done,
-        "failed" => Exit::Refused,
+        "failed" | "cancelled" | "overtaken" => Exit::Refused,
         _ => Exit::Waiting,
     }
 }
@@ -135,7 +135,9 @@ mod tests {
         ] {
             assert_eq!(of_change(plan, no_wait, Some(&decided(event)), outcome) as u8, code);
         }
-        for (state, code) in [("ready", 0), ("failed", 1), ("queued", 4), ("building", 4)] {
+        for (state, code) in
+            [("ready", 0), ("failed", 1), ("cancelled", 1), ("overtaken", 1), ("queued", 4), ("building", 4)]
+        {
             assert_eq!(of_build(state) as u8, code);
         }
         assert_eq!(Failure::usage("").exit as u8, 2);

@@ -74,6 +74,7 @@ async fn ask(verb: Verb, session: &Session) -> Ended {
         Verb::Login(args) => verbs::login::run(args, session).await,
         Verb::Apply(args) => verbs::apply::run(args, session).await,
         Verb::Environment(args) => verbs::environment::run(args, session).await,
+        Verb::Repository(args) => verbs::repository::run(args, session).await,
         Verb::Service(args) => verbs::service::run(args, session).await,
         Verb::Status(args) => verbs::status::run(args, session).await,
         Verb::Release(args) => verbs::release::run(args, session).await,

@@ -133,6 +133,11 @@ impl<'a> Reading<'a> {
         Self { output, ended: None }
     }
 
+    /// Where it is told.
+    pub(crate) fn output(&self) -> &'a Output {
+        self.output
+    }
+
     /// Tells something, unless nobody reads any more. What else is wrong with stdout is said once on stderr.
     pub(crate) fn tell(&mut self, tell: impl FnOnce(&Output) -> Result<(), Failure>) {
         if self.ended.is_some() {

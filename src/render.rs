@@ -19,10 +19,12 @@ mod log;
 mod marks;
 pub(crate) mod numbers;
 mod release;
+mod resolved;
 mod rollout;
 mod status;
 mod table;
 mod times;
+mod transfer;
 
 pub(crate) use access::{application, applications, key_made};
 pub(crate) use certificates::{certificate_details, certificates};
@@ -33,11 +35,13 @@ pub(crate) use history::history_line;
 pub(crate) use line::{Line, Style, clean, clean_lines, is_unsafe};
 pub(crate) use lists::{environment, environments, fleet, invitation, resolved, service, services, tokens};
 pub(crate) use log::LogText;
-pub(crate) use release::{release, releases};
+pub(crate) use release::{differ, release, release_in_short, release_with_output, releases, verified};
+pub(crate) use resolved::{repositories, stage_resolved};
 pub(crate) use rollout::{rollout, rollout_ended, rollout_explained, rollout_line, rollout_now};
 pub(crate) use status::{headline, status};
 pub(crate) use table::{Align, Table};
 pub(crate) use times::{ago, clock, stamp};
+pub(crate) use transfer::{Pace, transfer};
 
 /// How to show: the moment, the place and the room there is.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use api::operator::{ApplicationClient, GivenAttribute, StaticAddress};
-use api::{ComponentName, EnvironmentName, MemberName, ReleaseName, ServiceName, Span, StageName};
+use api::operator::{ApplicationClient, GivenAttribute, GivenImage, StaticAddress};
+use api::{ComponentName, EnvironmentName, MemberName, ReleaseName, ReleaseNumber, ServiceName, Span, StageName};
 
 /// A value that was not accepted: what is, in words with an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +107,68 @@ impl FromStr for Placed {
 impl From<Placed> for StaticAddress {
     fn from(placed: Placed) -> Self {
         placed.0
+    }
+}
+
+/// An image of a component of a release: `[ENVIRONMENT/]COMPONENT=REF`. The controller reads the reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Imaged(GivenImage);
+
+impl FromStr for Imaged {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let wrong = || {
+            accepted(
+                "[ENVIRONMENT/]COMPONENT=REF, such as \"web=registry.example.com/shop/web:v1\" or \
+                 \"staging/web=registry.example.com/shop/web@sha256:...\"",
+            )
+        };
+        let (place, reference) =
+            text.split_once('=').filter(|(_, reference)| !reference.is_empty()).ok_or_else(wrong)?;
+        let (environment, component) = place.split_once('/').map_or((None, place), |(e, c)| (Some(e), c));
+        let environment = environment.map(str::parse::<EnvironmentName>).transpose().map_err(|_| wrong())?;
+        let component: ComponentName = component.parse().map_err(|_| wrong())?;
+        Ok(Self(GivenImage {
+            environment: environment.map(|environment| environment.to_string()).unwrap_or_default(),
+            component: component.to_string(),
+            reference: reference.to_owned(),
+        }))
+    }
+}
+
+impl From<Imaged> for GivenImage {
+    fn from(imaged: Imaged) -> Self {
+        imaged.0
+    }
+}
+
+/// The other one of two releases of a service: `hello@r42`, or `r42` alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OtherRelease {
+    /// Of the same service.
+    Number(ReleaseNumber),
+    /// By its whole name.
+    Name(ReleaseName),
+}
+
+impl FromStr for OtherRelease {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let number = text.parse().map(Self::Number);
+        let wrong = || accepted("a release, such as \"r42\" or \"hello@r42\"");
+        number.or_else(|_| text.parse().map(Self::Name)).map_err(|_: api::NotAccepted| wrong())
+    }
+}
+
+impl OtherRelease {
+    /// Its whole name, beside that of the first one.
+    pub(crate) fn of(&self, first: &ReleaseName) -> ReleaseName {
+        match self {
+            Self::Number(number) => ReleaseName::new(first.service.clone(), *number),
+            Self::Name(name) => name.clone(),
+        }
     }
 }
 
@@ -234,6 +296,11 @@ mod tests {
                 "web=10.0.0.7",
             ],
         );
+        check::<Imaged>(
+            &["web=registry.example.com/web:v1", "staging/web=r/w@sha256:aa", "web=a=b"],
+            &["", "web", "web=", "=r/w:v1", "/web=r/w:v1", "a/b/c=r/w:v1", "We b=r/w:v1"],
+        );
+        check::<OtherRelease>(&["r42", "hello@r42"], &["", "42", "r0", "hello", "hello@42", "a b"]);
         check::<Overlap>(&["0s", "24h", "1h30m", "366d"], &["", "0", "0h", "-1s", "367d", "never"]);
         check::<IssuedTo>(&["corp=abc", "corp=a=b"], &["", "corp", "corp=", "=abc", "Corp=abc", "a/b=c"]);
         check::<UserName>(&["corp/alice", "corp/a/b"], &["", "alice", "corp/", "/alice", "Corp/alice"]);

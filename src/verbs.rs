@@ -19,6 +19,7 @@ mod past;
 pub(crate) mod policy;
 pub(crate) mod promote;
 pub(crate) mod release;
+pub(crate) mod repository;
 pub(crate) mod rollback;
 pub(crate) mod rollout;
 pub(crate) mod service;

@@ -41,6 +41,9 @@ pub(crate) struct ControllerArgs {
     /// Where proxies and agents reach it, when that is not where it listens.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<HostPort>,
+    /// Where webhooks are taken without TLS, behind a proxy; they are taken at --listen, too.
+    #[arg(long, value_name = "ADDRESS")]
+    hooks: Option<SocketAddr>,
     /// For tests: how long certificates of proxies and agents are good.
     #[arg(long, value_name = "TIME", hide = true)]
     member_lifetime: Option<Span>,
@@ -128,6 +131,7 @@ async fn serve(args: ControllerArgs) -> Ended {
         data: args.data.expect("required without a subcommand"),
         listen: args.listen,
         advertise: args.advertise.map(|advertise| advertise.0),
+        hooks: args.hooks,
         software: SOFTWARE.into(),
         member_lifetime: args.member_lifetime.map(|span| std::time::Duration::from_millis(span.ms())),
         fault: args.fault,
@@ -137,6 +141,9 @@ async fn serve(args: ControllerArgs) -> Ended {
             let login = format!("pointsman login --from {}", ready.operator_file.display());
             // Whoever started it may not read what it says.
             let _ = println_out(&format!("controller: {}, log in with `{login}`", ready.address));
+            if let Some(address) = ready.hooks {
+                let _ = println_out(&format!("webhooks: http://{address}/v1/hooks/REPOSITORY"));
+            }
         }
     });
     let stop = stay::stop()?;

@@ -5,6 +5,7 @@ use api::operator::{
     StageRollout, Tokens,
 };
 
+use super::resolved::registered;
 use super::{Line, Style, Table, View, ago, numbers, times};
 
 /// The environments.
@@ -67,6 +68,9 @@ pub(crate) fn services(list: &Services) -> Vec<Line> {
             Line::plain(&service.repository),
             Line::plain(&service.branch),
         ]);
+        if !service.problem.is_empty() {
+            table.whole(Line::plain("  ").with(Style::Bad, &service.problem));
+        }
     }
     table.lines("no services yet: `pointsman apply -f pointsman.toml` describes the first")
 }
@@ -78,9 +82,14 @@ fn newest(service: &Service) -> String {
 /// One service with its stages.
 pub(crate) fn service(service: &Service) -> Vec<Line> {
     let mut lines = vec![Line::of(Style::Bold, &service.name)];
-    for (name, value) in
-        [("repository", service.repository.clone()), ("branch", service.branch.clone()), ("newest", newest(service))]
-    {
+    for (name, value) in [
+        ("repository", service.repository.clone()),
+        ("branch", service.branch.clone()),
+        ("built", if service.trigger.is_empty() { "by hand".to_owned() } else { service.trigger.clone() }),
+        ("registered", registered(&service.registered_by, &service.registered_commit)),
+        ("newest", newest(service)),
+        ("problem", service.problem.clone()),
+    ] {
         if !value.is_empty() {
             lines.push(Line::of(Style::Dim, format!("  {name:<10} ")).with(Style::Plain, value));
         }

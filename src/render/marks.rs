@@ -55,7 +55,7 @@ mod tests {
     fn release_that_is_marked_says_so_in_the_list_and_by_itself() {
         let view = View::of_tests();
         let free = Release { number: 41, not_reversible: None, ..marked() };
-        let list = plain(&releases(&Releases { releases: vec![marked(), free.clone()] }, &view));
+        let list = plain(&releases(&Releases { releases: vec![marked(), free.clone()] }, false, &view));
         let lines: Vec<_> = list.lines().map(|line| line.contains("ready, not reversible")).collect();
         assert_eq!(lines, [false, true, false], "{list}");
         let shown = plain(&release(&marked(), &view));

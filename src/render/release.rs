@@ -1,100 +1,114 @@
-//! Releases: the list, and one with all that is known of it.
+//! Releases: the list, one with all that is known of it, what differs between two.
 
-use api::operator::{Artifact, Release, Releases, StaticAddress};
+mod diff;
+mod list;
+mod show;
+mod verified;
 
-use super::status::short_commit;
-use super::{Line, Style, Table, View, ago, marks, numbers, stamp};
+use api::operator::Release;
 
-/// Subjects are cut here in tables; `release show` has them whole.
-const SUBJECT_WIDTH: usize = 40;
+use super::{Line, Style, Table, View, marks, numbers, transfer};
 
-/// The releases of a service.
-pub(crate) fn releases(list: &Releases, view: &View) -> Vec<Line> {
-    let mut table = Table::new(&["release", "version", "state", "made", "commit", "subject", "by", "serves"]);
-    for release in &list.releases {
-        table.row(vec![
-            Line::of(Style::Bold, format!("{}@r{}", release.service, release.number)),
-            Line::plain(&release.version),
-            marks::beside(state(&release.state), release),
-            Line::plain(ago(view, release.created_ms)),
-            Line::of(Style::Dim, short_commit(&release.commit)),
-            Line::plain(subject(release, view)),
-            Line::plain(&release.by),
-            Line::plain(release.places.join(", ")),
-        ]);
+pub(crate) use diff::differ;
+pub(crate) use list::releases;
+pub(crate) use show::{release, release_in_short, release_with_output};
+pub(crate) use verified::verified;
+
+pub(super) use list::subject;
+
+/// The state in its colour, with what a reader has to know beside it.
+pub(super) fn state(release: &Release) -> Line {
+    let style = match release.state.as_str() {
+        "ready" => Style::Good,
+        "queued" | "building" => Style::Moving,
+        "failed" => Style::Bad,
+        "cancelled" | "overtaken" => Style::Dim,
+        _ => Style::Plain,
+    };
+    let mut line = Line::of(style, &release.state);
+    if release.cancel_asked {
+        line.push(Style::Moving, ", ends");
     }
-    table.lines("no releases yet: `pointsman release build SERVICE` makes the first")
+    if let Some(fix) = &release.hot_fix {
+        line.push(Style::Dim, format!(", hot fix of r{}", fix.of));
+    }
+    if release.retry_of > 0 {
+        line.push(Style::Dim, format!(", r{} again", release.retry_of));
+    }
+    marks::beside(line, release)
 }
 
-/// One release.
-pub(crate) fn release(release: &Release, view: &View) -> Vec<Line> {
-    let mut lines = vec![Line::of(Style::Bold, format!("{}@r{}", release.service, release.number))];
-    let mut field = |name: &str, value: Line| {
-        if !value.is_empty() {
-            let mut line = Line::of(Style::Dim, format!("  {name:<9} "));
-            line.append(value);
-            lines.push(line);
-        }
-    };
-    field("state", state(&release.state));
-    field("mark", release.not_reversible.as_ref().map(|mark| marks::of(mark, view)).unwrap_or_default());
-    field("problem", Line::of(Style::Bad, &release.problem));
-    field("version", Line::plain(&release.version));
-    field("commit", Line::plain(&release.commit));
-    field("subject", Line::plain(&release.subject));
-    field("made", moment(view, release.created_ms));
-    field("built", moment(view, release.built_ms));
-    field("by", Line::plain(&release.by));
-    field("reason", Line::plain(&release.reason));
-    for place in &release.places {
-        field("serves", Line::plain(place));
+/// Who or what asked for it.
+pub(super) fn asked_by(release: &Release) -> &str {
+    let by_hand = matches!(release.trigger.as_str(), "" | "by hand");
+    if by_hand { &release.by } else { &release.trigger }
+}
+
+/// Why it is not further than it is: what went wrong, what it waits for, what is under way; a line each.
+pub(super) fn troubles(release: &Release, view: &View) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if !release.problem.is_empty() {
+        let style = if release.state == "failed" { Style::Bad } else { Style::Dim };
+        lines.push(Line::of(style, &release.problem));
     }
-    for artifact in &release.artifacts {
-        field("artifact", self::artifact(artifact));
-        for address in &artifact.addresses {
-            field("runs at", addresses(address));
-        }
+    if !release.waits.is_empty() {
+        lines.push(Line::of(Style::Moving, "waits: ").with(Style::Plain, &release.waits));
+    }
+    if release.overtaken_by > 0 {
+        lines.push(Line::of(Style::Dim, format!("overtaken by r{}", release.overtaken_by)));
+    }
+    if let Some(under_way) = &release.transfer {
+        lines.push(transfer(under_way, None, view));
     }
     lines
 }
 
-/// The state in its colour.
-pub(super) fn state(state: &str) -> Line {
-    let style = match state {
-        "ready" => Style::Good,
-        "queued" | "building" => Style::Moving,
-        "failed" => Style::Bad,
-        _ => Style::Plain,
+/// So many of something: `1 commit`, `12 commits`.
+fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", numbers::count(count))
+}
+
+/// The first digits of a digest, as people compare them.
+fn short_digest(digest: &str) -> &str {
+    digest.char_indices().nth("sha256:".len() + 12).map_or(digest, |(end, _)| &digest[..end])
+}
+
+/// A table with its rows set in by so much.
+fn set_in(table: Table, by: usize) -> Vec<Line> {
+    let (head, rows) = table.parts();
+    let indent = |line: Line| {
+        let mut whole = Line::plain(" ".repeat(by));
+        whole.append(line);
+        whole
     };
-    Line::of(style, state)
+    std::iter::once(head).chain(rows).map(indent).collect()
 }
 
-/// The subject of its commit, cut for a table.
-pub(super) fn subject(release: &Release, view: &View) -> String {
-    Line::plain(&release.subject).cut(SUBJECT_WIDTH, view.unicode).text()
-}
-
-fn moment(view: &View, at_ms: u64) -> Line {
-    if at_ms == 0 {
-        return Line::default();
+/// A text of several lines where there is no room for it on one, the others below its beginning.
+fn flowing(mut beginning: Line, style: Style, text: &str, view: &View) -> Vec<Line> {
+    // So little room is better left to the terminal.
+    const LEAST: usize = 20;
+    let indent = beginning.width();
+    let text = Line::of(style, text);
+    let room = view.width.map_or(usize::MAX, |width| width.saturating_sub(indent));
+    if text.width() <= room || room < LEAST {
+        beginning.append(text);
+        return vec![beginning];
     }
-    Line::plain(format!("{} ({})", stamp(view, at_ms), ago(view, at_ms)))
-}
-
-fn artifact(artifact: &Artifact) -> Line {
-    let mut line = Line::plain(&artifact.component);
-    if !artifact.digest.is_empty() {
-        line.push(Style::Plain, format!(" {}", artifact.digest));
+    let (mut lines, mut line, mut used) = (Vec::new(), beginning, 0);
+    for word in text.text().split(' ') {
+        let width = word.chars().count();
+        if used > 0 && used + 1 + width > room {
+            lines.push(std::mem::replace(&mut line, Line::plain(" ".repeat(indent))));
+            used = 0;
+        }
+        let gap = if used > 0 { " " } else { "" };
+        line.push(style, format!("{gap}{word}"));
+        used += gap.len() + width;
     }
-    if artifact.bytes > 0 {
-        line.push(Style::Dim, format!(" {}", numbers::bytes(artifact.bytes)));
-    }
-    line
-}
-
-fn addresses(given: &StaticAddress) -> Line {
-    let place = if given.environment.is_empty() { "everywhere" } else { &given.environment };
-    Line::plain(given.addresses.join(", ")).with(Style::Dim, format!(" ({place})"))
+    lines.push(line);
+    lines
 }
 
 #[cfg(test)]
@@ -102,52 +116,25 @@ mod tests {
     use super::*;
     use crate::render::plain;
 
-    fn hostile() -> Release {
-        Release {
-            service: "hello".into(),
-            number: 3,
-            state: "failed".into(),
-            problem: "the command ended with status 1: \x1b[31merror\x1b[0m".into(),
-            commit: "0123456789abcdef".into(),
-            subject: "\x1b]0;owned\x07 a subject that goes on and on until nobody reads it".into(),
-            created_ms: View::of_tests().now_ms - 60_000,
-            by: "anna\r\n".into(),
-            ..Release::default()
-        }
+    #[test]
+    fn long_texts_flow_below_their_beginning() {
+        let mut view = View::of_tests();
+        let text = "one two three four five six seven eight\x1b[2J nine";
+        assert_eq!(flowing(Line::plain("  k  "), Style::Plain, text, &view).len(), 1);
+        view.width = Some(30);
+        let expected = "  k  one two three four five\n     six seven eight\\u{1b}[2J\n     nine\n";
+        assert_eq!(plain(&flowing(Line::plain("  k  "), Style::Plain, text, &view)), expected);
+        view.width = Some(10);
+        assert_eq!(flowing(Line::plain("  k  "), Style::Plain, text, &view).len(), 1);
+        view.width = Some(30);
+        let unbroken = "x".repeat(60);
+        assert_eq!(flowing(Line::plain("  k  "), Style::Plain, &unbroken, &view).len(), 1);
     }
 
     #[test]
-    fn the_list_is_a_table_of_safe_text() {
-        let view = View::of_tests();
-        let ready = Release {
-            service: "hello".into(),
-            number: 42,
-            version: "2.1.0".into(),
-            state: "ready".into(),
-            created_ms: view.now_ms - 3 * 86_400_000,
-            places: vec!["production stable 100%".into(), "staging warm".into()],
-            ..Release::default()
-        };
-        let lines = releases(&Releases { releases: vec![hostile(), ready] }, &view);
-        let expected = r"
-release    version  state   made    commit   subject                                   by        serves
-hello@r3            failed  1m ago  0123456  \u{1b}]0;owned\u{7} a subject that goes…  anna\r\n
-hello@r42  2.1.0    ready   3d ago                                                               production stable 100%, staging warm
-";
-        assert_eq!(plain(&lines), expected[1..]);
-    }
-
-    #[test]
-    fn one_release_shows_only_what_is_known() {
-        let expected = r"
-hello@r3
-  state     failed
-  problem   the command ended with status 1: \u{1b}[31merror\u{1b}[0m
-  commit    0123456789abcdef
-  subject   \u{1b}]0;owned\u{7} a subject that goes on and on until nobody reads it
-  made      2026-03-01 11:59:00 (1m ago)
-  by        anna\r\n
-";
-        assert_eq!(plain(&release(&hostile(), &View::of_tests())), expected[1..]);
+    fn digests_and_counts_are_short() {
+        assert_eq!(short_digest(&format!("sha256:{}", "a".repeat(64))), format!("sha256:{}", "a".repeat(12)));
+        assert_eq!((short_digest("sha"), short_digest("")), ("sha", ""));
+        assert_eq!((counted(1, "commit"), counted(1_200, "commit")), ("1 commit".into(), "1,200 commits".into()));
     }
 }

@@ -28,6 +28,9 @@ struct Shown {
 /// Versions are cut here: the tree must not push the numbers off the screen.
 const VERSION_WIDTH: usize = 14;
 
+/// With fewer columns the newest releases have no subjects; `release list` has them.
+const SUBJECTS_WIDE: usize = 110;
+
 impl Shown {
     /// Limits measured with the least widths below: 111, 99 and 90 columns are taken.
     fn within(width: Option<usize>) -> Self {
@@ -276,20 +279,28 @@ fn builds(reply: &StatusReply, view: &View, rows: &mut Vec<Line>) {
     if reply.services.iter().all(|service| service.releases.is_empty()) {
         return;
     }
-    let mut table = Table::new(&["newest releases", "state", "commit", "subject", "by", "made"]);
+    let wide = view.width.is_none_or(|width| width >= SUBJECTS_WIDE);
+    let mut heads = vec!["newest releases", "state", "commit", "by", "made"];
+    if wide {
+        heads.insert(3, "subject");
+    }
+    let mut table = Table::new(&heads);
     for release in reply.services.iter().flat_map(|service| &service.releases) {
-        let state = marks::beside(release::state(&release.state), release);
-        let subject = release::subject(release, view);
-        table.row(vec![
+        let mut cells = vec![
             Line::plain(format!("{}@r{}", release.service, release.number)),
-            state,
+            release::state(release),
             Line::of(Style::Dim, short_commit(&release.commit)),
-            Line::plain(subject),
-            Line::plain(&release.by),
+            Line::plain(release::asked_by(release)),
             Line::of(Style::Dim, ago(view, release.created_ms)),
-        ]);
-        if !release.problem.is_empty() {
-            table.whole(Line::plain("  ").with(Style::Bad, &release.problem));
+        ];
+        if wide {
+            cells.insert(3, Line::plain(release::subject(release, view)));
+        }
+        table.row(cells);
+        for trouble in release::troubles(release, view) {
+            let mut line = Line::plain("  ");
+            line.append(trouble);
+            table.whole(line);
         }
     }
     rows.push(Line::default());

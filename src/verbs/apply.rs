@@ -21,11 +21,15 @@ const LARGEST: u64 = 1024 * 1024;
 ///
 /// A file with [issuer.NAME] and `policies = ["staff.cedar"]` says who may pass, for the whole fleet, in place of what was
 /// applied before. The files that it names are read from beside it and sent along.
+///
+/// A file with `builders`, `[registry]`, `[repository.NAME]`, `[secret.NAME]` or `[keep]` says how releases are made, for the
+/// whole controller, in place of what was applied before; it takes a token that may do everything.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
   pointsman apply -f pointsman.toml
   pointsman apply -f staging.toml -f production.toml --plan
   pointsman apply -f access.toml
+  pointsman apply -f releases.toml
   generate | pointsman apply -f -")]
 pub(crate) struct ApplyArgs {
     /// The files; - reads from stdin.

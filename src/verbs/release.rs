@@ -1,25 +1,19 @@
-//! `release`: made, listed, shown, marked.
+//! `release`: made, listed, shown, compared, verified, marked.
 
-use std::time::Duration;
+mod add;
+mod bar;
+mod build;
+mod end;
+mod logs;
+mod seeing;
 
-use api::operator::Release;
-use api::operator::build_release_request::Source;
-use api::operator::{
-    AddReleaseRequest, BuildReleaseRequest, ListReleasesRequest, MarkReleaseRequest, ReleaseLogsRequest, ReleaseRequest,
-};
-use api::{ReleaseName, ServiceName};
+use api::{ReleaseName, ReleaseNumber, ServiceName};
 use clap::{Args, Subcommand};
-use tonic::{Request, Status};
 
 use crate::cli::Reason;
-use crate::exit::{self, Ended, Exit, Failure};
-use crate::operator::{Attempts, Client, Meaning, Session, asking, request_id};
-use crate::output::Reading;
-use crate::render::{self, Line, LogText, Style};
-use crate::values::Placed;
-
-/// Between two looks at a build whose log has ended but whose state has not.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+use crate::exit::Ended;
+use crate::operator::Session;
+use crate::values::{Imaged, OtherRelease, Placed};
 
 /// Build, add and show releases.
 #[derive(Debug, Args)]
@@ -33,25 +27,33 @@ enum ReleaseVerb {
     /// Build a release from a commit.
     ///
     /// The commit is checked out clean and built with the `[build]` of its own pointsman.toml. The log is shown until the
-    /// build has ended; a failed build ends with exit code 1 and touches no stage. Ctrl-C stops the showing only.
+    /// build has ended; a failed build ends with exit code 1 and touches no stage. Ctrl-C stops the showing only. A commit
+    /// that was built already is that release.
     #[command(after_long_help = "Examples:
   pointsman release build hello
-  pointsman release build hello --tag v2.1.0 --no-wait")]
+  pointsman release build hello --tag v2.1.0 --no-wait
+  pointsman release build hello --from r41 --branch fix/gate
+  pointsman release build hello --from r41 --pick 1a2b3c4 --pick 5d6e7f8")]
     Build {
         /// The service.
         service: ServiceName,
         #[command(flatten)]
         source: SourceArgs,
+        /// Build although this commit was built.
+        #[arg(long)]
+        again: bool,
         /// Do not wait for the end; exit code 4.
         #[arg(long)]
         no_wait: bool,
         #[command(flatten)]
         reason: Reason,
     },
-    /// Add a release that runs elsewhere, by its addresses.
+    /// Add a release that was made elsewhere, by its addresses or its images.
+    #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["addresses", "images"]))]
     #[command(after_long_help = "Examples:
   pointsman release add hello --version 2.1.0 --address web=10.0.0.7:8080,10.0.0.8:8080
-  pointsman release add hello --version 2.1.0 --address staging/web=10.0.1.7:8080 --address production/web=10.0.2.7:8080")]
+  pointsman release add hello --version 2.1.0 --address staging/web=10.0.1.7:8080 --address production/web=10.0.2.7:8080
+  pointsman release add hello --version 2.1.0 --image web=registry.example.com/shop/web:2.1.0")]
     Add {
         /// The service.
         service: ServiceName,
@@ -62,20 +64,84 @@ enum ReleaseVerb {
         #[arg(long, value_name = "COMMIT", default_value = "", hide_default_value = true)]
         commit: String,
         /// Where a component runs, in one environment or in all.
-        #[arg(long = "address", value_name = "[ENVIRONMENT/]COMPONENT=IP:PORT[,IP:PORT]...", required = true)]
+        #[arg(long = "address", value_name = "[ENVIRONMENT/]COMPONENT=IP:PORT[,IP:PORT]...")]
         addresses: Vec<Placed>,
+        /// An image that something else has built.
+        ///
+        /// REF is `HOST[:PORT]/REPOSITORY:TAG` or `HOST[:PORT]/REPOSITORY@sha256:DIGEST`. A tag is looked up once; from then on
+        /// its digest counts.
+        #[arg(long = "image", value_name = "[ENVIRONMENT/]COMPONENT=REF")]
+        images: Vec<Imaged>,
         #[command(flatten)]
         reason: Reason,
     },
-    /// List the releases of a service.
-    #[command(after_long_help = "Example:\n  pointsman release list hello")]
+    /// List the releases of a service, the newest first.
+    #[command(after_long_help = "Examples:\n  pointsman release list hello\n  pointsman release list hello -n 5 --all")]
     List {
         /// The service.
         service: ServiceName,
+        /// At most so many.
+        #[arg(short = 'n', long = "limit", value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+        /// Also those that were cancelled or overtaken before they were built.
+        #[arg(long)]
+        all: bool,
     },
-    /// Show one release.
+    /// Show one release: what it is made of, where it runs, what happened to it.
+    ///
+    /// Of one that failed, the end of its log too.
     #[command(after_long_help = "Example:\n  pointsman release show hello@r42")]
     Show {
+        /// The release, such as hello@r42.
+        release: ReleaseName,
+    },
+    /// Show the build log of a release.
+    #[command(after_long_help = "Examples:
+  pointsman release logs hello@r42
+  pointsman release logs hello@r42 -f
+  pointsman release logs hello@r42 --check fits")]
+    Logs {
+        /// The release, such as hello@r42.
+        release: ReleaseName,
+        /// Go on until the build has ended.
+        #[arg(short, long)]
+        follow: bool,
+        /// The log of this check in place of that of the build.
+        #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+        check: String,
+    },
+    /// End a build, or take it out of the queue.
+    #[command(after_long_help = "Example:\n  pointsman release cancel hello@r42")]
+    Cancel {
+        /// The release, such as hello@r42.
+        release: ReleaseName,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Build the commit of a release that failed or was cancelled, as a new one.
+    #[command(after_long_help = "Example:\n  pointsman release retry hello@r42")]
+    Retry {
+        /// The release, such as hello@r42.
+        release: ReleaseName,
+        /// Do not wait for the end; exit code 4.
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Show what changed between two releases: commits, configuration, artifacts.
+    #[command(after_long_help = "Example:\n  pointsman release diff hello@r41 r42")]
+    Diff {
+        /// The release to compare with, such as hello@r41.
+        from: ReleaseName,
+        /// The other one of the same service, such as r42.
+        to: OtherRelease,
+    },
+    /// Check that a release's tag still names its commit, and that every artifact is where it should be, byte for byte.
+    ///
+    /// Ends with exit code 1 when something is wrong.
+    #[command(after_long_help = "Example:\n  pointsman release verify hello@r42")]
+    Verify {
         /// The release, such as hello@r42.
         release: ReleaseName,
     },
@@ -101,169 +167,51 @@ enum ReleaseVerb {
         #[command(flatten)]
         reason: Reason,
     },
-    /// Show the build log of a release.
-    #[command(after_long_help = "Examples:\n  pointsman release logs hello@r42\n  pointsman release logs hello@r42 -f")]
-    Logs {
-        /// The release, such as hello@r42.
-        release: ReleaseName,
-        /// Go on until the build has ended.
-        #[arg(short, long)]
-        follow: bool,
-    },
 }
 
+/// What to build.
 #[derive(Debug, Args)]
-#[group(multiple = false)]
 struct SourceArgs {
     /// This commit.
-    #[arg(long, value_name = "COMMIT")]
+    #[arg(long, value_name = "COMMIT", conflicts_with_all = ["tag", "branch"])]
     commit: Option<String>,
     /// The commit of this tag.
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", conflicts_with = "branch")]
     tag: Option<String>,
     /// The newest commit of this branch; without any of the three, that of the service's own branch.
     #[arg(long, value_name = "BRANCH")]
     branch: Option<String>,
-}
-
-impl SourceArgs {
-    fn source(self) -> Option<Source> {
-        let commit = self.commit.map(Source::Commit);
-        commit.or(self.tag.map(Source::Tag)).or(self.branch.map(Source::Branch))
-    }
+    /// Build on top of this release.
+    ///
+    /// What is built is the branch, which has to begin at the release's commit, or the picked commits on top of it, and
+    /// nothing else that came since; the new release is marked as its hot fix.
+    #[arg(long, value_name = "rN", conflicts_with_all = ["commit", "tag"])]
+    from: Option<ReleaseNumber>,
+    /// Put this commit on top of the release, in this order; may be repeated.
+    ///
+    /// A conflict is shown and makes no release.
+    #[arg(long = "pick", value_name = "COMMIT", requires = "from", conflicts_with_all = ["commit", "tag", "branch"])]
+    picks: Vec<String>,
 }
 
 pub(crate) async fn run(args: ReleaseArgs, session: &Session) -> Ended {
-    let mut client = session.client()?;
     match args.verb {
-        ReleaseVerb::Build { service, source, no_wait, reason } => {
-            let request = BuildReleaseRequest {
-                service: service.to_string(),
-                source: source.source(),
-                reason: reason.text(),
-                request_id: request_id()?,
-            };
-            let release = client.insist(async |calls| calls.build_release(asking(request.clone())).await).await?;
-            return built(release, no_wait, &mut client, session).await;
+        ReleaseVerb::Build { service, source, again, no_wait, reason } => {
+            build::build(service, source, again, no_wait, reason, session).await
         }
-        ReleaseVerb::Add { service, version, commit, addresses, reason } => {
-            let request = AddReleaseRequest {
-                service: service.to_string(),
-                version,
-                commit,
-                addresses: addresses.into_iter().map(Into::into).collect(),
-                reason: reason.text(),
-                request_id: request_id()?,
-            };
-            let release = client.insist(async |calls| calls.add_release(asking(request.clone())).await).await?;
-            session.output.show(&release, |view| render::release(&release, view))?;
+        ReleaseVerb::Add { service, version, commit, addresses, images, reason } => {
+            add::add(add::Given { service, version, commit, addresses, images, reason }, session).await
         }
-        ReleaseVerb::List { service } => {
-            let request = ListReleasesRequest { service: service.to_string() };
-            let reply = client.calls.list_releases(asking(request)).await;
-            let list = reply.map_err(|status| client.failure(&status))?.into_inner();
-            session.output.show(&list, |view| render::releases(&list, view))?;
-        }
-        ReleaseVerb::Show { release } => {
-            let release = one(&mut client, &release.to_string()).await?;
-            session.output.show(&release, |view| render::release(&release, view))?;
-        }
-        ReleaseVerb::Mark { release, reversible, reason, .. } => {
-            let request = MarkReleaseRequest {
-                release: release.to_string(),
-                reversible,
-                reason: reason.text(),
-                request_id: request_id()?,
-            };
-            let release = client.insist(async |calls| calls.mark_release(asking(request.clone())).await).await?;
-            session.output.show(&release, |view| render::release(&release, view))?;
-        }
-        ReleaseVerb::Logs { release, follow } => {
-            let mut reading = Reading::of(&session.output);
-            let logs = logs(&mut client, &release.to_string(), follow, &mut reading, false).await;
-            logs.map_err(|status| client.failure(&status))?;
-            return Ok(reading.ended().unwrap_or(Exit::Done));
-        }
-    }
-    Ok(Exit::Done)
-}
-
-async fn one(client: &mut Client, release: &str) -> Result<Release, Failure> {
-    ask_one(client, release).await.map_err(|status| client.failure(&status))
-}
-
-async fn ask_one(client: &mut Client, release: &str) -> Result<Release, Status> {
-    let request = ReleaseRequest { release: release.to_owned() };
-    Ok(client.calls.show_release(asking(request)).await?.into_inner())
-}
-
-/// Follows a build to its end, or not. It is on record: nothing that goes wrong with following it undoes that.
-async fn built(mut release: Release, no_wait: bool, client: &mut Client, session: &Session) -> Ended {
-    let (name, output) = (format!("{}@r{}", release.service, release.number), &session.output);
-    let mut reading = Reading::of(output);
-    if !no_wait {
-        output.aside(&Line::of(Style::Bold, &name).with(Style::Plain, format!(" {}", release.state)));
-        if let Err(status) = logs(client, &name, true, &mut reading, true).await {
-            let text = format!("; `pointsman release logs {name}` shows its log");
-            output.aside(&Line::of(Style::Moving, client.failure(&status).message).with(Style::Plain, text));
-        }
-        release = end_of_build(client, &name).await?;
-    }
-    reading.tell(|output| output.show(&release, |view| render::release(&release, view)));
-    Ok(exit::of_build(&release.state))
-}
-
-/// Looks at a release until its build has ended, also across a controller that comes back.
-async fn end_of_build(client: &mut Client, name: &str) -> Result<Release, Failure> {
-    let mut attempts = Attempts::at_known();
-    loop {
-        match ask_one(client, name).await {
-            Ok(release) if exit::of_build(&release.state) != Exit::Waiting => return Ok(release),
-            Ok(_) => {
-                attempts = Attempts::at_known();
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-            Err(status) => {
-                if attempts.after(&status).await != Meaning::Again {
-                    let why = client.failure(&status).message;
-                    let text =
-                        format!("{why}; the build is on record: `pointsman release show {name}` shows how it ended");
-                    return Err(Failure::unknown(text));
-                }
-            }
-        }
+        ReleaseVerb::List { service, limit, all } => seeing::list(&service, limit, all, session).await,
+        ReleaseVerb::Show { release } => seeing::show(&release, session).await,
+        ReleaseVerb::Logs { release, follow, check } => logs::run(&release, follow, check, session).await,
+        ReleaseVerb::Cancel { release, reason } => end::cancel(&release, reason, session).await,
+        ReleaseVerb::Retry { release, no_wait, reason } => build::retry(&release, no_wait, reason, session).await,
+        ReleaseVerb::Diff { from, to } => seeing::diff(&from, &to.of(&from), session).await,
+        ReleaseVerb::Verify { release } => seeing::verify(&release, session).await,
+        ReleaseVerb::Mark { release, reversible, reason, .. } => end::mark(&release, reversible, reason, session).await,
     }
 }
 
-/// Shows a build log: on stdout, or beside the result when a program reads that. `stay`: to its end, although nobody
-/// reads it any more.
-async fn logs(
-    client: &mut Client,
-    release: &str,
-    follow: bool,
-    reading: &mut Reading<'_>,
-    stay: bool,
-) -> Result<(), Status> {
-    let request = Request::new(ReleaseLogsRequest { release: release.to_owned(), follow });
-    let mut pieces = client.calls.release_logs(request).await?.into_inner();
-    let mut text = LogText::default();
-    let show = |reading: &mut Reading<'_>, line: String| {
-        reading.tell(|output| {
-            if output.is_json() {
-                output.aside(&Line::plain(line));
-                return Ok(());
-            }
-            output.lines(&[Line::plain(line)])
-        });
-    };
-    while let Some(piece) = pieces.message().await? {
-        text.piece(&piece.data).into_iter().for_each(|line| show(reading, line));
-        if !stay && reading.ended().is_some() {
-            return Ok(());
-        }
-    }
-    if let Some(line) = text.end() {
-        show(reading, line);
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

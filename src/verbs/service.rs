@@ -1,13 +1,14 @@
 //! `service`: what is built and serves.
 
 use api::ServiceName;
-use api::operator::ListRequest;
+use api::operator::{ListRequest, ResolveStageRequest};
 use clap::{Args, Subcommand};
 
 use super::environment::unknown;
 use crate::exit::{Ended, Exit};
 use crate::operator::{Client, Session, asking};
 use crate::render;
+use crate::values::Selector;
 
 /// Show the services.
 #[derive(Debug, Args)]
@@ -27,11 +28,14 @@ enum ServiceVerb {
         /// Its name.
         name: ServiceName,
     },
-    /// Show what a service's file comes to in each stage, with what the environments add.
-    #[command(after_long_help = "Example:\n  pointsman service resolve hello")]
+    /// Show what a service's file comes to in each stage, or where one stage is reached and by what.
+    #[command(
+        after_long_help = "Examples:\n  pointsman service resolve hello\n  pointsman service resolve hello/staging -o json"
+    )]
     Resolve {
-        /// Its name.
-        name: ServiceName,
+        /// A service, or one of its stages, such as hello/staging.
+        #[arg(value_name = "SERVICE[/ENVIRONMENT]")]
+        name: Selector,
     },
 }
 
@@ -44,10 +48,16 @@ pub(crate) async fn run(args: ServiceArgs, session: &Session) -> Ended {
             session.output.show(&list, |_| render::services(&list))?;
         }
         ServiceVerb::Show { name } => {
-            let service = one(&mut client, &name).await?;
+            let service = one(&mut client, name.as_str()).await?;
             session.output.show(&service, |_| render::service(&service))?;
         }
-        ServiceVerb::Resolve { name } => {
+        ServiceVerb::Resolve { name: Selector(name) } if name.contains('/') => {
+            let request = ResolveStageRequest { stage: name };
+            let reply = client.calls.resolve_stage(asking(request)).await;
+            let stage = reply.map_err(|status| client.failure(&status))?.into_inner();
+            session.output.show(&stage, |_| render::stage_resolved(&stage))?;
+        }
+        ServiceVerb::Resolve { name: Selector(name) } => {
             let service = one(&mut client, &name).await?;
             let reply = client.calls.list_environments(asking(ListRequest {})).await;
             let mut all = reply.map_err(|status| client.failure(&status))?.into_inner().environments;
@@ -66,10 +76,10 @@ struct Resolved<'a> {
     environments: &'a [api::operator::Environment],
 }
 
-async fn one(client: &mut Client, name: &ServiceName) -> Result<api::operator::Service, crate::exit::Failure> {
+async fn one(client: &mut Client, name: &str) -> Result<api::operator::Service, crate::exit::Failure> {
     let reply = client.calls.list_services(asking(ListRequest {})).await;
     let services = reply.map_err(|status| client.failure(&status))?.into_inner().services;
     let names: Vec<String> = services.iter().map(|service| service.name.clone()).collect();
-    let found = services.into_iter().find(|service| service.name == name.as_str());
-    found.ok_or_else(|| unknown("service", name.as_str(), names.iter().map(String::as_str)))
+    let found = services.into_iter().find(|service| service.name == name);
+    found.ok_or_else(|| unknown("service", name, names.iter().map(String::as_str)))
 }

@@ -181,3 +181,29 @@ fn an_empty_controller_says_what_to_do_first() {
     let tree = status(&StatusReply::default(), &View::of_tests());
     assert!(tree.rows[0].text().starts_with("no services yet: `pointsman apply"), "{:?}", tree.rows);
 }
+
+#[test]
+fn builds_say_what_they_wait_for_and_what_is_under_way() {
+    let mut reply = full();
+    let building = reply.services[0].releases[0].clone();
+    let transfer = api::operator::Transfer { what: "web\x1b[2J".into(), done_bytes: 1_000_000, all_bytes: 4_000_000 };
+    let waits = Release {
+        number: 44,
+        state: "queued".into(),
+        waits: "hello@r43 is built first".into(),
+        trigger: "commit of main".into(),
+        ..building.clone()
+    };
+    reply.services[0].releases = vec![waits, Release { transfer: Some(transfer), ..building }];
+    let text = plain(&status(&reply, &View::of_tests()).rows);
+    let expected = r"
+newest releases  state     commit   subject                 by              made
+hello@r44        queued    89abcde  Greet \u{1b}[31mloudly  commit of main  12s ago
+  waits: hello@r43 is built first
+hello@r43        building  89abcde  Greet \u{1b}[31mloudly  anna            12s ago
+  pushing web\u{1b}[2J  ██▌·······  1.0 MB of 4.0 MB
+";
+    assert!(text.contains(expected), "{text}");
+    let narrow = plain(&status(&reply, &View { width: Some(80), ..View::of_tests() }).rows);
+    assert!(!narrow.contains("Greet") && narrow.contains("waits: hello@r43"), "{narrow}");
+}

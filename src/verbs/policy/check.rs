@@ -60,7 +60,7 @@ pub(super) fn check(all: &[File]) -> Result<Report, Failure> {
             Ok(files::File::Environment(spec)) => {
                 environments.insert(spec.name.to_string());
             }
-            Ok(files::File::Service(_)) => {}
+            Ok(files::File::Service(_) | files::File::Releases(_)) => {}
             Err(mistakes) => report.mistakes.extend(mistakes.into_iter().map(told)),
         }
     }
