@@ -12,22 +12,24 @@ use crate::harness::{
 const POINTS: [&str; 4] = ["before_append", "after_append", "after_evolve", "after_publish"];
 
 /// A house whose controller ends at a fault point once, and whoever asks it asks again.
-struct Story {
-    house: House,
+pub(crate) struct Story {
+    pub(crate) house: House,
     crashes: u32,
 }
 
 /// How a story ends: what serves, and what happened in which order.
 #[derive(Debug, PartialEq, Eq)]
-struct End {
+pub(crate) struct End {
     serving: Serving,
     happened: Vec<(String, String)>,
     served: Option<String>,
+    /// What else a story looked at.
+    pub(crate) left: Vec<String>,
 }
 
 impl Story {
     /// Goes on with a controller that will end at `fault`.
-    async fn new(mut house: House, fault: Option<&str>) -> Self {
+    pub(crate) async fn new(mut house: House, fault: Option<&str>) -> Self {
         house.stop_controller().await;
         match fault {
             Some(fault) => house.start_controller(&["--fault", fault]).await,
@@ -37,7 +39,7 @@ impl Story {
     }
 
     /// Asks until there is an answer: after a crash the same request again, of the controller that came back.
-    async fn ask<T>(&mut self, mut question: impl AsyncFnMut(Operator) -> Result<T, Status>) -> T {
+    pub(crate) async fn ask<T>(&mut self, mut question: impl AsyncFnMut(Operator) -> Result<T, Status>) -> T {
         loop {
             match question(self.house.operator()).await {
                 Ok(answer) => return answer,
@@ -59,7 +61,7 @@ impl Story {
     }
 
     /// Waits for the controller to do something by itself.
-    async fn waits_for(&mut self, what: &str, kind: &str, times: usize) {
+    pub(crate) async fn waits_for(&mut self, what: &str, kind: &str, times: usize) {
         until(what, async || {
             if !self.house.controller().runs() {
                 self.revive().await;
@@ -74,7 +76,7 @@ impl Story {
         .await;
     }
 
-    async fn end(mut self, fault: Option<&str>, proxy: Option<Proxy>) -> End {
+    pub(crate) async fn end(mut self, fault: Option<&str>, proxy: Option<Proxy>) -> End {
         // The last step may be the one that ends it: then it is about to.
         if fault.is_some() && self.crashes == 0 {
             self.revive().await;
@@ -89,12 +91,12 @@ impl Story {
         };
         let history = self.house.history().await.into_iter().filter(|entry| entry.kind != "started");
         let happened = history.map(|entry| (entry.kind, entry.about)).collect();
-        End { serving: self.house.serving().await, happened, served }
+        End { serving: self.house.serving().await, happened, served, left: Vec::new() }
     }
 }
 
 /// Runs a story without a fault, then with one at every point for every kind, and compares the ends.
-async fn compare(kinds: &[&str], tell: impl AsyncFn(Option<&str>) -> End) {
+pub(crate) async fn compare(kinds: &[&str], tell: impl AsyncFn(Option<&str>) -> End) {
     let whole = tell(None).await;
     for kind in kinds {
         assert!(whole.happened.iter().any(|(happened, _)| happened == kind), "the story has no {kind}: {whole:#?}");
@@ -162,7 +164,7 @@ async fn building(fault: Option<&str>) -> End {
 }
 
 /// A release that the request had made before the crash is as good as one that it makes now.
-fn made<T>(reply: Result<T, Status>) -> Result<(), Status> {
+pub(crate) fn made<T>(reply: Result<T, Status>) -> Result<(), Status> {
     match reply {
         Err(status) if status.code() == Code::AlreadyExists => Ok(()),
         reply => reply.map(drop),

@@ -6,31 +6,42 @@ mod client;
 mod clock;
 mod command;
 mod dice;
+mod docker;
+mod flip;
+mod git_server;
 mod house;
 mod issuer;
 mod load;
 mod operator;
 mod part;
 mod port;
+#[allow(dead_code, reason = "used by the tests of releases as they come")]
+mod registry;
 mod repository;
 mod script;
 mod shape;
 mod upstream;
+mod webhook;
 
 pub(crate) use client::{Answer, Client, Speech, burst};
 pub(crate) use clock::Clock;
 pub(crate) use command::{PROGRAM, Said};
 pub(crate) use dice::{Dice, now_ms};
+pub(crate) use docker::Docker;
+pub(crate) use flip::flip_a_byte;
+pub(crate) use git_server::{GitServer, Hosting};
 pub(crate) use house::{HOST, House, Proxy, SERVICE, STAGE, running_in};
 pub(crate) use issuer::{Issuer, Mood, STAFF};
 pub(crate) use load::Load;
 pub(crate) use operator::{Changed, Operator, is_broken, request_id};
 pub(crate) use part::Part;
 pub(crate) use port::free_port;
+pub(crate) use registry::{Registry, USER};
 pub(crate) use repository::Repository;
 pub(crate) use script::{Server, script};
 pub(crate) use shape::{Happened, Serving};
 pub(crate) use upstream::{Temper, Upstream};
+pub(crate) use webhook::Webhook;
 
 use std::time::Duration;
 

@@ -91,6 +91,11 @@ impl House {
         self.everywhere = clock.variables();
     }
 
+    /// Starts everything from now on with a variable, the controller and commands as well.
+    pub(crate) fn give_all(&mut self, name: &str, value: &str) {
+        self.everywhere.push((name.to_owned(), value.to_owned()));
+    }
+
     // === Folders and files ===
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -52,10 +52,15 @@ impl Repository {
 
     /// Its pointsman.toml, with the one stage `production`.
     pub(crate) fn service(&self) -> String {
+        self.service_at(&self.folder.display().to_string())
+    }
+
+    /// The same, fetched from elsewhere.
+    pub(crate) fn service_at(&self, address: &str) -> String {
         format!(
             r#"schema = 1
 service = "hello"
-source = {{ repository = "{}" }}
+source = {{ repository = "{address}" }}
 [build]
 command = ["./build.sh"]
 timeout = "1m"
@@ -67,8 +72,7 @@ health = {{ http = "/healthz", every = "500ms" }}
 stop = "2s"
 [stage.production]
 public = true
-"#,
-            self.folder.display()
+"#
         )
     }
 
@@ -86,7 +90,8 @@ public = true
         self.git(&["rev-parse", "HEAD"]).trim().to_owned()
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    /// Runs git in it; what it says.
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("git");
         command.arg("-C").arg::<&Path>(&self.folder).args([
             "-c",
